@@ -1,0 +1,40 @@
+# make demo   everything once: environment, default set, vocabulary, training, evaluation, a sample
+# make test   environment and the whole test suite
+# make lint   ruff's checks and formatting
+
+PYTHON ?= python3
+RUN = .venv/bin/python
+SCENES = data/scenes
+DEMO = runs/demo
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(RUN) data/make_scenes.py --output_dir $(SCENES)
+	$(RUN) build_vocab.py --annotations $(SCENES)/annotations/instances_train.json --vocab_path $(SCENES)/vocab.pkl
+	rm -rf $(DEMO)
+	$(RUN) train.py --output_dir $(DEMO)
+	$(RUN) evaluate.py --checkpoint $(DEMO)/best.pt
+	$(RUN) sample.py $(SCENES)/images/val/scene_val_000001.jpg --checkpoint $(DEMO)/best.pt --output $(DEMO)
+	@echo "checkpoint $(DEMO)/best.pt, figures $(DEMO)/metrics.json, log $(DEMO)/evaluate.log, pictures $(DEMO)/*.png"
+
+test: .venv/installed-dev
+	$(RUN) -m pytest -q
+
+lint: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: requirements.txt | .venv/bin/python
+	$(RUN) -m pip install -r requirements.txt
+	touch $@
+
+.venv/installed-dev: requirements-dev.txt requirements.txt | .venv/bin/python
+	$(RUN) -m pip install -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv runs $(SCENES)

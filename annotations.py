@@ -1,0 +1,165 @@
+"""COCO instances json -> which labels are on which image. Files only: no pixels, no tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from pycocotools.coco import COCO
+
+from utils import UsageError, log
+from vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class AnnotatedImages:
+    """What an annotation file says: one entry per image, in order of image id."""
+
+    source: str
+    file_names: list[str]
+    label_sets: list[tuple[str, ...]]  # label names, without repetition
+    categories: list[str]
+
+    def __len__(self) -> int:
+        return len(self.file_names)
+
+    def select(self, keep: list[int]) -> AnnotatedImages:
+        """The entries at these positions, in this order."""
+        return AnnotatedImages(
+            self.source,
+            [self.file_names[i] for i in keep],
+            [self.label_sets[i] for i in keep],
+            self.categories,
+        )
+
+    def labelled(self) -> AnnotatedImages:
+        """Without the images that have no label."""
+        return self.select([i for i, labels in enumerate(self.label_sets) if labels])
+
+
+def read_annotations(path: Path) -> AnnotatedImages:
+    """Read a COCO instances json. Raises UsageError, naming file and entry, if it is not one."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            data = json.load(file)
+    except OSError as error:
+        raise UsageError(f"cannot read the annotations {path} ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        raise UsageError(f"{path} is not a json file; --annotations takes COCO instances") from None
+    _check_coco(data, path)
+    coco = COCO()
+    coco.dataset = data
+    with contextlib.redirect_stdout(None):
+        coco.createIndex()
+    names = {category: entry["name"] for category, entry in coco.cats.items()}
+    ids = sorted(coco.imgs)
+    return AnnotatedImages(
+        source=str(path),
+        file_names=[coco.imgs[i]["file_name"] for i in ids],
+        label_sets=[
+            tuple(dict.fromkeys(names[a["category_id"]] for a in coco.imgToAnns[i])) for i in ids
+        ],
+        categories=sorted(names.values()),
+    )
+
+
+COCO_ENTRIES = {
+    "images": {"id": int, "file_name": str},
+    "categories": {"id": int, "name": str},
+    "annotations": {"image_id": int, "category_id": int},
+}
+
+
+def _check_coco(data: object, path: Path) -> None:
+    """Raise UsageError for the first entry that is not as COCO instances have it."""
+    if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in COCO_ENTRIES):
+        raise UsageError(
+            f"{path} is not in COCO instances format: it needs the lists "
+            "images, annotations and categories"
+        )
+    for part, fields in COCO_ENTRIES.items():
+        for i, entry in enumerate(data[part]):
+            for key, kind in fields.items():
+                if not isinstance(entry, dict) or type(entry.get(key)) is not kind:
+                    what = "a whole number" if kind is int else "a text"
+                    raise UsageError(f'{path}: {part}[{i}] needs "{key}", {what}')
+    for part in ("images", "categories"):
+        if len({entry["id"] for entry in data[part]}) < len(data[part]):
+            raise UsageError(f"{path}: two entries of {part} have the same id")
+    if not data["images"]:
+        raise UsageError(f"{path} lists no images")
+    known = {part: {entry["id"] for entry in data[part]} for part in ("images", "categories")}
+    for i, entry in enumerate(data["annotations"]):
+        for key, part in (("image_id", "images"), ("category_id", "categories")):
+            if entry[key] not in known[part]:
+                raise UsageError(
+                    f"{path}: annotations[{i}] has {key} {entry[key]}, which is not in {part}"
+                )
+    for i, entry in enumerate(data["images"]):
+        name = PurePosixPath(entry["file_name"].replace("\\", "/"))
+        if name.is_absolute() or ".." in name.parts or not name.name:
+            raise UsageError(
+                f"{path}: images[{i}] has file_name {entry['file_name']!r}, "
+                "which is not inside the image folder"
+            )
+
+
+def encode_targets(images: AnnotatedImages, vocabulary: Vocabulary) -> np.ndarray:
+    """N×C bool. Labels the vocabulary dropped are ignored; unknown ones raise UsageError."""
+    targets = np.zeros((len(images), len(vocabulary)), bool)
+    dropped = set(vocabulary.dropped)
+    ignored = 0
+    for i, labels in enumerate(images.label_sets):
+        for label in labels:
+            if label in vocabulary.rank:
+                targets[i, vocabulary.rank[label]] = True
+            elif label in dropped:
+                ignored += 1
+            else:
+                raise UsageError(
+                    f"{images.source} has the label {label!r}, which the vocabulary lacks; "
+                    "build one with build_vocab.py from these annotations"
+                )
+    if ignored:
+        log(f"{images.source}: {ignored:,} labels too rare for the vocabulary are ignored")
+    return targets
+
+
+def find_annotations(image_path: Path, prefer: str) -> Path:
+    """The annotation file for images given without one: data/images -> data/annotations.
+
+    Of several files takes the only one that lists the image (for a single image), that bears the
+    folder's name, or that is called instances_<prefer>2014.json. Raises UsageError otherwise.
+    """
+    start = image_path.parent if image_path.is_file() else image_path
+    folder = next(
+        (p / "annotations" for p in start.absolute().parents[:2] if (p / "annotations").is_dir()),
+        None,
+    )
+    if folder is None:
+        raise UsageError(f"no annotations folder beside {image_path}; name it with --annotations")
+    files = sorted(folder.glob("*.json"))
+    if image_path.is_file() and len(files) > 1:
+        listing = [f for f in files if _lists(f, image_path.name)]
+    else:
+        listing = [f for f in files if start.name in f.stem]
+    preferred = [f for f in files if f.stem == f"instances_{prefer}2014"]
+    for choice in (files, listing, preferred):
+        if len(choice) == 1:
+            return _relative(choice[0])
+    names = ", ".join(f.name for f in files) or "no json file"
+    raise UsageError(f"{_relative(folder)} holds {names}: name the one with --annotations")
+
+
+def _lists(path: Path, file_name: str) -> bool:
+    with contextlib.suppress(UsageError):
+        return any(PurePosixPath(n).name == file_name for n in read_annotations(path).file_names)
+    return False
+
+
+def _relative(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,0 +1,72 @@
+"""Count the labels of COCO annotations over images and rank them by frequency.
+
+COCO 2014 (82,081 labelled images, 80 labels, 241,035 labels in all):
+
+    python build_vocab.py --annotations data/annotations/instances_train2014.json \\
+        --vocab_path data/vocab.pkl
+
+The order of the vocabulary is the order in which the decoder says labels: most frequent first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from annotations import read_annotations
+from utils import ArgumentParser, UsageError, log, positive_int, run_script
+from vocabulary import count_labels, save_vocabulary
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add(
+        "--annotations",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="COCO instances json of the training images; several are counted together",
+    )
+    add("--vocab_path", type=Path, default=Path("data/vocab.pkl"), help=".pkl or .json to write")
+    add(
+        "--min_count",
+        type=positive_int,
+        default=1,
+        help="leave out labels on fewer images than this; raise it for noisy free tags",
+    )
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read, count, print, write."""
+    files = [read_annotations(path) for path in args.annotations]
+    label_sets = [labels for file in files for labels in file.labelled().label_sets]
+    categories = [category for file in files for category in file.categories]
+    vocabulary = count_labels(label_sets, categories, args.min_count)
+    if not len(vocabulary):
+        raise UsageError(
+            f"no label of {args.annotations[0]} is on at least {args.min_count} images; "
+            "check the file or lower --min_count"
+        )
+    save_vocabulary(vocabulary, args.vocab_path)
+
+    width = max(len(label) for label in vocabulary.labels)
+    print(f"{'rank':>4}  {'label':<{width}}  {'images':>8}  {'share':>6}")
+    for rank, (label, count) in enumerate(zip(vocabulary.labels, vocabulary.counts, strict=True)):
+        share = 100 * count / vocabulary.num_images
+        print(f"{rank:>4}  {label:<{width}}  {count:>8,}  {share:>5.1f}%")
+    total = sum(len(labels) for labels in label_sets)
+    print(
+        f"{vocabulary.num_images:,} labelled images (of {sum(map(len, files)):,}), "
+        f"{len(vocabulary)} labels, {total:,} labels in all "
+        f"({total / vocabulary.num_images:.2f} per image)"
+    )
+    if vocabulary.dropped:
+        log(f"on fewer than {args.min_count} images, left out: {', '.join(vocabulary.dropped)}")
+    log(f"wrote {args.vocab_path}")
+
+
+if __name__ == "__main__":
+    run_script(main, get_args_parser())

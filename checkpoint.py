@@ -1,0 +1,97 @@
+"""Checkpoints: one file that evaluate.py and sample.py need nothing beside.
+
+A checkpoint is a dictionary of plain types and tensors, so `torch.load(weights_only=True)` reads
+it and no file can run code:
+
+    format          "hybridnet-checkpoint-1"
+    model           arguments of HybridNet but num_labels
+    vocabulary      what vocabulary.py writes
+    preprocessing   arguments of data_loader.Preprocessing
+    weights         state dict, averaged over training (EMA): what is evaluated
+    threshold       label probability from which a label is predicted, fitted on the hold-out
+    epoch, figures  when it was made and its figures on the hold-out
+    selected_on     which images chose the epoch and the threshold
+    flags           the training command's flags
+    training        only in last.pt: what continuing needs
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import torch
+
+from data_loader import Preprocessing
+from model import HybridNet
+from utils import UsageError, log, write_atomically
+from vocabulary import Vocabulary
+
+FORMAT = "hybridnet-checkpoint-1"
+MAY_CHANGE = {"num_workers", "device", "output_dir"}  # between a run and its continuation
+PARTS = ("model", "vocabulary", "preprocessing", "weights", "threshold", "epoch", "flags")
+
+
+def save_checkpoint(checkpoint: dict, path: Path) -> None:
+    """Write it in one step: an interrupted save leaves the file that was there."""
+    data = {"format": FORMAT, **checkpoint}
+    write_atomically(path, lambda temporary: torch.save(data, temporary))
+
+
+def load_checkpoint(path: Path) -> dict:
+    """Read a checkpoint to the CPU. Raises UsageError for a missing file or one of another kind."""
+    if not path.is_file():
+        raise UsageError(f"there is no checkpoint {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # whatever a foreign or damaged file makes torch raise, the reason is one
+        checkpoint = None
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+        raise UsageError(f"{path} is damaged or not a checkpoint of HybridNet's train.py")
+    if missing := [part for part in PARTS if part not in checkpoint]:
+        raise UsageError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    return checkpoint
+
+
+def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Preprocessing]:
+    """The model (test mode, CPU), its labels and its preprocessing, from a checkpoint alone."""
+    vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], str(source))
+    try:
+        model = HybridNet(num_labels=len(vocabulary), **checkpoint["model"])
+        model.load_state_dict(checkpoint["weights"])
+        preprocessing = Preprocessing(**checkpoint["preprocessing"])
+    except (TypeError, RuntimeError, AttributeError, ValueError):
+        raise UsageError(f"{source} is damaged: its weights do not fit its sizes") from None
+    return model.eval(), vocabulary, preprocessing
+
+
+def find_checkpoint(runs: Path = Path("runs")) -> Path:
+    """The best checkpoint of the latest run. Raises UsageError if there is none."""
+    found = sorted(runs.glob("*/best.pt"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise UsageError("no trained model found under runs/: run train.py, or give --checkpoint")
+    age = (time.time() - found[-1].stat().st_mtime) / 60
+    log(f"using {found[-1]}, the latest run ({age:.0f} minutes old)")
+    return found[-1]
+
+
+def refuse_changes(checkpoint: dict, flags: dict, vocabulary: Vocabulary, path: Path) -> None:
+    """Raise UsageError if this command is not the one that `path` comes from."""
+    then = checkpoint["flags"]
+    changed = [k for k in flags if k not in MAY_CHANGE and flags[k] != then.get(k)]
+    if changed:
+        what = ", ".join(f"--{k} was {then.get(k)}, is {flags[k]}" for k in changed)
+        raise UsageError(f"{path} is of another run ({what}); choose another --output_dir")
+    if checkpoint["vocabulary"] != vocabulary.to_dict():
+        raise UsageError(f"{path} was trained with another vocabulary; choose another --output_dir")
+    if "training" not in checkpoint:
+        raise UsageError(f"{path} has no optimizer state to continue from; choose --output_dir")
+
+
+def append_log(line: dict, path: Path) -> None:
+    """Add an epoch's line; lines of epochs done again after a crash are replaced."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    kept = [text for text in lines if json.loads(text)["epoch"] < line["epoch"]]
+    text = "\n".join([*kept, json.dumps(line)]) + "\n"
+    write_atomically(path, lambda temporary: temporary.write_text(text))

@@ -1,0 +1,276 @@
+"""COCO annotations + image folder -> batches.
+
+Look at a data set and its batches (counts, first batch's shapes):
+
+    python data_loader.py --image_path data/images/train2014
+
+A batch is (images B×3×S×S uint8, targets B×C float, indices B). Images stay uint8: the model
+normalises them itself, and a batch is a quarter of the size on its way to the GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import InterpolationMode, v2
+
+from annotations import AnnotatedImages, encode_targets, find_annotations, read_annotations
+from utils import ArgumentParser, UsageError, log, non_negative_int, positive_int, run_script
+from vocabulary import Vocabulary, count_labels, load_vocabulary, save_vocabulary
+
+
+def find_images(image_path: Path, images: AnnotatedImages) -> list[Path]:
+    """Where each image lies: in the folder itself or in a folder directly below it.
+
+    Raises UsageError if the folder or any of the images is missing.
+    """
+    if not image_path.is_dir():
+        raise UsageError(f"the image folder {image_path} does not exist")
+    folders = [image_path, *sorted(p for p in image_path.iterdir() if p.is_dir())]
+    inside = {folder: {p.name for p in folder.iterdir()} for folder in folders}
+    found, missing = [], []
+    for name in images.file_names:
+        folder = next((f for f in folders if name in inside[f]), None)
+        path = image_path / name if folder is None else folder / name
+        (missing if folder is None and not path.is_file() else found).append(path)
+    if missing:
+        raise UsageError(
+            f"{len(missing):,} of the {len(images):,} images of {images.source} are not under "
+            f"{image_path}, {missing[0].name} for one"
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a picture file to the model's input; plain values, kept in every checkpoint.
+
+    Test: the whole picture squeezed to a square, so that nothing at its edges is lost.
+    Training: a crop of at least `min_crop` of the area, mirrored half of the time, brightness,
+    contrast and saturation changed by up to `jitter`.
+    """
+
+    image_size: int
+    min_crop: float = 0.5
+    jitter: float = 0.2
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain types for the checkpoint; `Preprocessing(**d)` brings it back."""
+        return asdict(self)
+
+    def for_training(self) -> v2.Transform:
+        """Random transform, PIL -> uint8 tensor 3×S×S; draws from torch's global generator."""
+        size = (self.image_size, self.image_size)
+        return v2.Compose(
+            [
+                v2.RandomResizedCrop(size, scale=(self.min_crop, 1), interpolation=_BILINEAR),
+                v2.RandomHorizontalFlip(),
+                v2.ColorJitter(self.jitter, self.jitter, self.jitter),
+                v2.PILToTensor(),
+            ]
+        )
+
+    def for_test(self) -> v2.Transform:
+        """Fixed transform, PIL -> uint8 tensor 3×S×S."""
+        size = (self.image_size, self.image_size)
+        return v2.Compose([v2.Resize(size, interpolation=_BILINEAR), v2.PILToTensor()])
+
+
+SINGLE_IMAGE_REPEATS = 32  # an epoch of one image is this many augmented views of it
+_BILINEAR = InterpolationMode.BILINEAR
+
+
+def load_image(path: Path) -> Image.Image:
+    """Any picture Pillow reads -> upright RGB; transparency is laid on white.
+
+    Raises UsageError for what is not a readable picture.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            image = ImageOps.exif_transpose(image)
+    except FileNotFoundError:
+        raise UsageError(f"there is no image {path}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise UsageError(f"{path} cannot be read as an image (damaged or another kind)") from None
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: convert() would clip
+        values = np.asarray(image, np.float64)
+        scale = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
+        return Image.fromarray(np.uint8(255 * np.clip(values / scale, 0, 1))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+class LabelledImages(Dataset):
+    """Images with targets; items are asked for as (epoch, index).
+
+    Every random draw of an item comes from (seed, epoch, index) alone: an epoch is the same
+    whatever the number of workers, and whether or not training was interrupted before it.
+    """
+
+    def __init__(
+        self, paths: list[Path], targets: np.ndarray, transform: v2.Transform, seed: int = 0
+    ) -> None:
+        self.paths, self.transform, self.seed = paths, transform, seed
+        self.targets = torch.from_numpy(targets).float()  # N×C
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
+        epoch, index = item
+        image = load_image(self.paths[index])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((self.seed, epoch, index)) % 2**63)
+            return self.transform(image), self.targets[index], index
+
+
+class EpochSampler(Sampler):
+    """Yields (epoch, index); set `epoch` before each pass. Shuffled by (seed, epoch) or in order.
+
+    repeats > 1 goes through the images that many times per epoch.
+    """
+
+    def __init__(self, length: int, seed: int | None = None, repeats: int = 1) -> None:
+        self.length, self.seed, self.repeats, self.epoch = length, seed, repeats, 0
+
+    def __len__(self) -> int:
+        return self.length * self.repeats
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self.length)
+        for repeat in range(self.repeats):
+            if self.seed is not None:
+                rng = np.random.default_rng([self.seed, self.epoch, repeat])
+                order = rng.permutation(self.length)
+            yield from ((self.epoch * self.repeats + repeat, int(i)) for i in order)
+
+
+def make_loader(
+    data: LabelledImages,
+    batch_size: int,
+    num_workers: int = 0,
+    shuffle: bool = False,
+    repeats: int = 1,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """Batches (images B×3×S×S uint8, targets B×C, indices B); `loader.sampler.epoch` is yours."""
+    return DataLoader(
+        data,
+        batch_size=batch_size,
+        sampler=EpochSampler(len(data), data.seed if shuffle else None, repeats),
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        pin_memory=pin_memory,
+        drop_last=False,
+    )
+
+
+def load_data_set(
+    image_path: Path, annotations: Path, keep_unlabelled: bool = False, limit: int | None = None
+) -> tuple[AnnotatedImages, list[Path]]:
+    """Annotated images and where they lie; prints what is dropped. Raises UsageError.
+
+    A single image file must be in the annotations; then it is the whole data set.
+    """
+    images = read_annotations(annotations)
+    if image_path.is_file():
+        at = [i for i, n in enumerate(images.file_names) if Path(n).name == image_path.name]
+        if len(at) != 1 or not images.label_sets[at[0]]:
+            raise UsageError(f"{image_path} has no annotation in {annotations}")
+        return images.select(at), [image_path]
+    labelled = images.labelled()
+    log(
+        f"{annotations}: {len(images):,} images, {len(labelled):,} with labels; "
+        f"{'all' if keep_unlabelled else 'those with labels'} are used"
+        + (f", the first {limit:,}" if limit else "")
+    )
+    images = images if keep_unlabelled else labelled
+    if not len(images):
+        raise UsageError(f"{annotations} has no labelled images")
+    images = images.select(list(range(len(images)))[:limit])
+    return images, find_images(image_path, images)
+
+
+def training_data(
+    args: argparse.Namespace, preprocessing: Preprocessing, pin_memory: bool
+) -> tuple[DataLoader, DataLoader, Vocabulary, str]:
+    """Loaders for training and validation, the vocabulary, and what the validation images are."""
+    images, paths = load_data_set(
+        args.image_path, args.annotations, args.keep_unlabelled, args.limit
+    )
+    if args.vocab_path.exists():
+        vocabulary = load_vocabulary(args.vocab_path)
+    else:
+        log(f"building the vocabulary {args.vocab_path} from {args.annotations}")
+        vocabulary = count_labels(images.label_sets, images.categories)
+        save_vocabulary(vocabulary, args.vocab_path)
+    targets = encode_targets(images, vocabulary)
+    order = np.random.default_rng(args.seed).permutation(len(images))
+    num_held_out = round(args.hold_out * len(images))
+    if args.val_annotations:
+        val_images, val_paths = load_data_set(
+            args.val_image_path, args.val_annotations, args.keep_unlabelled
+        )
+        val_targets = encode_targets(val_images, vocabulary)
+        train, selected_on = np.sort(order), f"{args.val_annotations} (named by the user)"
+    elif num_held_out:
+        held, train = np.sort(order[:num_held_out]), np.sort(order[num_held_out:])
+        val_paths, val_targets = [paths[i] for i in held], targets[held]
+        selected_on = f"a hold-out of {len(held):,} training images"
+    else:
+        train, val_paths, val_targets = np.sort(order), paths, targets
+        selected_on = "the training images themselves (too few to hold any out)"
+    repeats = SINGLE_IMAGE_REPEATS if len(train) == 1 else 1
+    train_data = LabelledImages(
+        [paths[i] for i in train], targets[train], preprocessing.for_training(), args.seed
+    )
+    val_data = LabelledImages(val_paths, val_targets, preprocessing.for_test())
+    # BatchNorm needs several images: a batch larger than the set is the set
+    batch_size = min(args.batch_size, len(train) if repeats == 1 else repeats // 4)
+    train_loader = make_loader(
+        train_data,
+        batch_size,
+        args.num_workers,
+        shuffle=True,
+        repeats=repeats,
+        pin_memory=pin_memory,
+    )
+    val_loader = make_loader(val_data, min(args.batch_size, 64), args.num_workers)
+    return train_loader, val_loader, vocabulary, selected_on
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--image_path", type=Path, required=True, help="image folder or one image")
+    parser.add_argument("--annotations", type=Path, help="COCO json; found in ../annotations else")
+    parser.add_argument("--image_size", type=positive_int, default=224, help="pixels a side")
+    parser.add_argument("--batch_size", type=positive_int, default=32, help="images a batch")
+    parser.add_argument("--num_workers", type=non_negative_int, default=2, help="loader processes")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read everything once and describe it."""
+    annotations = args.annotations or find_annotations(args.image_path, "train")
+    images, paths = load_data_set(args.image_path, annotations)
+    vocabulary = count_labels(images.label_sets, images.categories)
+    targets = encode_targets(images, vocabulary)
+    data = LabelledImages(paths, targets, Preprocessing(args.image_size).for_training())
+    batch, labels, _ = next(iter(make_loader(data, args.batch_size, args.num_workers)))
+    print(f"{len(data):,} images, {len(vocabulary)} labels, {targets.sum(1).mean():.2f} an image")
+    print(f"a batch: images {tuple(batch.shape)} {batch.dtype}, targets {tuple(labels.shape)}")
+
+
+if __name__ == "__main__":
+    run_script(main, get_args_parser())

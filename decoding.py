@@ -1,0 +1,227 @@
+"""What the decoder's distribution over label sets says: marginals, the most probable sets.
+
+Everything works on a batch of encoded images (`model.encode`), never touches pixels again, and
+gives each image the same answer whatever else is in its batch. All of it rests on one call,
+`decoder.log_odds`: the log-odds z_j of label j given the labels read so far. With q = sigmoid(z)
+and r the last label read,
+
+    P(next label is l) = q_l * prod_{r<j<l} (1 - q_j)        P(END) = prod_{j>r} (1 - q_j)
+
+for either link (see model.py), and for the independent control too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from model import Encoding, HybridNet, bernoulli_nll
+
+
+@dataclass(frozen=True)
+class Samples:
+    """K label sets drawn for each image, and what follows from them."""
+
+    label_sets: Tensor  # B×K×C bool
+    marginals: Tensor  # B×C  P(label in set | image), averaged over the K samples
+    standard_errors: Tensor  # B×C  of the marginals, from the spread over samples
+
+
+@torch.no_grad()
+def sample_label_sets(
+    model: HybridNet, encoding: Encoding, num_samples: int = 32, seed: int = 0
+) -> Samples:
+    """Draw label sets label by label; estimate marginals by Rao-Blackwell averaging.
+
+    Not the 0/1 outcomes are averaged but each label's probability given the labels drawn before
+    it: unbiased, in [0, 1], with a fraction of the variance (exact for the independent control).
+    Every image meets the same random numbers, so its result does not depend on its batch.
+
+    Samples that have drawn the same labels share their decoder state, and those of one image
+    their scores too: most of the work of sampling is repeating oneself.
+    """
+    decoder = model.decoder
+    (num_images, num_labels), device = encoding.cnn_scores.shape, encoding.cnn_scores.device
+    generator = torch.Generator().manual_seed(seed)
+    uniforms = torch.rand(num_labels, num_samples, generator=generator)  # one per step and sample
+    uniforms = uniforms.clamp_min(1e-30).log().to(device)
+
+    label_sets = torch.zeros(num_images * num_samples, num_labels, dtype=bool, device=device)
+    total = torch.zeros(num_images, num_labels, dtype=torch.float64, device=device)
+    squares = torch.zeros_like(total)
+
+    alive = torch.arange(num_images * num_samples, device=device)  # samples that may still go on
+    node = alive // num_samples  # distinct (image, labels so far): one row of scores each
+    node_image = torch.arange(num_images, device=device)
+    node_prefix = torch.zeros_like(node_image)  # distinct labels so far: one decoder state each
+    node_last = torch.full_like(node_image, -1)
+    state = decoder.initial_state(1)
+    positions = torch.arange(num_labels, device=device)
+    for step in range(num_labels + 1):
+        z = decoder.log_odds(
+            state[0][node_prefix],
+            encoding.image_embedding[node_image],
+            encoding.cnn_scores[node_image],
+        )  # M×C
+        later = positions > node_last[:, None]  # M×C
+        survival = (F.logsigmoid(-z) * later).cumsum(1)  # log P(nothing up to and with j)
+        if step < num_labels:
+            # the first j whose survival falls below the uniform number; C means END
+            draw = uniforms[step, alive % num_samples]
+            drawn = (survival[node] >= draw[:, None]).sum(1)
+        else:
+            drawn = torch.full_like(node, num_labels)
+        # label j's probability given the labels before it is read at the step that decides on j
+        decided = later[node] & (positions <= drawn[:, None])
+        q = torch.where(decided, z.sigmoid()[node], 0.0).double()
+        image = node_image[node]
+        total.index_add_(0, image, q)
+        squares.index_add_(0, image, q * q)
+
+        goes_on = drawn < num_labels
+        alive, node, drawn = alive[goes_on], node[goes_on], drawn[goes_on]
+        if not len(alive):
+            break
+        label_sets[alive, drawn] = True
+        children, node = torch.unique(node * num_labels + drawn, return_inverse=True)
+        parent, node_last = children // num_labels, children % num_labels
+        prefixes, new_prefix = torch.unique(
+            node_prefix[parent] * num_labels + node_last, return_inverse=True
+        )
+        node_image, node_prefix = node_image[parent], new_prefix
+        from_prefix = prefixes // num_labels
+        state = decoder.advance(tuple(s[from_prefix] for s in state), prefixes % num_labels)
+
+    mean = total / num_samples
+    variance = (squares / num_samples - mean**2).clamp_min(0)
+    return Samples(
+        label_sets.view(num_images, num_samples, num_labels),
+        mean.float(),
+        (variance / max(num_samples - 1, 1)).sqrt().float(),
+    )
+
+
+@dataclass(frozen=True)
+class BestSets:
+    """The K most probable label sets found for each image, most probable first."""
+
+    label_sets: Tensor  # B×K×C bool
+    log_probs: Tensor  # B×K  exact log P(set | image); -inf where fewer than K sets exist
+    certain: Tensor  # B bool  no other set can be more probable than these
+    lower: Tensor  # B×C  certified bounds: lower <= P(label in set | image) <= upper
+    upper: Tensor  # B×C
+
+
+@torch.no_grad()
+def most_probable_sets(
+    model: HybridNet, encoding: Encoding, num_sets: int = 1, max_expansions: int = 64
+) -> BestSets:
+    """Best-first search over label sets, all images at once.
+
+    A beginning {a, b, …} with last label r stands for all sets that start so and go on after r;
+    its probability is their sum, so it bounds each of them. The most probable open beginning is
+    expanded: that finishes one set (stop here) and splits the rest into its children. From there
+    the search dives along labels that are more likely than not, so that a good set is found early
+    and the most probable set of the independent control at once. Finished sets and open beginnings
+    always add up to probability 1, hence the bounds on the marginals; a search that ends because
+    no open beginning can beat its K-th set is exact. It stops after `max_expansions` (at least
+    num_sets) in any case, which `certain` tells.
+    """
+    decoder = model.decoder
+    (num_images, num_labels), device = encoding.cnn_scores.shape, encoding.cnn_scores.device
+    width = min(max(max_expansions, num_sets), 2 ** min(num_labels, 30))
+    positions = torch.arange(num_labels, device=device)
+    active = torch.arange(num_images, device=device)
+
+    sets = torch.zeros(num_images, width, num_labels, dtype=bool, device=device)
+    finished = torch.full((num_images, width), -torch.inf, device=device)
+    opened = torch.full((num_images, width, num_labels), -torch.inf, device=device)
+    states = tuple(s.new_zeros(num_images, width, s.shape[1]) for s in decoder.initial_state(1))
+    log_prob = torch.zeros(num_images, device=device)  # of the beginning now expanded
+    last = torch.full((num_images,), -1, device=device)
+    state = decoder.initial_state(num_images)
+    kth = min(num_sets, width)
+
+    for n in range(width):
+        z = decoder.log_odds(
+            state[0], encoding.image_embedding[active], encoding.cnn_scores[active]
+        )  # A×C
+        later = positions > last[:, None]
+        no = F.logsigmoid(-z) * later
+        past = no.cumsum(1)  # log P(no label up to and with j)
+        children = log_prob[:, None] + F.logsigmoid(z) + past - no
+        opened[active, n] = children.where(later, -torch.inf)
+        finished[active, n] = log_prob + past[:, -1]
+        for kept, new in zip(states, state, strict=True):
+            kept[active, n] = new
+
+        frontier = opened[active, : n + 1].flatten(1)
+        best_open, where = frontier.max(1)
+        probable = later & (z > 0)
+        dive = n * num_labels + probable.int().argmax(1)
+        where = torch.where(probable.any(1), dive, where)
+        log_prob = frontier.gather(1, where[:, None]).squeeze(1)
+        search_on = best_open > finished[active].topk(kth, dim=1).values[:, -1]
+        active, where, log_prob = active[search_on], where[search_on], log_prob[search_on]
+        if n + 1 == width or not len(active):
+            break
+        parent, last = where // num_labels, where % num_labels
+        opened[active, parent, last] = -torch.inf
+        sets[active, n + 1] = sets[active, parent]
+        sets[active, n + 1, last] = True
+        state = decoder.advance(tuple(s[active, parent] for s in states), last)
+
+    certain = torch.ones(num_images, dtype=bool, device=device)
+    certain[active] = False
+    lower, upper = _marginal_bounds(sets, finished, opened)
+    log_probs, best = finished.topk(kth, dim=1)
+    label_sets = sets.gather(1, best[..., None].expand(-1, -1, num_labels))
+    return BestSets(label_sets, log_probs, certain, lower, upper)
+
+
+def _marginal_bounds(sets: Tensor, finished: Tensor, opened: Tensor) -> tuple[Tensor, Tensor]:
+    """Certified B×C bounds from sets B×N×C, finished B×N and open B×N×C log-probabilities.
+
+    The open beginning (n, l) is sets[n] plus label l: it surely has those labels, surely no other
+    label before l, and may have any label after l.
+    """
+    done, open_ = finished.double().exp(), opened.double().exp()
+    mass = done + open_.sum(2)  # B×N  all that surely has the labels of sets[n]
+    lower = (sets * mass[..., None]).sum(1) + open_.sum(1)
+    undecided = open_.cumsum(2) - open_  # mass of beginnings whose last label is before j
+    upper = lower + (undecided * ~sets).sum(1)
+    return lower.clamp(0, 1).float(), upper.clamp(0, 1).float()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A whole data set decoded; numpy arrays, one row per image in the loader's order."""
+
+    targets: np.ndarray  # N×C bool
+    marginals: np.ndarray  # N×C  the label scores
+    best_sets: np.ndarray  # N×C bool  each image's most probable set
+    set_nll: np.ndarray  # N  -log P(targets | image), nats
+
+
+@torch.no_grad()
+def predict(
+    model: HybridNet, batches: Iterable, autocast: torch.autocast, num_samples: int = 32
+) -> Predictions:
+    """Decode batches of (images, targets, indices); the encoder sees each image once."""
+    model.eval()
+    device = next(model.parameters()).device
+    rows = []
+    for images, targets, _ in batches:
+        images, targets = images.to(device), targets.to(device)
+        with autocast:
+            encoding = model.encode(images)
+        nll = bernoulli_nll(model.set_log_odds(encoding, targets), targets)
+        marginals = sample_label_sets(model, encoding, num_samples).marginals
+        best = most_probable_sets(model, encoding).label_sets[:, 0]
+        rows.append([t.cpu().numpy() for t in (targets.bool(), marginals, best, nll)])
+    return Predictions(*(np.concatenate(column) for column in zip(*rows, strict=True)))

@@ -1,0 +1,265 @@
+"""HybridNet: a ResNet sees, an LSTM remembers the labels said so far, both meet in one space.
+
+    I    = pooled ResNet features                                   B×D
+    b(I) = the CNN's own class scores, average + max pooled maps    B×C
+    o_t  = LSTM(label_1 … label_t)                                  B×H   labels in frequency order
+    x_t  = tanh(U_o o_t + U_I I)                                    B×E   joint image-label space
+    s_t  = U_l x_t + b(I)                                           B×C   U_l also feeds the LSTM
+
+(Wang et al., CNN-RNN, CVPR 2016, equations 4-6; b(I) and the links below are ours.)
+
+Labels come most frequent first, so a set has exactly one sequence:
+
+    {dog, person}  ->  person dog END  ->  ranks 0, 15, END
+
+and the decoder is a normalised distribution over all 2^C sets. Whatever the link, it is a
+classifier chain: given the true labels ranked before j, label j is on the image with log-odds
+z_j, and -log P(set | image) is a sum of C binary cross-entropies. The links differ in z:
+
+    chain    z_j = s_j                                     each score is a log-odds
+    softmax  z_j = s_j - log(sum_{k>j} exp s_k + exp s_END)
+
+The second is the classic decoder: softmax over {labels after the last one, END}. The chance to
+stop at j having come past everything before j is a ratio in which the labels already passed
+cancel, so one line turns the softmax into a chain, and every algorithm serves both.
+
+U_o and U_I start at zero: training begins at the independent CNN classifier (`none`), and the
+decoder only ever adds to it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+DECODERS = ("chain", "softmax", "none")
+ENCODER_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """All that decoding needs of a batch of images; computed once, however much is asked."""
+
+    image_embedding: Tensor  # B×E  U_I I, the images in the joint space
+    cnn_scores: Tensor  # B×C  b(I)
+    class_maps: Tensor  # B×C×h×w  where b(I) comes from
+
+    def __len__(self) -> int:
+        return len(self.cnn_scores)
+
+
+class ChainDecoder(nn.Module):
+    """LSTM over the labels said so far; `link` is 'chain' or 'softmax'."""
+
+    def __init__(
+        self, image_features: int, num_labels: int, embed_size: int, hidden_size: int, link: str
+    ) -> None:
+        super().__init__()
+        self.num_labels, self.hidden_size, self.link = num_labels, hidden_size, link
+        num_tokens = num_labels + (link == "softmax")  # the chain needs no END: it is all-noes
+        self.label_embedding = nn.Parameter(torch.randn(num_tokens, embed_size) * embed_size**-0.5)
+        self.lstm = nn.LSTM(embed_size, hidden_size, batch_first=True)
+        self.project_output = nn.Linear(hidden_size, embed_size, bias=False)  # U_o
+        self.project_image = nn.Linear(image_features, embed_size)  # U_I
+        for projection in (self.project_output, self.project_image):
+            for parameter in projection.parameters():
+                nn.init.zeros_(parameter)
+
+    def embed_image(self, features: Tensor) -> Tensor:
+        """Pooled features B×D -> B×E, the image in the joint space."""
+        return self.project_image(features)
+
+    def initial_state(self, num_rows: int) -> tuple[Tensor, Tensor]:
+        """Hidden and cell state, each N×H, before any label."""
+        zeros = self.label_embedding.new_zeros(num_rows, self.hidden_size)
+        return zeros, zeros
+
+    def advance(self, state: tuple[Tensor, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """States N×H after one more label each; labels N (ranks)."""
+        embedded = self.label_embedding[labels].unsqueeze(1)  # N×1×E
+        _, (hidden, cell) = self.lstm(embedded, tuple(s.unsqueeze(0) for s in state))
+        return hidden.squeeze(0), cell.squeeze(0)
+
+    def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
+        """z, N×C: entry j is the log-odds of label j given exactly the labels read so far.
+
+        Only entries ranked after the last label read have a meaning. N×H, N×E, N×C -> N×C.
+        """
+        x = torch.tanh(self.project_output(hidden) + image_embedding)  # N×E
+        scores = x @ self.label_embedding[: self.num_labels].T + cnn_scores  # N×C
+        if self.link == "chain":
+            return scores
+        end = x @ self.label_embedding[self.num_labels :].T  # N×1
+        later = torch.cat([scores[:, 1:], end], dim=1)  # N×C  what may come instead of label j
+        return scores - later.flip(1).logcumsumexp(1).flip(1)
+
+    def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
+        """z under teacher forcing, B×C: entry j is conditioned on the true labels ranked before j.
+
+        Every label is read once and every reachable step scored once: nothing is spent on padding
+        but the memory of the LSTM's outputs.
+        """
+        targets = targets.bool()
+        counts = targets.sum(1)  # B  labels per image
+        rows, ranks = targets.nonzero(as_tuple=True)  # in frequency order within each image
+        step = targets.cumsum(1) - targets.long()  # B×C  labels read before position j
+        width = int(counts.max())
+        hidden = self.label_embedding.new_zeros(len(targets), width + 1, self.hidden_size)
+        if width:
+            labels = ranks.new_zeros(len(targets), width)
+            labels[rows, step[rows, ranks]] = ranks
+            some = counts.nonzero().squeeze(1)  # images without labels have nothing to read
+            packed = pack_padded_sequence(
+                self.label_embedding[labels[some]],
+                counts[some].cpu(),
+                batch_first=True,
+                enforce_sorted=False,
+            )
+            outputs, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
+            hidden[some, 1:] = outputs
+        image, at = (torch.arange(width + 1, device=counts.device) <= counts[:, None]).nonzero(
+            as_tuple=True
+        )  # every reachable step of every image, M = sum(counts + 1) of them
+        z = self.log_odds(
+            hidden[image, at], encoding.image_embedding[image], encoding.cnn_scores[image]
+        )  # M×C
+        first = (counts + 1).cumsum(0) - (counts + 1)  # B  where an image's steps begin
+        return z.gather(0, first[:, None] + step)
+
+
+class IndependentDecoder(nn.Module):
+    """The control: no memory, z = b(I). Trained with it, HybridNet is a plain CNN classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("nothing", torch.empty(0), persistent=False)  # knows the device
+
+    def embed_image(self, features: Tensor) -> Tensor:
+        """B×0: there is no joint space."""
+        return self.nothing.new_empty(len(features), 0)
+
+    def initial_state(self, num_rows: int) -> tuple[Tensor, Tensor]:
+        """An empty state, so that decoding needs no special case."""
+        empty = self.nothing.new_empty(num_rows, 0)
+        return empty, empty
+
+    def advance(self, state: tuple[Tensor, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels leave no trace."""
+        return self.initial_state(len(labels))
+
+    def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
+        """N×C, whatever has been read."""
+        return cnn_scores
+
+    def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
+        """B×C, whatever the true labels are."""
+        return encoding.cnn_scores
+
+
+class HybridNet(nn.Module):
+    """images B×3×H×W uint8 (RGB) -> distribution over label sets.
+
+    mean, std: per-channel statistics in units of 0..1; they are applied inside the model, so
+    training and test can never differ in them.
+    label_log_odds: C floats, log-odds of each label's training frequency: where b(I) starts.
+    """
+
+    def __init__(
+        self,
+        arch: str,
+        num_labels: int,
+        decoder: str = "chain",
+        embed_size: int = 256,
+        hidden_size: int = 256,
+        freeze_encoder: bool = False,
+        mean: tuple[float, ...] = (0.485, 0.456, 0.406),
+        std: tuple[float, ...] = (0.229, 0.224, 0.225),
+        label_log_odds: list[float] | None = None,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        resnet = getattr(torchvision.models, arch)(weights="DEFAULT" if pretrained else None)
+        image_features = resnet.fc.in_features  # D
+        self.encoder = nn.Sequential(OrderedDict((p, getattr(resnet, p)) for p in ENCODER_PARTS))
+        self.classifier = nn.Conv2d(image_features, num_labels, kernel_size=1)
+        if label_log_odds is not None:
+            self.classifier.bias.data.copy_(torch.tensor(label_log_odds))
+        if decoder == "none":
+            self.decoder = IndependentDecoder()
+        else:
+            self.decoder = ChainDecoder(
+                image_features, num_labels, embed_size, hidden_size, decoder
+            )
+        self.freeze_encoder = freeze_encoder
+        self.encoder.requires_grad_(not freeze_encoder)
+        self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(std).view(1, 3, 1, 1))
+        self.to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> HybridNet:
+        """A frozen encoder stays in test mode, or its BatchNorm statistics would drift."""
+        super().train(mode)
+        if self.freeze_encoder:
+            self.encoder.eval()
+        return self
+
+    def encode(self, images: Tensor) -> Encoding:
+        """images B×3×H×W uint8 -> Encoding; under autocast only this part is in low precision."""
+        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        features = self.encoder(x)  # B×D×h×w
+        with torch.autocast(x.device.type, enabled=False):  # probabilities stay exact
+            features = features.float()
+            class_maps = self.classifier(features)  # B×C×h×w
+            cnn_scores = (class_maps.mean((2, 3)) + class_maps.amax((2, 3))) / 2
+            image_embedding = self.decoder.embed_image(features.mean((2, 3)))
+        return Encoding(image_embedding, cnn_scores, class_maps)
+
+    def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
+        """B×C log-odds of each label given the image and the true labels ranked before it."""
+        with torch.autocast(targets.device.type, enabled=False):
+            return self.decoder.set_log_odds(encoding, targets)
+
+    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Teacher-forced losses in nats per image, each B.
+
+        set_nll   -log P(targets | image): what the decoder is trained on
+        cnn_bce   summed binary cross-entropy of b(I) alone (equal to set_nll for `none`)
+        """
+        encoding = self.encode(images)
+        z = self.set_log_odds(encoding, targets)
+        return {
+            "set_nll": bernoulli_nll(z, targets),
+            "cnn_bce": bernoulli_nll(encoding.cnn_scores, targets),
+        }
+
+
+def bernoulli_nll(log_odds: Tensor, targets: Tensor) -> Tensor:
+    """Summed over labels: N×C, N×C -> N nats."""
+    return F.binary_cross_entropy_with_logits(log_odds, targets.float(), reduction="none").sum(1)
+
+
+def load_encoder_weights(
+    encoder: nn.Module, state: Mapping[str, Tensor]
+) -> tuple[list[str], list[str]]:
+    """Copy what `state` (torchvision's names, whole or partial) has; return loaded, missing names.
+
+    Raises ValueError when a shape differs or no name fits; then nothing has been copied.
+    """
+    own = encoder.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own}
+    if not fitting:
+        raise ValueError("none of its tensors has the name of a ResNet tensor")
+    for name, tensor in fitting.items():
+        if tensor.shape != own[name].shape:
+            here, there = tuple(own[name].shape), tuple(tensor.shape)
+            raise ValueError(f"{name} has shape {there}, but --arch needs {here}")
+    encoder.load_state_dict(fitting, strict=False)
+    return list(fitting), [name for name in own if name not in fitting]

@@ -1,0 +1,150 @@
+"""Tag pictures: labels with probabilities, the predicted set, and a picture of it all.
+
+    python sample.py photo.jpg
+    python sample.py photo.jpg holiday/ --checkpoint runs/scenes-chain/best.pt --output tagged
+    python sample.py photo.jpg --json | jq .predicted
+
+Needs nothing but a checkpoint (the latest run's if none is named) and images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from checkpoint import find_checkpoint, load_checkpoint, restore
+from data_loader import load_image
+from decoding import most_probable_sets, sample_label_sets
+from utils import (
+    ArgumentParser,
+    UsageError,
+    autocast,
+    pick_device,
+    positive_int,
+    run_script,
+    write_atomically,
+)
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    add("images", type=Path, nargs="+", metavar="IMAGE", help="pictures, or folders of pictures")
+    add("--checkpoint", type=Path, help="best.pt of a run; the latest run's if not given")
+    add("--output", type=Path, default=Path("samples"), help="folder for the pictures")
+    add("--top", type=positive_int, default=8, help="labels shown at most")
+    add("--num_samples", type=positive_int, default=256, help="label sets drawn for probabilities")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add("--amp", choices=("auto", "on", "off"), default="auto", help="bf16; auto: where it is fast")
+    add("--json", action="store_true", help="print one JSON object a picture, draw nothing")
+    return parser
+
+
+@torch.no_grad()
+def main(args: argparse.Namespace) -> None:
+    """Decode each picture, print it, draw it."""
+    device = pick_device(args.device)
+    path = args.checkpoint or find_checkpoint()
+    checkpoint = load_checkpoint(path)
+    model, vocabulary, preprocessing = restore(checkpoint, path)
+    model.to(device)
+    transform = preprocessing.for_test()
+    files = list_images(args.images)
+    drawings = name_drawings(files, args.output)
+    for file, drawing in zip(files, drawings, strict=True):
+        image = load_image(file)
+        with autocast(device, args.amp):
+            encoding = model.encode(transform(image).unsqueeze(0).to(device))  # 1×3×S×S
+        marginals = sample_label_sets(model, encoding, args.num_samples).marginals[0]
+        best = most_probable_sets(model, encoding)
+        names = vocabulary.labels
+        ranked = [(names[i], float(marginals[i])) for i in marginals.argsort(descending=True)]
+        result = {
+            "image": str(file),
+            "predicted": [label for label, p in ranked if p >= checkpoint["threshold"]],
+            "most_probable_set": [names[i] for i in best.label_sets[0, 0].nonzero().squeeze(1)],
+            "set_probability": float(best.log_probs[0, 0].exp()),
+            "labels": dict(ranked),
+        }
+        if args.json:
+            print(json.dumps(result))
+            continue
+        draw(image, result, checkpoint["threshold"], args.top, drawing)
+        print(describe(result, args.top, drawing))
+
+
+def list_images(given: list[Path]) -> list[Path]:
+    """The files named, and the pictures directly in the folders named. Raises UsageError."""
+    files = []
+    for path in given:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            if not inside:
+                raise UsageError(f"the folder {path} holds no pictures")
+            files += inside
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise UsageError(f"there is no image {path}")
+    return files
+
+
+def name_drawings(files: list[Path], folder: Path) -> list[Path]:
+    """Where each picture goes; a number keeps files of the same name apart."""
+    count = Counter()
+    names = []
+    for file in files:
+        count[file.stem] += 1
+        number = f"_{count[file.stem]}" if count[file.stem] > 1 else ""
+        names.append(folder / f"{file.stem}{number}_labels.png")
+    return names
+
+
+def describe(result: dict, top: int, drawing: Path) -> str:
+    """The console's text for one picture."""
+    lines = [result["image"]]
+    for label, p in list(result["labels"].items())[:top]:
+        mark = "*" if label in result["predicted"] else " "
+        lines.append(f"  {mark} {label:<20} {100 * p:5.1f}%")
+    chosen = ", ".join(result["most_probable_set"]) or "no label"
+    lines.append(f"  most probable set: {chosen} ({100 * result['set_probability']:.1f}%)")
+    lines.append(f"  picture: {drawing}")
+    return "\n".join(lines)
+
+
+def draw(image: Image.Image, result: dict, threshold: float, top: int, path: Path) -> None:
+    """The picture beside a bar for each label; predicted ones in colour."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    image.thumbnail((1000, 1000))
+    labels = list(result["labels"].items())[:top][::-1]
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(10, 4.6), width_ratios=(1.1, 1), layout="constrained"
+    )
+    left.imshow(image)
+    left.axis("off")
+    colours = ["#2a6fbb" if label in result["predicted"] else "#c3c9d1" for label, _ in labels]
+    bars = right.barh([label for label, _ in labels], [p for _, p in labels], color=colours)
+    right.bar_label(bars, [f" {100 * p:.0f}%" for _, p in labels], fontsize=11)
+    right.axvline(threshold, color="#888888", linewidth=0.8, linestyle=":")
+    right.set(xlim=(0, 1.1), xticks=[])
+    right.tick_params(axis="y", length=0, labelsize=12)
+    right.spines[:].set_visible(False)
+    chosen = ", ".join(result["most_probable_set"]) or "no label"
+    figure.suptitle(f"{chosen}  ({100 * result['set_probability']:.0f}%)", fontsize=13, wrap=True)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    run_script(main, get_args_parser())

@@ -1,0 +1,350 @@
+"""Train HybridNet: a ResNet and an LSTM label decoder, end to end.
+
+The default set, drawn on this machine (minutes on two cores, no download):
+
+    python train.py
+
+COCO 2014 on a GPU, validation images choosing the epoch:
+
+    python train.py --image_path data/images/train2014 --vocab_path data/vocab.pkl \\
+        --arch resnet101 --pretrained --image_size 448 --batch_size 64 --learning_rate 0.0001
+
+One annotated image, the classic check that the network can overfit:
+
+    python train.py --image_path data/images/img.jpg --vocab_path data/vocab.pkl --batch_size 256 \\
+        --learning_rate 0.001 --num_epochs 10 --num_workers 4
+
+The same command again continues an interrupted run. One JSON line per epoch goes to stdout and to
+log.jsonl in the output folder, beside last.pt (to continue) and best.pt (to use).
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from annotations import find_annotations
+from checkpoint import load_checkpoint, refuse_changes, save_checkpoint
+from data_loader import Preprocessing, training_data
+from decoding import predict
+from metrics import average_precision, fit_threshold, mean, set_figures
+from model import ARCHS, DECODERS, HybridNet, load_encoder_weights
+from utils import (
+    ArgumentParser,
+    RunError,
+    UsageError,
+    autocast,
+    fraction,
+    log,
+    non_negative_float,
+    non_negative_int,
+    pick_device,
+    positive_float,
+    positive_int,
+    progress,
+    run_script,
+)
+from vocabulary import Vocabulary
+
+SCENES = Path("data/scenes")  # the default set, made by data/make_scenes.py
+SCENES_IMAGE_SIZE = 64
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(__doc__)
+    data = parser.add_argument_group("data").add_argument
+    data("--image_path", type=Path, help="image folder, or one annotated image; else default set")
+    data("--annotations", type=Path, help="COCO json; looked for in ../annotations if not given")
+    data("--val_image_path", type=Path, help="validation images, if not those of a hold-out")
+    data("--val_annotations", type=Path, help="validation COCO json: chooses epoch and threshold")
+    data("--vocab_path", type=Path, help="vocabulary; built from the annotations if missing")
+    data("--hold_out", type=fraction, default=0.1, help="share of training images held out if not")
+    data("--keep_unlabelled", action="store_true", help="train on images without labels, too")
+    data("--limit", type=positive_int, help="use the first N images only, for a quick try")
+    data("--image_size", type=positive_int, help="pixels a side (default: 224; default set: 64)")
+    net = parser.add_argument_group("model").add_argument
+    net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper sees more, slower")
+    net("--decoder", choices=DECODERS, default="chain", help="none: CNN alone, the control")
+    net("--embed_size", type=positive_int, default=256, help="joint image-label space")
+    net("--hidden_size", type=positive_int, default=256, help="LSTM units")
+    net("--pretrained", action="store_true", help="fetch torchvision's ImageNet weights")
+    net("--weights", type=Path, help="encoder state dict, whole or partial, torchvision's names")
+    net("--freeze_encoder", action="store_true", help="train the rest only; for tiny data")
+    opt = parser.add_argument_group("optimisation").add_argument
+    opt("--num_epochs", type=positive_int, default=10, help="passes over the training images")
+    opt("--batch_size", type=positive_int, default=32, help="lower it if memory runs out")
+    opt("--learning_rate", type=positive_float, default=1e-3, help="peak; 1e-4 for pretrained")
+    opt("--weight_decay", type=non_negative_float, default=1e-2, help="AdamW's, on matrices only")
+    opt("--cnn_loss_weight", type=non_negative_float, default=1.0, help="of b(I)'s own loss")
+    opt("--ema_decay", type=fraction, default=0.998, help="averaging of the weights, per step")
+    run = parser.add_argument_group("run").add_argument
+    run("--output_dir", type=Path, help="default: runs/<data>-<decoder>")
+    run("--seed", type=non_negative_int, default=0, help="repeat a run exactly, or vary it")
+    run("--num_workers", type=non_negative_int, default=2, help="processes that load images")
+    run("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    run("--amp", choices=("auto", "on", "off"), default="auto", help="bf16; auto: where it is fast")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read the data, build or restore the model, train, keep last.pt and best.pt."""
+    device = pick_device(args.device)
+    fill_defaults(args)
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(args.seed)
+    preprocessing = Preprocessing(args.image_size)
+    train_loader, val_loader, vocabulary, selected_on = training_data(
+        args, preprocessing, pin_memory=device.type == "cuda"
+    )
+    model, settings = build_model(args, vocabulary)
+    model.to(device)
+    ema = copy.deepcopy(model).requires_grad_(False)
+    optimizer = build_optimizer(model, args)
+    total_steps = args.num_epochs * len(train_loader)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, args.learning_rate, total_steps=max(total_steps, 2), pct_start=0.2
+    )
+    amp = autocast(device, args.amp)
+    state = {"epoch": 0, "best_nll": math.inf, "steps": 0}
+    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    last_path, best_path = args.output_dir / "last.pt", args.output_dir / "best.pt"
+    if last_path.exists():
+        checkpoint = load_checkpoint(last_path)
+        refuse_changes(checkpoint, flags, vocabulary, last_path)
+        training = checkpoint["training"]
+        model.load_state_dict(training["weights"])
+        ema.load_state_dict(checkpoint["weights"])
+        optimizer.load_state_dict(training["optimizer"])
+        scheduler.load_state_dict(training["scheduler"])
+        state = training["state"]
+        log(f"continuing {last_path} after epoch {state['epoch']} of {args.num_epochs}")
+    describe(args, model, train_loader, val_loader, selected_on, device, amp)
+
+    for epoch in range(state["epoch"] + 1, args.num_epochs + 1):
+        started = time.perf_counter()
+        train_loader.sampler.epoch = epoch
+        label = f"epoch {epoch}/{args.num_epochs}"
+        losses = train_epoch(
+            model, ema, train_loader, optimizer, scheduler, amp, args, state, label
+        )
+        seconds = time.perf_counter() - started
+        figures, threshold = validate(ema, val_loader, amp)
+        line = {
+            "epoch": epoch,
+            **losses,
+            **figures,
+            "images_per_second": round(len(train_loader.sampler) / seconds, 1),
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+        is_best = figures["val_set_nll"] < state["best_nll"]
+        state.update(epoch=epoch, best_nll=min(state["best_nll"], figures["val_set_nll"]))
+        checkpoint = {
+            "model": settings,
+            "vocabulary": vocabulary.to_dict(),
+            "preprocessing": preprocessing.to_dict(),
+            "weights": ema.state_dict(),
+            "threshold": threshold,
+            "epoch": epoch,
+            "figures": figures,
+            "selected_on": selected_on,
+            "flags": flags,
+        }
+        if is_best:
+            save_checkpoint(checkpoint, best_path)
+        append_log(line, args.output_dir / "log.jsonl")
+        checkpoint["training"] = {
+            "weights": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "scheduler": scheduler.state_dict(),
+            "state": state,
+        }
+        save_checkpoint(checkpoint, last_path)
+        print(json.dumps(line), flush=True)
+        log(
+            f"{label}: loss {losses['train_loss']:.3f}, hold-out set NLL "
+            f"{figures['val_set_nll']:.3f}, mAP {figures['val_mAP']:.1f}, "
+            f"OF1 {figures['val_OF1']:.1f}, exact {figures['val_EM']:.1f}, "
+            f"{line['images_per_second']:.0f} images/s{' (best so far)' if is_best else ''}"
+        )
+    log(f"trained {args.num_epochs} epochs; the best is {best_path}")
+
+
+def train_epoch(model, ema, loader, optimizer, scheduler, amp, args, state, label) -> dict:
+    """One pass over the training images; returns mean losses per image in nats."""
+    model.train()
+    device = next(model.parameters()).device
+    has_decoder = args.decoder != "none"
+    sums = torch.zeros(3, device=device)
+    for images, targets, _ in progress(loader, label):
+        images = images.to(device, non_blocking=True)  # B×3×S×S
+        targets = targets.to(device, non_blocking=True)  # B×C
+        with amp:
+            losses = {k: v.mean() for k, v in model(images, targets).items()}
+        loss = losses["set_nll"]
+        if has_decoder:  # or the decoder, quick to learn, would leave the CNN little to explain
+            loss = loss + args.cnn_loss_weight * losses["cnn_bce"]
+        if not torch.isfinite(loss):  # CPU-GPU sync point
+            raise RunError(
+                f"the loss is {loss.item()} at step {state['steps'] + 1}; "
+                "lower --learning_rate or set --amp off, and run again"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        scheduler.step()
+        state["steps"] += 1
+        update_ema(ema, model, args.ema_decay, state["steps"])
+        sums += torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach() * len(images)
+    loss, set_nll, cnn_bce = (sums / len(loader.sampler)).tolist()
+    return {"train_loss": loss, "train_set_nll": set_nll, "train_cnn_bce": cnn_bce}
+
+
+def validate(model, loader, amp) -> tuple[dict[str, float], float]:
+    """Figures on the hold-out, and the threshold fitted there."""
+    p = predict(model, loader, amp)
+    ap = average_precision(p.targets, p.marginals)
+    threshold = fit_threshold(p.targets, p.marginals)
+    figures = {
+        "val_set_nll": float(p.set_nll.mean()),
+        "val_mAP": 100 * mean(ap[~np.isnan(ap)]),
+        "val_OF1": set_figures(p.targets, p.marginals >= threshold)["OF1"],
+        "val_EM": set_figures(p.targets, p.best_sets)["EM"],
+    }
+    return figures, threshold
+
+
+def update_ema(ema, model, decay: float, step: int) -> None:
+    """Average weights and BatchNorm statistics; over few steps at first, to forget the start."""
+    decay = min(decay, (1 + step) / (10 + step))
+    pairs = list(zip(ema.state_dict().values(), model.state_dict().values(), strict=True))
+    floats = [(e, m) for e, m in pairs if e.is_floating_point()]
+    averaged, current = (list(side) for side in zip(*floats, strict=True))
+    get_ema_multi_avg_fn(decay)(averaged, current, None)
+    for e, m in pairs:
+        if not e.is_floating_point():
+            e.copy_(m)
+
+
+def build_model(args, vocabulary: Vocabulary) -> tuple[HybridNet, dict]:
+    """A fresh model and the settings that rebuild it; loads encoder weights if asked to."""
+    settings = {
+        "arch": args.arch,
+        "decoder": args.decoder,
+        "embed_size": args.embed_size,
+        "hidden_size": args.hidden_size,
+        "freeze_encoder": args.freeze_encoder,
+    }
+    try:
+        model = HybridNet(
+            num_labels=len(vocabulary),
+            label_log_odds=vocabulary.log_odds(),
+            pretrained=args.pretrained,
+            **settings,
+        )
+    except OSError as error:  # urllib's errors are
+        raise RunError(f"--pretrained could not fetch the weights ({error})") from None
+    if args.weights:
+        load_weights(model, args.weights)
+    elif not args.pretrained:
+        log("encoder: all tensors at random (--pretrained or --weights FILE would start it better)")
+    return model, settings
+
+
+def load_weights(model: HybridNet, path: Path) -> None:
+    """Load an encoder state dict and say exactly what was and what was not in it."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        loaded, missing = load_encoder_weights(model.encoder, state)
+    except OSError as error:
+        raise UsageError(f"cannot read --weights {path} ({error.strerror or error})") from None
+    except ValueError as error:
+        raise UsageError(f"--weights {path} does not fit: {error}") from None
+    except Exception:  # torch raises many things for a file that is not a state dict
+        raise UsageError(f"--weights {path} is not a state dict of tensors") from None
+    log(f"encoder: {len(loaded)} tensors from {path}: {', '.join(loaded)}")
+    log(f"encoder: {len(missing)} tensors at random: {', '.join(missing) or 'none'}")
+
+
+def build_optimizer(model, args) -> torch.optim.Optimizer:
+    """AdamW; weight decay on matrices and filters, not on biases and BatchNorm."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": args.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=args.learning_rate, fused=True)
+
+
+def fill_defaults(args) -> None:
+    """Resolve every path that was not given; makes the default set if that is what is wanted."""
+    if args.image_path is None:
+        if args.annotations or args.val_annotations or args.val_image_path:
+            raise UsageError("annotations without --image_path: name the image folder, too")
+        if not (SCENES / "annotations/instances_val.json").exists():
+            script = Path(__file__).parent / "data/make_scenes.py"
+            log(f"drawing the default set with {script.name}, once")
+            if subprocess.run(
+                [sys.executable, script, "--output_dir", SCENES], stdout=2
+            ).returncode:
+                raise RunError("the default set could not be drawn; the reason is above")
+        args.image_path = SCENES / "images/train"
+        args.annotations = SCENES / "annotations/instances_train.json"
+        args.vocab_path = args.vocab_path or SCENES / "vocab.pkl"
+        args.image_size = args.image_size or SCENES_IMAGE_SIZE
+        name = SCENES.name
+    else:
+        if not args.image_path.exists():
+            raise UsageError(f"--image_path {args.image_path} does not exist")
+        args.annotations = args.annotations or find_annotations(args.image_path, "train")
+        name = args.image_path.stem if args.image_path.is_file() else args.annotations.stem
+    args.vocab_path = args.vocab_path or Path("data/vocab.pkl")
+    args.image_size = args.image_size or 224
+    args.output_dir = args.output_dir or Path("runs") / f"{name}-{args.decoder}"
+    if args.val_annotations:
+        args.val_image_path = args.val_image_path or args.image_path
+    elif args.val_image_path:
+        args.val_annotations = find_annotations(args.val_image_path, "val")
+
+
+def describe(args, model, train_loader, val_loader, selected_on, device, amp) -> None:
+    """The numbers derived from flags and data, before anything takes long."""
+    parameters = sum(p.numel() for p in model.parameters())
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    images = len(train_loader.dataset)
+    per_image = train_loader.dataset.targets.sum(1).mean()
+    labels = len(model.classifier.bias)
+    log(f"training on {images:,} images, {per_image:.2f} of {labels} labels each")
+    log(f"epoch and threshold are chosen on {selected_on}: {len(val_loader.dataset):,} images")
+    log(f"{args.arch} + {args.decoder}: {parameters:,} parameters, {trained:,} trained")
+    log(
+        f"{args.num_epochs} epochs of {len(train_loader)} steps, batches of "
+        f"{train_loader.batch_size} at {args.image_size} px, peak learning rate "
+        f"{args.learning_rate:g}, {device}, {'bfloat16' if amp._enabled else 'float32'}, "
+        f"commit {commit()}"
+    )
+    log(f"writing to {args.output_dir}")
+
+
+def commit() -> str:
+    """The code's git commit, or 'unknown' outside a repository."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:
+        return "unknown"
+    return result.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    run_script(main, get_args_parser())

@@ -1,0 +1,160 @@
+"""What every script shares: errors and exit codes, logging, device, atomic files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+
+class UsageError(Exception):
+    """Wrong flags or input: the message is the one sentence the user sees, exit code 2."""
+
+
+class RunError(Exception):
+    """The run itself failed (a non-finite loss, say): one sentence, exit code 1."""
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """argparse with defaults in the help text and errors of one line."""
+
+    def __init__(self, doc: str) -> None:
+        super().__init__(description=doc, formatter_class=_HelpFormatter)
+
+    def error(self, message: str) -> None:
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the commands in a script's docstring as they are written."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        # "(default: None)" says nothing: such flags explain themselves in their help
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
+
+
+def positive_int(text: str) -> int:
+    """argparse type: an integer of at least 1."""
+    return _number(text, int, lambda x: x >= 1, "a whole number of at least 1")
+
+
+def non_negative_int(text: str) -> int:
+    """argparse type: an integer of at least 0."""
+    return _number(text, int, lambda x: x >= 0, "a whole number of at least 0")
+
+
+def positive_float(text: str) -> float:
+    """argparse type: a finite number above 0."""
+    return _number(text, float, lambda x: 0 < x < float("inf"), "a number above 0")
+
+
+def non_negative_float(text: str) -> float:
+    """argparse type: a finite number of at least 0."""
+    return _number(text, float, lambda x: 0 <= x < float("inf"), "a number of at least 0")
+
+
+def fraction(text: str) -> float:
+    """argparse type: a number from 0 up to, but not including, 1."""
+    return _number(text, float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
+
+
+def _number(text: str, kind: type, accept: Callable[[float], bool], what: str):
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not accept(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return value
+
+
+def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParser) -> None:
+    """Parse the command line, call `main`, and turn the project's errors into exit codes."""
+    args = parser.parse_args()
+    try:
+        main(args)
+        sys.stdout.flush()  # a closed pipe (`| head`) shows here, not in the interpreter's exit
+    except UsageError as error:
+        sys.exit(_fail(error, 2))
+    except RunError as error:
+        sys.exit(_fail(error, 1))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        sys.exit(_fail("stopped by the user", 1))
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return code
+
+
+def log(*words: object) -> None:
+    """Progress goes to stderr: stdout is data."""
+    print(*words, file=sys.stderr, flush=True)
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes a GPU if there is one. Raises UsageError for a device that is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(f"--device {name} cannot be used here ({reason}); try auto") from None
+    return device
+
+
+def bf16_pays(device: torch.device) -> bool:
+    """Whether bfloat16 arithmetic is native there: emulated, it is 10 times slower than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    can = torch.cpu.get_capabilities()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16"))
+
+
+def autocast(device: torch.device, amp: str) -> torch.autocast:
+    """The mixed-precision context for `--amp auto|on|off`."""
+    enabled = amp == "on" or (amp == "auto" and bf16_pays(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call `write` on a temporary neighbour of `path`, then put it in its place in one step."""
+    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(f"cannot write {path} ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def progress(batches: DataLoader, label: str) -> Iterator:
+    """The batches, with a bar on a terminal, and a plain line every 15 seconds otherwise."""
+    if sys.stderr.isatty():
+        yield from tqdm(batches, desc=label, unit="batch", leave=False, dynamic_ncols=True)
+        return
+    started = told = time.monotonic()
+    for done, batch in enumerate(batches):
+        now = time.monotonic()
+        if done and now - told > 15:
+            told = now
+            left = (now - started) / done * (len(batches) - done)
+            log(f"{label}: {done}/{len(batches)} batches, {left:.0f} s left")
+        yield batch

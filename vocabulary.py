@@ -1,0 +1,139 @@
+"""The labels a model knows, ranked by how many training images carry them.
+
+Written by build_vocab.py, read by train.py, carried inside every checkpoint. On disk it is a
+dictionary of plain types, as pickle (`.pkl`) or JSON (`.json`); reading a pickle admits nothing
+else, so a vocabulary file can never run code.
+
+>>> vocabulary = Vocabulary(("person", "dog"), counts=(7, 2), num_images=8)
+>>> vocabulary.rank["dog"]
+1
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from nltk import FreqDist
+
+from utils import UsageError, write_atomically
+
+FORMAT = "hybridnet-vocabulary-1"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Labels in rank order: `labels[0]` is the most frequent one.
+
+    `counts[i]` is the number of training images with `labels[i]`, of `num_images` in all.
+    `dropped` names labels left out for being too rare: known, and ignored wherever they occur.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+    num_images: int
+    dropped: tuple[str, ...] = ()
+    rank: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rank", {label: i for i, label in enumerate(self.labels)})
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def log_odds(self) -> list[float]:
+        """Log-odds of each label's share of the training images, one half added to each count."""
+        total = self.num_images
+        return [math.log((n + 0.5) / (total - n + 0.5)) for n in self.counts]
+
+    def to_dict(self) -> dict:
+        """Plain built-in types only: what is written to disk and into checkpoints."""
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        del plain["rank"]
+        return {"format": FORMAT, **plain}
+
+    @classmethod
+    def from_dict(cls, data: object, source: str) -> Vocabulary:
+        """Check and take over what `to_dict` wrote. Raises UsageError naming `source`."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise UsageError(
+                f"{source} is not a HybridNet vocabulary; make one with "
+                "`python build_vocab.py --annotations FILE --vocab_path PATH`"
+            )
+        labels, counts, dropped = (data.get(k) for k in ("labels", "counts", "dropped"))
+        num_images = data.get("num_images")
+        well_formed = (
+            _is_list_of(labels, str)
+            and _is_list_of(dropped, str)
+            and _is_list_of(counts, int)
+            and isinstance(num_images, int)
+            and 0 < len(labels) == len(counts) == len(set(labels))
+            and all(0 <= n <= num_images for n in counts)
+        )
+        if not well_formed:
+            raise UsageError(f"{source} is a damaged vocabulary; make it again with build_vocab.py")
+        return cls(tuple(labels), tuple(counts), num_images, tuple(dropped))
+
+
+def _is_list_of(values: object, kind: type) -> bool:
+    return isinstance(values, list) and all(type(v) is kind for v in values)
+
+
+def count_labels(
+    label_sets: list[tuple[str, ...]], categories: list[str], min_count: int = 1
+) -> Vocabulary:
+    """Rank labels by the number of images they are on; ties go by name.
+
+    `label_sets` holds each training image's labels; `categories` are all the names that may
+    occur. Labels on fewer than `min_count` images are listed as dropped.
+    """
+    counts = FreqDist(label for labels in label_sets for label in set(labels))
+    ranked = sorted(set(categories) | set(counts), key=lambda label: (-counts[label], label))
+    kept = [label for label in ranked if counts[label] >= min_count]
+    return Vocabulary(
+        labels=tuple(kept),
+        counts=tuple(counts[label] for label in kept),
+        num_images=len(label_sets),
+        dropped=tuple(ranked[len(kept) :]),
+    )
+
+
+def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
+    """Write `.pkl` or `.json`, by the suffix. Raises UsageError for any other suffix."""
+    if path.suffix == ".pkl":
+        data = pickle.dumps(vocabulary.to_dict(), protocol=4)
+    elif path.suffix == ".json":
+        data = json.dumps(vocabulary.to_dict(), indent=1, ensure_ascii=False).encode()
+    else:
+        raise UsageError(f"--vocab_path {path} must end in .pkl or .json")
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
+def load_vocabulary(path: Path) -> Vocabulary:
+    """Read what `save_vocabulary` wrote. Raises UsageError when it is missing or anything else."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read the vocabulary {path} ({error.strerror})") from None
+    try:
+        with_json = path.suffix == ".json"
+        plain = json.loads(data) if with_json else _PlainUnpickler.read(data)
+    except Exception:  # a damaged pickle can raise nearly anything; none of it is the user's to see
+        plain = None
+    return Vocabulary.from_dict(plain, str(path))
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Built-in containers, strings and numbers need no imports: every import is refused."""
+
+    def find_class(self, module: str, name: str) -> None:
+        raise pickle.UnpicklingError(f"{module}.{name} is not a plain type")
+
+    @classmethod
+    def read(cls, data: bytes) -> object:
+        import io
+
+        return cls(io.BytesIO(data)).load()
