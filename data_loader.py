@@ -203,7 +203,7 @@ def load_data_set(
 
 
 def training_data(
-    args: argparse.Namespace, preprocessing: Preprocessing, pin_memory: bool
+    args: argparse.Namespace, preprocessing: Preprocessing, pin: bool
 ) -> tuple[DataLoader, DataLoader, Vocabulary, str]:
     """Loaders for training and validation, the vocabulary, and what the validation images are."""
     images, paths = load_data_set(
@@ -238,15 +238,9 @@ def training_data(
     val_data = LabelledImages(val_paths, val_targets, preprocessing.for_test())
     # BatchNorm needs several images: a batch larger than the set is the set
     batch_size = min(args.batch_size, len(train) if repeats == 1 else repeats // 4)
-    train_loader = make_loader(
-        train_data,
-        batch_size,
-        args.num_workers,
-        shuffle=True,
-        repeats=repeats,
-        pin_memory=pin_memory,
-    )
-    val_loader = make_loader(val_data, min(args.batch_size, 64), args.num_workers)
+    workers = args.num_workers
+    train_loader = make_loader(train_data, batch_size, workers, True, repeats, pin)
+    val_loader = make_loader(val_data, min(args.batch_size, 64), workers)
     return train_loader, val_loader, vocabulary, selected_on
 
 

@@ -163,7 +163,7 @@ def format_tables(r: dict) -> str:
     names = ("CP", "CR", "CF1", "macroF1", "OP", "OR", "OF1", "EM", "EBF1")
     lines += ["", f"{'predicted sets':<14}" + "".join(f"{name:>8}" for name in names)]
     for rule, meaning in RULES.items():
-        cells = "".join(f"{r[rule][name]:8.1f}" for name in names)
+        cells = "".join(f"{r['predicted_sets'][rule][name]:8.1f}" for name in names)
         lines.append(f"{rule:<14}{cells}  {meaning}")
     lines += [
         "",

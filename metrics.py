@@ -114,8 +114,8 @@ def expected_calibration_error(
 
 def figures(
     targets: np.ndarray, scores: np.ndarray, predicted: dict[str, np.ndarray]
-) -> dict[str, float | dict[str, float]]:
-    """All figures but the set NLL (which needs the model): ranking, then one dict per rule.
+) -> dict[str, float | dict[str, dict[str, float]]]:
+    """All figures but the set NLL (which needs the model): of the scores, then of each rule's sets.
 
     `predicted` maps a decision rule's name to its N×C sets; top3 and top3@0.5 are added.
     """
@@ -127,7 +127,7 @@ def figures(
         "mAP_labels": int(np.sum(~np.isnan(ap))),
         "mAP@10": map_at_k(targets, scores, 10),
         "ECE": expected_calibration_error(targets, scores),
-        **{rule: set_figures(targets, sets) for rule, sets in rules.items()},
+        "predicted_sets": {rule: set_figures(targets, sets) for rule, sets in rules.items()},
     }
 
 

@@ -32,9 +32,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 
 from annotations import find_annotations
-from checkpoint import load_checkpoint, refuse_changes, save_checkpoint
+from checkpoint import append_log, load_checkpoint, refuse_changes, save_checkpoint
 from data_loader import Preprocessing, training_data
 from decoding import predict
 from metrics import average_precision, fit_threshold, mean, set_figures
@@ -100,59 +101,37 @@ def main(args: argparse.Namespace) -> None:
     """Read the data, build or restore the model, train, keep last.pt and best.pt."""
     device = pick_device(args.device)
     fill_defaults(args)
-    args.output_dir.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(args.seed)
     preprocessing = Preprocessing(args.image_size)
     train_loader, val_loader, vocabulary, selected_on = training_data(
-        args, preprocessing, pin_memory=device.type == "cuda"
+        args, preprocessing, pin=device.type == "cuda"
     )
     model, settings = build_model(args, vocabulary)
-    model.to(device)
-    ema = copy.deepcopy(model).requires_grad_(False)
-    optimizer = build_optimizer(model, args)
-    total_steps = args.num_epochs * len(train_loader)
-    scheduler = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, args.learning_rate, total_steps=max(total_steps, 2), pct_start=0.2
-    )
-    amp = autocast(device, args.amp)
-    state = {"epoch": 0, "best_nll": math.inf, "steps": 0}
+    training = Training(model.to(device), args, len(train_loader))
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     last_path, best_path = args.output_dir / "last.pt", args.output_dir / "best.pt"
     if last_path.exists():
         checkpoint = load_checkpoint(last_path)
         refuse_changes(checkpoint, flags, vocabulary, last_path)
-        training = checkpoint["training"]
-        model.load_state_dict(training["weights"])
-        ema.load_state_dict(checkpoint["weights"])
-        optimizer.load_state_dict(training["optimizer"])
-        scheduler.load_state_dict(training["scheduler"])
-        state = training["state"]
-        log(f"continuing {last_path} after epoch {state['epoch']} of {args.num_epochs}")
+        training.load(checkpoint)
+        log(f"continuing {last_path} after epoch {training.epoch} of {args.num_epochs}")
+    amp = autocast(device, args.amp)
     describe(args, model, train_loader, val_loader, selected_on, device, amp)
 
-    for epoch in range(state["epoch"] + 1, args.num_epochs + 1):
+    while training.epoch < args.num_epochs:
+        epoch = training.epoch + 1
         started = time.perf_counter()
         train_loader.sampler.epoch = epoch
-        label = f"epoch {epoch}/{args.num_epochs}"
-        losses = train_epoch(
-            model, ema, train_loader, optimizer, scheduler, amp, args, state, label
-        )
-        seconds = time.perf_counter() - started
-        figures, threshold = validate(ema, val_loader, amp)
-        line = {
-            "epoch": epoch,
-            **losses,
-            **figures,
-            "images_per_second": round(len(train_loader.sampler) / seconds, 1),
-            "seconds": round(time.perf_counter() - started, 1),
-        }
-        is_best = figures["val_set_nll"] < state["best_nll"]
-        state.update(epoch=epoch, best_nll=min(state["best_nll"], figures["val_set_nll"]))
+        losses = train_epoch(training, train_loader, amp, args, f"epoch {epoch}/{args.num_epochs}")
+        images_per_second = len(train_loader.sampler) / (time.perf_counter() - started)
+        figures, threshold = validate(training.ema, val_loader, amp)
+        is_best = figures["val_set_nll"] < training.best_nll
+        training.epoch, training.best_nll = epoch, min(training.best_nll, figures["val_set_nll"])
         checkpoint = {
             "model": settings,
             "vocabulary": vocabulary.to_dict(),
             "preprocessing": preprocessing.to_dict(),
-            "weights": ema.state_dict(),
+            "weights": training.ema.state_dict(),
             "threshold": threshold,
             "epoch": epoch,
             "figures": figures,
@@ -161,27 +140,75 @@ def main(args: argparse.Namespace) -> None:
         }
         if is_best:
             save_checkpoint(checkpoint, best_path)
-        append_log(line, args.output_dir / "log.jsonl")
-        checkpoint["training"] = {
-            "weights": model.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "scheduler": scheduler.state_dict(),
-            "state": state,
-        }
-        save_checkpoint(checkpoint, last_path)
-        print(json.dumps(line), flush=True)
+        seconds = time.perf_counter() - started
+        line = {"epoch": epoch, **losses, **figures, "images_per_second": images_per_second}
+        append_log({**line, "seconds": seconds}, args.output_dir / "log.jsonl")
+        save_checkpoint({**checkpoint, "training": training.state_dict()}, last_path)
+        print(json.dumps({**line, "seconds": seconds}), flush=True)
         log(
-            f"{label}: loss {losses['train_loss']:.3f}, hold-out set NLL "
+            f"epoch {epoch}/{args.num_epochs}: loss {losses['train_loss']:.3f}, hold-out set NLL "
             f"{figures['val_set_nll']:.3f}, mAP {figures['val_mAP']:.1f}, "
             f"OF1 {figures['val_OF1']:.1f}, exact {figures['val_EM']:.1f}, "
-            f"{line['images_per_second']:.0f} images/s{' (best so far)' if is_best else ''}"
+            f"{images_per_second:.0f} images/s{' (best so far)' if is_best else ''}"
         )
     log(f"trained {args.num_epochs} epochs; the best is {best_path}")
 
 
-def train_epoch(model, ema, loader, optimizer, scheduler, amp, args, state, label) -> dict:
+class Training:
+    """What changes while training runs, and what continuing it needs."""
+
+    def __init__(self, model: HybridNet, args: argparse.Namespace, steps_per_epoch: int) -> None:
+        self.model = model
+        self.ema = copy.deepcopy(model).requires_grad_(False)  # the averaged weights: evaluated
+        self.ema_decay = args.ema_decay
+        self.optimizer = build_optimizer(model, args)
+        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            args.learning_rate,
+            total_steps=max(args.num_epochs * steps_per_epoch, 2),
+            pct_start=0.2,
+        )
+        self.epoch, self.steps, self.best_nll = 0, 0, math.inf
+
+    def state_dict(self) -> dict:
+        """Plain types and tensors; the averaged weights are in the checkpoint already."""
+        return {
+            "weights": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "progress": [self.epoch, self.steps, self.best_nll],
+        }
+
+    def load(self, checkpoint: dict) -> None:
+        """Go back to where `checkpoint` was written."""
+        state = checkpoint["training"]
+        self.model.load_state_dict(state["weights"])
+        self.ema.load_state_dict(checkpoint["weights"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scheduler.load_state_dict(state["scheduler"])
+        self.epoch, self.steps, self.best_nll = state["progress"]
+
+    def step(self, loss: torch.Tensor) -> None:
+        """One update of the weights and of their average."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.steps += 1
+        # over few steps at first, or the average would remember the random start
+        update_ema(self.ema, self.model, min(self.ema_decay, (1 + self.steps) / (10 + self.steps)))
+
+
+def train_epoch(
+    training: Training,
+    loader: DataLoader,
+    amp: torch.autocast,
+    args: argparse.Namespace,
+    label: str,
+) -> dict[str, float]:
     """One pass over the training images; returns mean losses per image in nats."""
-    model.train()
+    model = training.model.train()
     device = next(model.parameters()).device
     has_decoder = args.decoder != "none"
     sums = torch.zeros(3, device=device)
@@ -189,28 +216,24 @@ def train_epoch(model, ema, loader, optimizer, scheduler, amp, args, state, labe
         images = images.to(device, non_blocking=True)  # B×3×S×S
         targets = targets.to(device, non_blocking=True)  # B×C
         with amp:
-            losses = {k: v.mean() for k, v in model(images, targets).items()}
+            losses = {name: each.mean() for name, each in model(images, targets).items()}
         loss = losses["set_nll"]
         if has_decoder:  # or the decoder, quick to learn, would leave the CNN little to explain
             loss = loss + args.cnn_loss_weight * losses["cnn_bce"]
         if not torch.isfinite(loss):  # CPU-GPU sync point
             raise RunError(
-                f"the loss is {loss.item()} at step {state['steps'] + 1}; "
+                f"the loss is {loss.item()} at step {training.steps + 1}; "
                 "lower --learning_rate or set --amp off, and run again"
             )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-        optimizer.step()
-        scheduler.step()
-        state["steps"] += 1
-        update_ema(ema, model, args.ema_decay, state["steps"])
+        training.step(loss)
         sums += torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach() * len(images)
     loss, set_nll, cnn_bce = (sums / len(loader.sampler)).tolist()
     return {"train_loss": loss, "train_set_nll": set_nll, "train_cnn_bce": cnn_bce}
 
 
-def validate(model, loader, amp) -> tuple[dict[str, float], float]:
+def validate(
+    model: HybridNet, loader: DataLoader, amp: torch.autocast
+) -> tuple[dict[str, float], float]:
     """Figures on the hold-out, and the threshold fitted there."""
     p = predict(model, loader, amp)
     ap = average_precision(p.targets, p.marginals)
@@ -224,9 +247,8 @@ def validate(model, loader, amp) -> tuple[dict[str, float], float]:
     return figures, threshold
 
 
-def update_ema(ema, model, decay: float, step: int) -> None:
-    """Average weights and BatchNorm statistics; over few steps at first, to forget the start."""
-    decay = min(decay, (1 + step) / (10 + step))
+def update_ema(ema: HybridNet, model: HybridNet, decay: float) -> None:
+    """Average weights and BatchNorm statistics; counters are copied."""
     pairs = list(zip(ema.state_dict().values(), model.state_dict().values(), strict=True))
     floats = [(e, m) for e, m in pairs if e.is_floating_point()]
     averaged, current = (list(side) for side in zip(*floats, strict=True))
@@ -236,7 +258,7 @@ def update_ema(ema, model, decay: float, step: int) -> None:
             e.copy_(m)
 
 
-def build_model(args, vocabulary: Vocabulary) -> tuple[HybridNet, dict]:
+def build_model(args: argparse.Namespace, vocabulary: Vocabulary) -> tuple[HybridNet, dict]:
     """A fresh model and the settings that rebuild it; loads encoder weights if asked to."""
     settings = {
         "arch": args.arch,
@@ -276,7 +298,7 @@ def load_weights(model: HybridNet, path: Path) -> None:
     log(f"encoder: {len(missing)} tensors at random: {', '.join(missing) or 'none'}")
 
 
-def build_optimizer(model, args) -> torch.optim.Optimizer:
+def build_optimizer(model: HybridNet, args: argparse.Namespace) -> torch.optim.Optimizer:
     """AdamW; weight decay on matrices and filters, not on biases and BatchNorm."""
     trained = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -286,7 +308,7 @@ def build_optimizer(model, args) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=args.learning_rate, fused=True)
 
 
-def fill_defaults(args) -> None:
+def fill_defaults(args: argparse.Namespace) -> None:
     """Resolve every path that was not given; makes the default set if that is what is wanted."""
     if args.image_path is None:
         if args.annotations or args.val_annotations or args.val_image_path:
