@@ -1,0 +1,132 @@
+"""Decoding against brute-force enumeration of all 2^C sets, and its properties."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_model import (
+    ALL_SETS,
+    NUM_LABELS,
+    log_prob_of_all_sets,
+    make_encoding,
+    make_model,
+)
+
+from decoding import most_probable_sets, sample_label_sets
+from model import DECODERS, Encoding
+
+NUM_IMAGES = 4
+
+
+def rows(encoding: Encoding, index) -> Encoding:
+    return Encoding(encoding.image_embedding[index], encoding.cnn_scores[index], None)
+
+
+def enumerate_sets(decoder: str, seed: int = 0):
+    """Model, encodings, exact log-probabilities B×2^C and exact marginals B×C."""
+    model = make_model(decoder, seed=seed)
+    encoding = make_encoding(model, NUM_IMAGES, seed=seed + 1)
+    log_probs = torch.stack(
+        [log_prob_of_all_sets(model, rows(encoding, slice(i, i + 1))) for i in range(NUM_IMAGES)]
+    ).double()
+    return model, encoding, log_probs, log_probs.exp() @ ALL_SETS.double()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_sampled_marginals_agree_with_enumeration(decoder, seed):
+    model, encoding, _, marginals = enumerate_sets(decoder, seed)
+    samples = sample_label_sets(model, encoding, num_samples=20_000, seed=seed)
+    error = (samples.marginals - marginals).abs()
+    assert (error <= 4 * samples.standard_errors + 1e-6).all()
+    assert (samples.standard_errors < 0.004).all()
+    outcomes = samples.label_sets.double().mean(1)
+    assert (outcomes - marginals).abs().max() < 0.02  # the sets themselves are drawn from P, too
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_sampled_sets_have_the_right_frequencies(decoder):
+    model, encoding, log_probs, _ = enumerate_sets(decoder)
+    num_samples = 20_000
+    samples = sample_label_sets(model, encoding, num_samples)
+    weights = 2 ** torch.arange(NUM_LABELS).flip(0)
+    for i in range(NUM_IMAGES):
+        counts = torch.bincount((samples.label_sets[i] * weights).sum(1), minlength=2**NUM_LABELS)
+        p = log_probs[i].exp()
+        deviation = (counts / num_samples - p).abs() / (p * (1 - p) / num_samples).sqrt()
+        assert deviation.max() < 5
+
+
+def test_one_sample_of_the_independent_control_is_exact():
+    model = make_model("none")
+    encoding = make_encoding(model, 3)
+    samples = sample_label_sets(model, encoding, num_samples=1)
+    torch.testing.assert_close(samples.marginals, encoding.cnn_scores.sigmoid())
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_search_over_all_sets_is_enumeration(decoder):
+    model, encoding, log_probs, marginals = enumerate_sets(decoder)
+    best = most_probable_sets(model, encoding, num_sets=2**NUM_LABELS)
+    ordered = log_probs.sort(1, descending=True).values
+    torch.testing.assert_close(best.log_probs.double(), ordered, atol=1e-5, rtol=0)
+    assert best.certain.all()
+    torch.testing.assert_close(best.lower.double(), marginals, atol=1e-5, rtol=0)
+    torch.testing.assert_close(best.upper.double(), marginals, atol=1e-5, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(DECODERS), st.integers(0, 1000), st.integers(1, 20), st.integers(1, 40))
+def test_search_properties(decoder, seed, num_sets, budget):
+    """Exact probabilities, no duplicates, sorted, certified bounds; certain means certain."""
+    model, encoding, log_probs, marginals = enumerate_sets(decoder, seed)
+    best = most_probable_sets(model, encoding, num_sets, budget)
+    ordered = log_probs.sort(1, descending=True).values
+    weights = 2 ** torch.arange(NUM_LABELS).flip(0)
+    for i in range(NUM_IMAGES):
+        found = best.log_probs[i].isfinite()
+        codes = (best.label_sets[i] * weights).sum(1)[found]
+        assert len(codes.unique()) == len(codes)
+        exact = log_probs[i, codes]
+        torch.testing.assert_close(best.log_probs[i][found].double(), exact, atol=1e-5, rtol=0)
+        if best.certain[i]:
+            torch.testing.assert_close(exact, ordered[i, : len(exact)], atol=1e-5, rtol=0)
+    assert (best.log_probs.diff(dim=1).nan_to_num(0) <= 0).all()
+    assert (best.lower <= marginals + 1e-5).all()
+    assert (marginals <= best.upper + 1e-5).all()
+    more = most_probable_sets(model, encoding, num_sets + 3, budget + 5)
+    covered, covered_more = (b.log_probs.double().exp().sum(1) for b in (best, more))
+    assert (covered_more >= covered - 1e-6).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.sampled_from(DECODERS), st.integers(0, 1000), st.permutations(range(NUM_IMAGES)))
+def test_results_do_not_depend_on_the_batch(decoder, seed, order):
+    model = make_model(decoder, seed=seed)
+    encoding = make_encoding(model, NUM_IMAGES, seed)
+    whole = sample_label_sets(model, encoding, 50)
+    best = most_probable_sets(model, encoding, 3)
+    part = rows(encoding, torch.tensor(order[:2]))
+    samples = sample_label_sets(model, part, 50)
+    again = most_probable_sets(model, part, 3)
+    assert torch.equal(samples.label_sets, whole.label_sets[order[:2]])
+    torch.testing.assert_close(samples.marginals, whole.marginals[order[:2]], atol=1e-5, rtol=0)
+    torch.testing.assert_close(again.log_probs, best.log_probs[order[:2]], atol=1e-5, rtol=0)
+
+
+def test_sure_encoders_give_empty_and_full_sets():
+    model = make_model("none")
+    sure = torch.full((2, NUM_LABELS), 40.0)
+    sure[0] = -40
+    encoding = Encoding(torch.zeros(2, 0), sure, None)
+    assert most_probable_sets(model, encoding).label_sets[:, 0].sum(1).tolist() == [0, NUM_LABELS]
+    samples = sample_label_sets(model, encoding, 10)
+    assert samples.label_sets.float().mean((1, 2)).tolist() == [0, 1]
+
+
+def test_same_seed_same_samples():
+    model = make_model("chain")
+    encoding = make_encoding(model, 2)
+    first, again, other = (sample_label_sets(model, encoding, 20, seed) for seed in (1, 1, 2))
+    assert torch.equal(first.label_sets, again.label_sets)
+    assert not torch.equal(first.label_sets, other.label_sets)

@@ -1,0 +1,190 @@
+"""The network: its distribution against definitions written out by hand, and its invariants."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from model import ARCHS, Encoding, HybridNet, bernoulli_nll, load_encoder_weights
+
+NUM_LABELS = 6
+ALL_SETS = torch.tensor(list(itertools.product([0.0, 1.0], repeat=NUM_LABELS)))  # 2^C×C
+
+
+def make_model(decoder: str, num_labels: int = NUM_LABELS, seed: int = 0) -> HybridNet:
+    """A small model whose decoder is far from its start at zero."""
+    torch.manual_seed(seed)
+    model = HybridNet("resnet18", num_labels, decoder, embed_size=8, hidden_size=8).eval()
+    for parameter in model.decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.7)
+    return model
+
+
+def make_encoding(model: HybridNet, num_images: int = 1, seed: int = 1) -> Encoding:
+    """Encodings as the encoder might make them, without its cost."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(num_images, 512, generator=generator) / 8
+    scores = torch.randn(num_images, len(model.classifier.bias), generator=generator)
+    with torch.no_grad():
+        return Encoding(model.decoder.embed_image(features), scores, scores[..., None, None])
+
+
+def repeat(encoding: Encoding, times: int) -> Encoding:
+    """One image's encoding, `times` rows of it."""
+    return Encoding(
+        encoding.image_embedding.expand(times, -1), encoding.cnn_scores.expand(times, -1), None
+    )
+
+
+@torch.no_grad()
+def log_prob_of_all_sets(model: HybridNet, encoding: Encoding) -> Tensor:
+    z = model.set_log_odds(repeat(encoding, len(ALL_SETS)), ALL_SETS)
+    return -bernoulli_nll(z, ALL_SETS)
+
+
+@torch.no_grad()
+def log_prob_token_by_token(model: HybridNet, encoding: Encoding, labels: list[int]) -> float:
+    """The definition in shared terms: next-token probabilities, one LSTM step at a time."""
+    decoder, end = model.decoder, NUM_LABELS
+    hidden = cell = torch.zeros(1, 8)
+    last, total = -1, 0.0
+    for token in [*labels, end]:
+        x = torch.tanh(decoder.project_output(hidden) + encoding.image_embedding)
+        s = (x @ decoder.label_embedding.T)[0]
+        s[:end] += encoding.cnn_scores[0]
+        if decoder.link == "softmax":
+            total += float(s[last + 1 :].log_softmax(0)[token - last - 1])
+        else:
+            q = s.sigmoid()
+            total += float(torch.log(1 - q[last + 1 : token]).sum())
+            total += float(torch.log(q[token])) if token != end else 0.0
+        if token != end:
+            embedded = decoder.label_embedding[token].view(1, 1, -1)
+            hidden, cell = (
+                state[0] for state in decoder.lstm(embedded, (hidden[None], cell[None]))[1]
+            )
+            last = token
+    return total
+
+
+@pytest.mark.parametrize("decoder", ["chain", "softmax", "none"])
+def test_set_probabilities_sum_to_one(decoder):
+    model = make_model(decoder)
+    for seed in range(3):
+        log_probs = log_prob_of_all_sets(model, make_encoding(model, seed=seed))
+        assert float(log_probs.double().exp().sum()) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("decoder", ["chain", "softmax"])
+def test_teacher_forcing_is_the_product_of_next_token_probabilities(decoder):
+    model = make_model(decoder)
+    encoding = make_encoding(model)
+    log_probs = log_prob_of_all_sets(model, encoding)
+    for targets, log_prob in zip(ALL_SETS, log_probs, strict=True):
+        expected = log_prob_token_by_token(model, encoding, targets.nonzero()[:, 0].tolist())
+        assert float(log_prob) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("decoder", ["chain", "softmax", "none"])
+def test_loss_of_an_image_does_not_depend_on_its_batch(decoder):
+    model = make_model(decoder)
+    encoding = make_encoding(model, num_images=9)
+    targets = (torch.rand(9, NUM_LABELS, generator=torch.Generator().manual_seed(3)) < 0.4).float()
+    targets[4] = 0
+    targets[5] = 1
+    together = model.set_log_odds(encoding, targets)
+    for i in range(9):
+        one = Encoding(encoding.image_embedding[i : i + 1], encoding.cnn_scores[i : i + 1], None)
+        alone = model.set_log_odds(one, targets[i : i + 1])
+        torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=1e-5)
+
+
+def test_batch_without_any_label():
+    model = make_model("chain")
+    z = model.set_log_odds(make_encoding(model, 3), torch.zeros(3, NUM_LABELS))
+    assert z.shape == (3, NUM_LABELS)
+    assert z.isfinite().all()
+
+
+@pytest.mark.parametrize("decoder", ["chain", "none"])
+def test_training_starts_at_the_independent_classifier(decoder):
+    """And that at the labels' frequencies, up to the random features."""
+    torch.manual_seed(0)
+    log_odds = [math.log(p / (1 - p)) for p in (0.5, 0.2, 0.1)]
+    model = HybridNet("resnet18", 3, decoder, 8, 8, label_log_odds=log_odds).eval()
+    torch.testing.assert_close(model.classifier.bias.detach(), torch.tensor(log_odds))
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    targets = torch.tensor([[1.0, 0, 1], [0, 0, 0]])
+    losses = model(images, targets)
+    torch.testing.assert_close(losses["set_nll"], losses["cnn_bce"])
+
+
+def test_every_trained_parameter_gets_a_gradient_after_one_step():
+    """U_o and U_I start at zero: the LSTM hears of the loss from the second step on."""
+    torch.manual_seed(0)
+    model = HybridNet("resnet18", 5, "chain", 8, 8)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    targets = torch.tensor([[1.0, 1, 0, 0, 1], [0, 1, 1, 0, 0], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]])
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(images, targets)["set_nll"].mean().backward()
+        optimizer.step()
+    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+def test_pixels_are_normalised_inside_the_model():
+    model = HybridNet("resnet18", 2, "none").eval()
+    images = torch.tensor([124, 116, 104], dtype=torch.uint8).view(1, 3, 1, 1)
+    x = (images - model.mean) / model.std
+    assert x.abs().max() < 0.02  # ImageNet's mean colour becomes zero
+
+
+@pytest.mark.parametrize("arch", ARCHS)
+def test_every_arch_encodes(arch):
+    model = HybridNet(arch, 4, "chain", 8, 8).eval()
+    with torch.no_grad():
+        encoding = model.encode(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    assert encoding.class_maps.shape == (1, 4, 2, 2)
+    assert encoding.cnn_scores.shape == (1, 4)
+    pooled = encoding.class_maps.mean((2, 3)) / 2 + encoding.class_maps.amax((2, 3)) / 2
+    torch.testing.assert_close(encoding.cnn_scores, pooled)
+
+
+def test_frozen_encoder_stays_bit_identical_in_training():
+    model = HybridNet("resnet18", 3, "chain", 8, 8, freeze_encoder=True)
+    before = {k: v.clone() for k, v in model.encoder.state_dict().items()}
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    images = torch.randint(0, 256, (4, 3, 40, 40), dtype=torch.uint8)
+    losses = model(images, torch.ones(4, 3))
+    sum(loss.sum() for loss in losses.values()).backward()
+    optimizer.step()
+    after = model.encoder.state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_partial_weights_say_what_they_held():
+    source = HybridNet("resnet18", 2, "none").encoder.state_dict()
+    part = {k: v + 1 for k, v in source.items() if k.startswith(("conv1", "layer1"))}
+    model = HybridNet("resnet18", 2, "none")
+    loaded, missing = load_encoder_weights(model.encoder, {**part, "fc.weight": torch.zeros(1)})
+    assert set(loaded) == set(part)
+    assert set(loaded) | set(missing) == set(source)
+    assert not set(loaded) & set(missing)
+    own = model.encoder.state_dict()
+    assert all(torch.equal(own[k], part[k]) for k in part)
+
+
+def test_weights_of_another_arch_are_refused_and_nothing_is_copied():
+    source = HybridNet("resnet50", 2, "none").encoder.state_dict()
+    model = HybridNet("resnet18", 2, "none")
+    before = {k: v.clone() for k, v in model.encoder.state_dict().items()}
+    with pytest.raises(ValueError, match="shape"):
+        load_encoder_weights(model.encoder, source)
+    with pytest.raises(ValueError, match="none of its tensors"):
+        load_encoder_weights(model.encoder, {"a": torch.zeros(1)})
+    assert all(torch.equal(v, before[k]) for k, v in model.encoder.state_dict().items())
