@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
+
+if TYPE_CHECKING:  # torch takes seconds to import, and half of the scripts do without it
+    import torch
+    from torch.utils.data import DataLoader
 
 
 class UsageError(Exception):
@@ -103,6 +106,8 @@ def log(*words: object) -> None:
 
 def pick_device(name: str) -> torch.device:
     """`auto` takes a GPU if there is one. Raises UsageError for a device that is not there."""
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -116,6 +121,8 @@ def pick_device(name: str) -> torch.device:
 
 def bf16_pays(device: torch.device) -> bool:
     """Whether bfloat16 arithmetic is native there: emulated, it is 10 times slower than fp32."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -126,6 +133,8 @@ def bf16_pays(device: torch.device) -> bool:
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:
     """The mixed-precision context for `--amp auto|on|off`."""
+    import torch
+
     enabled = amp == "on" or (amp == "auto" and bf16_pays(device))
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 

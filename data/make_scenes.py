@@ -31,108 +31,29 @@ from pathlib import Path
 import numpy as np
 from drawings import CLUTTER, DRAWINGS, draw, pick_colour
 from PIL import Image, ImageFilter
+from scene_rules import (
+    EMPTY_CHANCE,
+    SCENES,
+    SMALL,
+    Sizes,
+    Thing,
+    default_sizes,
+    log_uniform,
+    sample_things,
+)
 from tqdm import tqdm
 
-# A scene is a setting and rules, applied in turn: a chance, then labels.  "a + b" come together,
-# of "a | b" there is one, "a*3" means one to three.  "at c" needs c in the image and places the
-# labels on it, "with c" needs c only; of "c | d", the first in the image counts.
-SCENES = {
-    "kitchen": (
-        "indoor",
-        "0.90 sink",
-        "0.75 dining table",
-        "0.60 person",
-        "0.50 chair*2 with dining table",
-        "0.70 bowl + spoon at dining table",
-        "0.60 orange*3 at bowl",
-        "0.50 bottle*2 + cup at sink",
-        "0.15 knife at sink",
-        "0.12 cat | dog",
-    ),
-    "dining room": (
-        "indoor",
-        "0.96 dining table",
-        "0.90 chair*3",
-        "0.75 person*3",
-        "0.65 fork*2 + knife*2 + spoon*2 at dining table",
-        "0.60 cup*2 + bottle at fork",
-        "0.25 bowl + orange*2 at dining table",
-        "0.10 cat | dog",
-    ),
-    "living room": (
-        "indoor",
-        "0.90 couch",
-        "0.70 tv",
-        "0.80 remote at tv",
-        "0.70 person*2",
-        "0.50 cat | dog",
-        "0.40 cell phone at person",
-        "0.35 chair",
-        "0.40 cup + bottle at couch",
-    ),
-    "office": (
-        "indoor",
-        "0.95 tv | laptop",
-        "0.90 mouse + keyboard at tv",
-        "0.50 mouse at laptop",
-        "0.80 chair",
-        "0.80 person",
-        "0.65 tie at person",
-        "0.55 cell phone + cup at laptop",
-    ),
-    "bathroom": (
-        "indoor",
-        "0.95 sink",
-        "0.65 toothbrush*2 + cup at sink",
-        "0.40 bottle at sink",
-        "0.55 person",
-        "0.15 cat",
-    ),
-    "street": (
-        "outdoor",
-        "0.95 car*3",
-        "0.70 bus*2 | truck*2",
-        "0.75 traffic light*2 with car",
-        "0.75 person*3",
-        "0.55 handbag at person",
-        "0.35 tie + cell phone at person",
-        "0.20 umbrella at person",
-        "0.10 dog",
-    ),
-    "farm": (
-        "outdoor",
-        "0.96 horse*3 | cow*3",
-        "0.50 dog with horse",
-        "0.60 bird*3 with cow",
-        "0.60 person at horse",
-        "0.35 truck",
-    ),
-    "park": (
-        "outdoor",
-        "0.95 person*3",
-        "0.65 sports ball at person",
-        "0.55 dog | bird*3",
-        "0.40 umbrella + handbag at person",
-        "0.40 bottle + cup at person",
-    ),
-    "slope": (
-        "outdoor",
-        "0.95 person*3",
-        "0.85 skis at person",
-        "0.20 dog",
-        "0.20 bird*2",
-    ),
-}
-EMPTY_CHANCE = 0.02  # images without any label
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's helpers
+from utils import (
+    ArgumentParser,
+    RunError,
+    UsageError,
+    non_negative_int,
+    positive_int,
+    run_script,
+    write_atomically,
+)
 
-# Limits of the longest side, as a part of the image's.  The defining labels are large.
-SMALL = (0.08, 0.20)
-SIZES = {
-    (0.40, 0.90): "person, dining table, couch, bus, truck, horse, cow, sink, tv",
-    (0.22, 0.50): "car, chair, laptop, cat, dog, umbrella, skis, bowl",
-    SMALL: "traffic light, bird, handbag, tie, sports ball, bottle, cup, fork, knife, spoon,"
-    " orange, mouse, remote, keyboard, cell phone, toothbrush",
-}
 # With --labels, between the most and the least frequent label of the file.
 FREQUENT, RARE = (0.35, 0.85), (0.14, 0.30)
 
@@ -154,13 +75,6 @@ CATEGORY_IDS = dict(
 )
 
 
-Sizes = dict[str, tuple[float, float]]  # limits of the size, by label
-
-
-class InputError(Exception):
-    """Bad input; the message is one sentence for the user."""
-
-
 @dataclass(frozen=True)
 class Split:
     """What the images of one annotation file have in common."""
@@ -176,25 +90,6 @@ class Split:
         return f"{self.prefix}_{index:06d}.jpg"
 
 
-@dataclass(frozen=True)
-class Thing:
-    """One instance to be drawn: `size` is a part of the image's side, `anchor` what it lies on."""
-
-    name: str
-    size: float
-    anchor: str | None = None
-
-
-def log_uniform(limits: tuple[float, float], rng: np.random.Generator) -> float:
-    """A random number whose logarithm is uniform between the limits'."""
-    return math.exp(rng.uniform(math.log(limits[0]), math.log(limits[1])))
-
-
-def default_sizes() -> Sizes:
-    """The table SIZES by label."""
-    return {name: limits for limits, names in SIZES.items() for name in names.split(", ")}
-
-
 def sizes_by_rank(label_sets: list[list[str]]) -> Sizes:
     """Limits of the size of every label, shrinking from the most frequent to the rarest."""
     counts = Counter(name for names in label_sets for name in names)
@@ -206,25 +101,6 @@ def sizes_by_rank(label_sets: list[list[str]]) -> Sizes:
             high ** (1 - part) * low**part for high, low in zip(FREQUENT, RARE, strict=True)
         )
     return sizes
-
-
-def sample_things(rules: tuple[str, ...], sizes: Sizes, rng: np.random.Generator) -> list[Thing]:
-    """Apply the rules of a scene in turn."""
-    things: list[Thing] = []
-    for rule in rules:
-        chance, labels = rule.split(" ", 1)
-        labels, _, hosts = labels.replace(" with ", " at ").partition(" at ")
-        present = {thing.name for thing in things}
-        found = [host for host in hosts.split(" | ") if host in present]
-        if rng.random() >= float(chance) or (hosts and not found):
-            continue
-        terms = labels.split(" + ") if "+" in labels else [rng.choice(labels.split(" | "))]
-        for term in terms:
-            name, _, most = term.partition("*")
-            for _ in range(rng.integers(1, int(most or 1) + 1)):
-                anchor = found[0] if " at " in rule else None
-                things.append(Thing(name, log_uniform(sizes[name], rng), anchor))
-    return things
 
 
 def paint_background(setting: str, side: int, rng: np.random.Generator) -> np.ndarray:
@@ -327,7 +203,7 @@ def complete(canvas: Canvas, names: list[str]) -> None:
             return
         name = min(missing)  # not any: the order of a set changes from run to run
         canvas.add(Thing(name, log_uniform(RARE, canvas.rng)), opacity=1)
-    raise RuntimeError(f"no room to show {', '.join(names)} in one image; enlarge --image_size")
+    raise RunError(f"no room to show {', '.join(names)} in one image; enlarge --image_size")
 
 
 def make_image(task: tuple[int, list[str] | None], split: Split) -> list[dict]:
@@ -353,7 +229,7 @@ def draw_images(split: Split, label_sets: list[list[str] | None], num_workers: i
         for folder in (split.image_dir, split.annotation_file.parent):
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
+        raise UsageError(
             f"{error.filename}: cannot make this folder ({error.strerror}); choose another"
             " --output_dir"
         ) from None
@@ -381,9 +257,8 @@ def make_split(split: Split, label_sets: list[list[str] | None], args: argparse.
         "annotations": annotations,
         "categories": [{"id": CATEGORY_IDS[n], "name": n} for n in DRAWINGS if n in split.sizes],
     }
-    temporary = split.annotation_file.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content), encoding="utf-8")
-    os.replace(temporary, split.annotation_file)
+    text = json.dumps(content)
+    write_atomically(split.annotation_file, lambda file: file.write_text(text, encoding="utf-8"))
     pairs = {(item["image_id"], item["category_id"]) for item in annotations}
     print(
         f"{split.image_dir.name}: {len(images)} images, {len({label for _, label in pairs})}"
@@ -394,7 +269,7 @@ def make_split(split: Split, label_sets: list[list[str] | None], args: argparse.
 def read_label_sets(file: Path) -> list[list[str]]:
     """The sorted label names of every labelled image of an instances file."""
     if not file.is_file():
-        raise InputError(f"{file}: no such file; give --labels an MS-COCO instances file")
+        raise UsageError(f"{file}: no such file; give --labels an MS-COCO instances file")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         names = {category["id"]: category["name"] for category in content["categories"]}
@@ -402,52 +277,42 @@ def read_label_sets(file: Path) -> list[list[str]]:
         for annotation in content["annotations"]:
             labels[annotation["image_id"]].add(names[annotation["category_id"]])
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
+        raise UsageError(
             f"{file}: not an MS-COCO instances file ({type(error).__name__}: {error}); give one"
             " with images, annotations and categories whose ids agree"
         ) from None
     unknown = sorted({str(name) for name in names.values()} - set(DRAWINGS))
     if unknown:
-        raise InputError(
+        raise UsageError(
             f"{file}: there is no drawing of {unknown[0]!r}; rename its categories to the 80"
             " names of MS-COCO"
         )
     label_sets = [sorted(found) for found in labels.values() if found]
     if not label_sets:
-        raise InputError(f"{file}: no image has a label; give a file with annotations")
+        raise UsageError(f"{file}: no image has a label; give a file with annotations")
     return label_sets
 
 
-def at_least(minimum: int, text: str) -> int:
-    """Parse a whole number that is not below a minimum."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = None
-    if number is None or number < minimum:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {minimum}")
-    return number
-
-
 def get_args_parser() -> argparse.ArgumentParser:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        description="Draw the embedded data set, or images of given label sets.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    count, whole = partial(at_least, 1), partial(at_least, 0)
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--output_dir", type=Path, default=Path("data/scenes"), help="Folder to write into.")
-    add("--num_train", type=count, default=2000, help="Images of the split train.")
-    add("--num_val", type=count, default=500, help="Images of the split val.")
-    add("--labels", type=Path, help="Draw the label sets of this instances file instead.")
-    add("--num_images", type=count, help="Draw only so many images of --labels, chosen at random.")
-    size_help = "Width and height of the images in pixels."
-    add("--image_size", type=partial(at_least, 32), default=96, help=size_help)
-    add("--seed", type=whole, default=0, help="Seed of all random choices.")
-    workers_help = "Processes that draw."
-    add("--num_workers", type=count, default=os.cpu_count(), help=workers_help)
+    add("--output_dir", type=Path, default=Path("data/scenes"), help="folder to write into")
+    add("--num_train", type=positive_int, default=2000, help="images of the split train")
+    add("--num_val", type=positive_int, default=500, help="images of the split val")
+    add("--labels", type=Path, help="draw the label sets of this instances file instead")
+    add("--num_images", type=positive_int, help="draw only so many of --labels, chosen at random")
+    add("--image_size", type=image_side, default=96, help="width and height in pixels, 32 or more")
+    add("--seed", type=non_negative_int, default=0, help="same seed, same files")
+    add("--num_workers", type=positive_int, default=os.cpu_count(), help="processes that draw")
     return parser
+
+
+def image_side(text: str) -> int:
+    """argparse type: below 32 pixels nothing can be told apart."""
+    side = positive_int(text)
+    if side < 32:
+        raise argparse.ArgumentTypeError(f"{text!r} is below 32")
+    return side
 
 
 def main(args: argparse.Namespace) -> None:
@@ -455,7 +320,7 @@ def main(args: argparse.Namespace) -> None:
     images, annotations = args.output_dir / "images", args.output_dir / "annotations"
     if args.labels is None:
         if args.num_images is not None:
-            raise InputError("--num_images is for --labels; use --num_train and --num_val instead")
+            raise UsageError("--num_images is for --labels; use --num_train and --num_val instead")
         for number, (name, count) in enumerate((("train", args.num_train), ("val", args.num_val))):
             split = Split(
                 annotations / f"instances_{name}.json",
@@ -471,10 +336,10 @@ def main(args: argparse.Namespace) -> None:
     stem, seeds = args.labels.stem, (args.seed, 2)
     file = annotations / f"{stem}.json"
     if file.resolve() == args.labels.resolve():
-        raise InputError(f"{file}: --labels would be overwritten; choose another --output_dir")
+        raise UsageError(f"{file}: --labels would be overwritten; choose another --output_dir")
     count = args.num_images or len(label_sets)
     if count > len(label_sets):
-        raise InputError(
+        raise UsageError(
             f"{args.labels}: it has {len(label_sets)} labelled images, not {count}; lower"
             " --num_images"
         )
@@ -484,14 +349,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(get_args_parser().parse_args())
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (OSError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print("error: interrupted; run it again to complete the data set", file=sys.stderr)
-        sys.exit(1)
+    run_script(main, get_args_parser())

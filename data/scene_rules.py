@@ -1,0 +1,149 @@
+"""What the default set shows: kinds of scenes, what keeps company in them, and how large it is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+# A scene is a setting and rules, applied in turn: a chance, then labels.  "a + b" come together,
+# of "a | b" there is one, "a*3" means one to three.  "at c" needs c in the image and places the
+# labels on it, "with c" needs c only; of "c | d", the first in the image counts.
+SCENES = {
+    "kitchen": (
+        "indoor",
+        "0.90 sink",
+        "0.75 dining table",
+        "0.60 person",
+        "0.50 chair*2 with dining table",
+        "0.70 bowl + spoon at dining table",
+        "0.60 orange*3 at bowl",
+        "0.50 bottle*2 + cup at sink",
+        "0.15 knife at sink",
+        "0.12 cat | dog",
+    ),
+    "dining room": (
+        "indoor",
+        "0.96 dining table",
+        "0.90 chair*3",
+        "0.75 person*3",
+        "0.65 fork*2 + knife*2 + spoon*2 at dining table",
+        "0.60 cup*2 + bottle at fork",
+        "0.25 bowl + orange*2 at dining table",
+        "0.10 cat | dog",
+    ),
+    "living room": (
+        "indoor",
+        "0.90 couch",
+        "0.70 tv",
+        "0.80 remote at tv",
+        "0.70 person*2",
+        "0.50 cat | dog",
+        "0.40 cell phone at person",
+        "0.35 chair",
+        "0.40 cup + bottle at couch",
+    ),
+    "office": (
+        "indoor",
+        "0.95 tv | laptop",
+        "0.90 mouse + keyboard at tv",
+        "0.50 mouse at laptop",
+        "0.80 chair",
+        "0.80 person",
+        "0.65 tie at person",
+        "0.55 cell phone + cup at laptop",
+    ),
+    "bathroom": (
+        "indoor",
+        "0.95 sink",
+        "0.65 toothbrush*2 + cup at sink",
+        "0.40 bottle at sink",
+        "0.55 person",
+        "0.15 cat",
+    ),
+    "street": (
+        "outdoor",
+        "0.95 car*3",
+        "0.70 bus*2 | truck*2",
+        "0.75 traffic light*2 with car",
+        "0.75 person*3",
+        "0.55 handbag at person",
+        "0.35 tie + cell phone at person",
+        "0.20 umbrella at person",
+        "0.10 dog",
+    ),
+    "farm": (
+        "outdoor",
+        "0.96 horse*3 | cow*3",
+        "0.50 dog with horse",
+        "0.60 bird*3 with cow",
+        "0.60 person at horse",
+        "0.35 truck",
+    ),
+    "park": (
+        "outdoor",
+        "0.95 person*3",
+        "0.65 sports ball at person",
+        "0.55 dog | bird*3",
+        "0.40 umbrella + handbag at person",
+        "0.40 bottle + cup at person",
+    ),
+    "slope": (
+        "outdoor",
+        "0.95 person*3",
+        "0.85 skis at person",
+        "0.20 dog",
+        "0.20 bird*2",
+    ),
+}
+EMPTY_CHANCE = 0.02  # images without any label
+
+# Limits of the longest side, as a part of the image's.  The defining labels are large.
+SMALL = (0.08, 0.20)
+SIZES = {
+    (0.40, 0.90): "person, dining table, couch, bus, truck, horse, cow, sink, tv",
+    (0.22, 0.50): "car, chair, laptop, cat, dog, umbrella, skis, bowl",
+    SMALL: "traffic light, bird, handbag, tie, sports ball, bottle, cup, fork, knife, spoon,"
+    " orange, mouse, remote, keyboard, cell phone, toothbrush",
+}
+
+Sizes = dict[str, tuple[float, float]]  # limits of the size, by label
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One instance to be drawn: `size` is a part of the image's side, `anchor` what it lies on."""
+
+    name: str
+    size: float
+    anchor: str | None = None
+
+
+def log_uniform(limits: tuple[float, float], rng: np.random.Generator) -> float:
+    """A random number whose logarithm is uniform between the limits'."""
+    return math.exp(rng.uniform(math.log(limits[0]), math.log(limits[1])))
+
+
+def default_sizes() -> Sizes:
+    """The table SIZES by label."""
+    return {name: limits for limits, names in SIZES.items() for name in names.split(", ")}
+
+
+def sample_things(rules: tuple[str, ...], sizes: Sizes, rng: np.random.Generator) -> list[Thing]:
+    """Apply the rules of a scene in turn."""
+    things: list[Thing] = []
+    for rule in rules:
+        chance, labels = rule.split(" ", 1)
+        labels, _, hosts = labels.replace(" with ", " at ").partition(" at ")
+        present = {thing.name for thing in things}
+        found = [host for host in hosts.split(" | ") if host in present]
+        if rng.random() >= float(chance) or (hosts and not found):
+            continue
+        terms = labels.split(" + ") if "+" in labels else [rng.choice(labels.split(" | "))]
+        for term in terms:
+            name, _, most = term.partition("*")
+            for _ in range(rng.integers(1, int(most or 1) + 1)):
+                anchor = found[0] if " at " in rule else None
+                things.append(Thing(name, log_uniform(sizes[name], rng), anchor))
+    return things
