@@ -68,7 +68,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     data("--annotations", type=Path, help="COCO json; looked for in ../annotations if not given")
     data("--val_image_path", type=Path, help="validation images, if not those of a hold-out")
     data("--val_annotations", type=Path, help="validation COCO json: chooses epoch and threshold")
-    data("--vocab_path", type=Path, help="vocabulary; built from the annotations if missing")
+    data("--vocab_path", type=Path, help="built if missing; default: in the output folder")
     data("--hold_out", type=fraction, default=0.1, help="share of training images held out if not")
     data("--keep_unlabelled", action="store_true", help="train on images without labels, too")
     data("--limit", type=positive_int, help="use the first N images only, for a quick try")
@@ -330,9 +330,9 @@ def fill_defaults(args: argparse.Namespace) -> None:
             raise UsageError(f"--image_path {args.image_path} does not exist")
         args.annotations = args.annotations or find_annotations(args.image_path, "train")
         name = args.image_path.stem if args.image_path.is_file() else args.annotations.stem
-    args.vocab_path = args.vocab_path or Path("data/vocab.pkl")
     args.image_size = args.image_size or 224
     args.output_dir = args.output_dir or Path("runs") / f"{name}-{args.decoder}"
+    args.vocab_path = args.vocab_path or args.output_dir / "vocab.pkl"
     if args.val_annotations:
         args.val_image_path = args.val_image_path or args.image_path
     elif args.val_image_path:
