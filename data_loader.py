@@ -59,7 +59,7 @@ class Preprocessing:
     """
 
     image_size: int
-    min_crop: float = 0.5
+    min_crop: float = 0.7
     jitter: float = 0.2
 
     def to_dict(self) -> dict[str, float]:

@@ -83,7 +83,7 @@ DRAWINGS = {
     "airplane": "P steel- 50 48 60 48 46 24 36 24; P paint 8 50 2 26 13 26 26 48; "
     "E white 50 52 48 8; P steel 44 54 62 54 38 86 27 86; L dark 3 24 50 84 50; "
     "P paint- 4 52 20 52 8 62 2 62",
-    "bus": "R paint 3 22 97 72; R glass 7 30 93 50; "
+    "bus": "R yellow 3 22 97 72; R glass 7 30 93 50; "
     "S paint 3 28 30 28 50 50 30 50 50 72 30 72 50; L cloth 4 3 60 97 60; R yellow 93 62 97 67; "
     f"{WHEELS}",
     "train": "P paint 2 26 78 26 97 50 97 70 2 70; R glass 8 34 20 48; R glass 26 34 38 48; "
@@ -215,7 +215,7 @@ DRAWINGS = {
     "chair": "S wood- 6 34 54 34 88 78 54 80 88; S wood 7 22 4 22 96 66 58 68 96; "
     "R paint 18 4 28 48; P paint 18 52 72 52 84 62 20 62 | S wood 6 26 60 22 96 74 60 78 96; "
     "R paint 26 4 74 48; S wood 5 28 44 28 60 72 44 72 60; P paint- 24 56 76 56 82 68 18 68",
-    "couch": "R dark 10 76 18 86; R dark 82 76 90 86; R paint 12 26 88 70; R paint+ 12 52 88 66; "
+    "couch": "R dark 10 76 18 86; R dark 82 76 90 86; R red 12 26 88 70; R red+ 12 52 88 66; "
     "R paint- 12 66 88 78; E paint 8 50 9 10; R paint 0 50 16 78; E paint 92 50 9 10; "
     "R paint 84 50 100 78; L paint- 2 50 28 50 66",
     "potted plant": "L leaf- 4 50 66 50 30; P leaf 50 62 18 48 6 22 34 30; "
