@@ -4,7 +4,7 @@ The default set, drawn on this machine (minutes on two cores, no download):
 
     python train.py
 
-COCO 2014 on a GPU, validation images choosing the epoch:
+COCO 2014 on a GPU:
 
     python train.py --image_path data/images/train2014 --vocab_path data/vocab.pkl \\
         --arch resnet101 --pretrained --image_size 448 --batch_size 64 --learning_rate 0.0001
@@ -64,36 +64,41 @@ SCENES_IMAGE_SIZE = 64
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     data = parser.add_argument_group("data").add_argument
-    data("--image_path", type=Path, help="image folder, or one annotated image; else default set")
-    data("--annotations", type=Path, help="COCO json; looked for in ../annotations if not given")
-    data("--val_image_path", type=Path, help="validation images, if not those of a hold-out")
-    data("--val_annotations", type=Path, help="validation COCO json: chooses epoch and threshold")
+    data("--image_path", type=Path, help="image folder or one annotated image; else default set")
+    data("--annotations", type=Path, help="COCO json; if not given, looked for in ../annotations")
+    data("--val_image_path", type=Path, help="validation images, instead of a hold-out")
+    data("--val_annotations", type=Path, help="their COCO json; they choose epoch and threshold")
     data("--vocab_path", type=Path, help="built if missing; default: in the output folder")
-    data("--hold_out", type=fraction, default=0.1, help="share of training images held out if not")
+    data("--hold_out", type=fraction, default=0.1, help="share held out if no validation images")
     data("--keep_unlabelled", action="store_true", help="train on images without labels, too")
-    data("--limit", type=positive_int, help="use the first N images only, for a quick try")
-    data("--image_size", type=positive_int, help="pixels a side (default: 224; default set: 64)")
+    data("--limit", type=positive_int, help="use only the first N images, for a quick try")
+    data("--image_size", type=positive_int, help="pixels a side; 224, or 64 for the default set")
     net = parser.add_argument_group("model").add_argument
-    net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper sees more, slower")
-    net("--decoder", choices=DECODERS, default="chain", help="none: CNN alone, the control")
-    net("--embed_size", type=positive_int, default=256, help="joint image-label space")
-    net("--hidden_size", type=positive_int, default=256, help="LSTM units")
-    net("--pretrained", action="store_true", help="fetch torchvision's ImageNet weights")
-    net("--weights", type=Path, help="encoder state dict, whole or partial, torchvision's names")
-    net("--freeze_encoder", action="store_true", help="train the rest only; for tiny data")
+    net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper is better and slower")
+    net("--decoder", choices=DECODERS, default="chain", help="none: the CNN alone, the control")
+    net("--embed_size", type=positive_int, default=256, help="of the joint image-label space")
+    net("--hidden_size", type=positive_int, default=256, help="LSTM units; raise for many labels")
+    net("--pretrained", action="store_true", help="fetch ImageNet weights: do, if you can")
+    net("--weights", type=Path, help="encoder state dict in torchvision's names, whole or partial")
+    net("--freeze_encoder", action="store_true", help="train only the rest, for tiny data")
     opt = parser.add_argument_group("optimisation").add_argument
-    opt("--num_epochs", type=positive_int, default=10, help="passes over the training images")
+    opt("--num_epochs", type=positive_int, default=10, help="raise it when starting at random")
     opt("--batch_size", type=positive_int, default=32, help="lower it if memory runs out")
-    opt("--learning_rate", type=positive_float, default=1e-3, help="peak; 1e-4 for pretrained")
-    opt("--weight_decay", type=non_negative_float, default=1e-2, help="AdamW's, on matrices only")
-    opt("--cnn_loss_weight", type=non_negative_float, default=1.0, help="of b(I)'s own loss")
-    opt("--ema_decay", type=fraction, default=0.998, help="averaging of the weights, per step")
+    opt("--learning_rate", type=positive_float, default=1e-3, help="peak; 1e-4 if pretrained")
+    opt("--weight_decay", type=non_negative_float, default=1e-2, help="raise it if it overfits")
+    opt(
+        "--cnn_loss_weight",
+        type=non_negative_float,
+        default=1.0,
+        help="of the CNN's own loss beside the decoder's; 0 only when the encoder is frozen",
+    )
+    opt("--ema_decay", type=fraction, default=0.998, help="per step; 0.9998 for long runs")
     run = parser.add_argument_group("run").add_argument
     run("--output_dir", type=Path, help="default: runs/<data>-<decoder>")
-    run("--seed", type=non_negative_int, default=0, help="repeat a run exactly, or vary it")
+    run("--seed", type=non_negative_int, default=0, help="the same repeats a run, others vary it")
     run("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     run("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    run("--amp", choices=("auto", "on", "off"), default="auto", help="bf16; auto: where it is fast")
+    run("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: where fast")
     return parser
 
 

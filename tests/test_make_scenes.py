@@ -10,11 +10,12 @@ import make_scenes
 import pytest
 from conftest import call, coco, run, write_json
 from drawings import DRAWINGS
-from make_scenes import CATEGORY_IDS, InputError
+from make_scenes import CATEGORY_IDS
 from PIL import Image
 from pycocotools.coco import COCO
 
 from annotations import read_annotations
+from utils import UsageError
 
 ALL_LABELS = tuple(DRAWINGS)
 
@@ -47,7 +48,7 @@ def test_the_default_set_is_complete(scenes):
         for name in files:
             with Image.open(scenes / "images" / part / name) as image:
                 assert (image.size, image.mode, image.format) == ((48, 48), "RGB", "JPEG")
-    assert len(images.categories) == 35
+    assert len(images.categories) == len(make_scenes.default_sizes())
 
 
 def test_pycocotools_reads_it(scenes):
@@ -123,12 +124,26 @@ def test_given_label_sets_are_drawn_exactly(shared, tmp_path):
 
 
 def test_every_label_can_be_drawn(tmp_path):
-    """Alone, and all eighty of them in one picture."""
-    sets = [(label,) for label in ALL_LABELS] + [ALL_LABELS]
+    """Each of the eighty alone, and in company."""
+    n = len(ALL_LABELS)
+    groups = [tuple(ALL_LABELS[(i + 7 * j) % n] for j in range(12)) for i in range(0, n, 8)]
+    sets = [(label,) for label in ALL_LABELS] + groups
     source = write_json(coco(sets, categories=CATEGORY_IDS), tmp_path / "all.json")
-    flags = ("--labels", source, "--output_dir", tmp_path / "out", "--image_size", 128)
+    flags = ("--labels", source, "--output_dir", tmp_path / "out", "--image_size", 96)
     call(make_scenes, *flags)
     assert label_sets(tmp_path / "out/annotations/all.json") == label_sets(source)
+
+
+def test_no_room_for_eighty_labels_is_told(tmp_path):
+    """A worker's error must end the run with its sentence: terminating a Pool can deadlock."""
+    sets = [(label,) for label in ALL_LABELS] + [ALL_LABELS]
+    source = write_json(coco(sets, categories=CATEGORY_IDS), tmp_path / "all.json")
+    flags = ("--labels", source, "--output_dir", "out", "--image_size", 32, "--num_workers", 2)
+    result = run("data/make_scenes.py", *flags, cwd=tmp_path, timeout=60)
+    assert result.returncode in (1, 2)
+    assert "error: no room to show" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out/annotations/all.json").exists()
 
 
 def test_some_of_the_given_label_sets(tmp_path):
@@ -140,7 +155,7 @@ def test_some_of_the_given_label_sets(tmp_path):
     found = label_sets(tmp_path / "out/annotations/four.json")
     assert len(found) == 2
     assert set(found) <= {("person",), ("cat", "dog"), ("zebra",)}
-    with pytest.raises(InputError, match="3 labelled images, not 4"):
+    with pytest.raises(UsageError, match="3 labelled images, not 4"):
         call(make_scenes, "--labels", source, *flags, "--num_images", 4)
 
 
@@ -173,7 +188,7 @@ BAD_LABELS = {
 def test_bad_label_files(tmp_path, content, sentence):
     path = tmp_path / "labels.json"
     path.write_text("{" if content is None else json.dumps(content))
-    with pytest.raises(InputError, match=sentence) as caught:
+    with pytest.raises(UsageError, match=sentence) as caught:
         call(make_scenes, "--labels", path, "--output_dir", tmp_path / "out")
     assert "labels.json" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -181,15 +196,15 @@ def test_bad_label_files(tmp_path, content, sentence):
 
 
 def test_other_bad_input(tmp_path):
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(UsageError, match="no such file"):
         call(make_scenes, "--labels", tmp_path / "none.json", "--output_dir", tmp_path)
-    with pytest.raises(InputError, match="--num_images is for --labels"):
+    with pytest.raises(UsageError, match="--num_images is for --labels"):
         call(make_scenes, "--num_images", 3, "--output_dir", tmp_path)
     inside = write_json(coco(), tmp_path / "annotations/labels.json")
-    with pytest.raises(InputError, match="would be overwritten"):
+    with pytest.raises(UsageError, match="would be overwritten"):
         call(make_scenes, "--labels", inside, "--output_dir", tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot make this folder"):
+    with pytest.raises(UsageError, match="cannot make this folder"):
         call(make_scenes, "--output_dir", tmp_path / "file")
 
 
@@ -200,7 +215,9 @@ def test_numbers_that_cannot_be(flags, capsys):
     with pytest.raises(SystemExit) as caught:
         call(make_scenes, *flags)
     assert caught.value.code == 2
-    assert "is not a whole number of at least" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: argument {flags[0]}: ")
+    assert err.count("\n") == 1
 
 
 def test_errors_are_one_line(tmp_path):
