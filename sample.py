@@ -126,6 +126,7 @@ def draw(image: Image.Image, result: dict, threshold: float, top: int, path: Pat
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
+    plt.rcParams["text.parse_math"] = False  # a label may hold a dollar sign
     image.thumbnail((1000, 1000))
     labels = list(result["labels"].items())[:top][::-1]
     figure, (left, right) = plt.subplots(

@@ -346,6 +346,8 @@ def fill_defaults(args: argparse.Namespace) -> None:
 
 def describe(args, model, train_loader, val_loader, selected_on, device, amp) -> None:
     """The numbers derived from flags and data, before anything takes long."""
+    with amp:
+        precision = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
     parameters = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     images = len(train_loader.dataset)
@@ -357,7 +359,7 @@ def describe(args, model, train_loader, val_loader, selected_on, device, amp) ->
     log(
         f"{args.num_epochs} epochs of {len(train_loader)} steps, batches of "
         f"{train_loader.batch_size} at {args.image_size} px, peak learning rate "
-        f"{args.learning_rate:g}, {device}, {'bfloat16' if amp._enabled else 'float32'}, "
+        f"{args.learning_rate:g}, {device}, {precision}, "
         f"commit {commit()}"
     )
     log(f"writing to {args.output_dir}")

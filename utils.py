@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # torch takes seconds to import, and half of the scripts do w
 class UsageError(Exception):
     """Wrong flags or input: the message is the one sentence the user sees, exit code 2."""
 
+    def __str__(self) -> str:
+        # a DataLoader's worker puts its traceback before the message it passes on
+        return super().__str__().rsplit("UsageError: ", 1)[-1].strip()
+
 
 class RunError(Exception):
     """The run itself failed (a non-finite loss, say): one sentence, exit code 1."""

@@ -57,11 +57,11 @@ from utils import (
 # With --labels, between the most and the least frequent label of the file.
 FREQUENT, RARE = (0.35, 0.85), (0.14, 0.30)
 
-NUM_CLUTTER = 3  # mean number of unlabelled shapes in an image
+NUM_CLUTTER = 2  # mean number of unlabelled shapes in an image
 CLUTTER_SIZE = (0.06, 0.35)
 SMALL_OPACITY = 0.55  # the faintest small thing; large ones are nearly opaque
 MIN_VISIBLE, MIN_PIXELS = 0.2, 6  # a thing is labelled if that much of it can be seen
-MAX_NOISE, MAX_BLUR = 0.04, 0.6  # standard deviation (white is 1) and radius in pixels
+MAX_NOISE, MAX_BLUR = 0.03, 0.6  # standard deviation (white is 1) and radius in pixels
 OVERSAMPLING = 2  # scenes are drawn larger and averaged, which smooths the edges
 MAX_REDRAWS = 200
 

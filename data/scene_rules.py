@@ -91,10 +91,10 @@ SCENES = {
 EMPTY_CHANCE = 0.02  # images without any label
 
 # Limits of the longest side, as a part of the image's.  The defining labels are large.
-SMALL = (0.10, 0.24)
+SMALL = (0.12, 0.28)
 SIZES = {
-    (0.45, 0.90): "person, dining table, couch, bus, truck, horse, cow, sink, tv",
-    (0.30, 0.60): "car, chair, laptop, cat, dog, umbrella, skis, bowl",
+    (0.50, 0.95): "person, dining table, couch, bus, truck, horse, cow, sink, tv",
+    (0.36, 0.70): "car, chair, laptop, cat, dog, umbrella, skis, bowl",
     SMALL: "traffic light, bird, handbag, tie, sports ball, bottle, cup, fork, knife, spoon,"
     " orange, mouse, remote, keyboard, cell phone, toothbrush",
 }
