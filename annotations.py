@@ -83,7 +83,7 @@ def _check_coco(data: object, path: Path) -> None:
     for part, fields in COCO_ENTRIES.items():
         for i, entry in enumerate(data[part]):
             for key, kind in fields.items():
-                if not isinstance(entry, dict) or type(entry.get(key)) is not kind:
+                if not isinstance(entry, dict) or not _is_a(kind, entry.get(key)):
                     what = "a whole number" if kind is int else "a text"
                     raise UsageError(f'{path}: {part}[{i}] needs "{key}", {what}')
     for part in ("images", "categories"):
@@ -105,6 +105,13 @@ def _check_coco(data: object, path: Path) -> None:
                 f"{path}: images[{i}] has file_name {entry['file_name']!r}, "
                 "which is not inside the image folder"
             )
+
+
+def _is_a(kind: type, value: object) -> bool:
+    """Exactly of that type (true is not 1), and no text with half a character in it."""
+    if type(value) is not kind:
+        return False
+    return kind is not str or value.encode(errors="replace").decode() == value
 
 
 def encode_targets(images: AnnotatedImages, vocabulary: Vocabulary) -> np.ndarray:

@@ -218,6 +218,8 @@ def training_data(
     targets = encode_targets(images, vocabulary)
     order = np.random.default_rng(args.seed).permutation(len(images))
     num_held_out = round(args.hold_out * len(images))
+    if num_held_out == len(images) and not args.val_annotations:
+        raise UsageError(f"--hold_out {args.hold_out} leaves no training image; lower it")
     if args.val_annotations:
         val_images, val_paths = load_data_set(
             args.val_image_path, args.val_annotations, args.keep_unlabelled
@@ -238,6 +240,12 @@ def training_data(
     val_data = LabelledImages(val_paths, val_targets, preprocessing.for_test())
     # BatchNorm needs several images: a batch larger than the set is the set
     batch_size = min(args.batch_size, len(train) if repeats == 1 else repeats // 4)
+    last_is_alone = repeats * len(train) % batch_size == 1 or batch_size == 1
+    if last_is_alone and preprocessing.image_size <= 32 and not args.freeze_encoder:
+        raise UsageError(
+            f"--batch_size {args.batch_size} leaves one image alone, and at 32 pixels BatchNorm "
+            "needs two: change --batch_size or raise --image_size"
+        )
     workers = args.num_workers
     train_loader = make_loader(train_data, batch_size, workers, True, repeats, pin)
     val_loader = make_loader(val_data, min(args.batch_size, 64), workers)

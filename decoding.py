@@ -1,4 +1,4 @@
-"""What the decoder's distribution over label sets says: marginals, the most probable sets.
+"""What the decoder's distribution over label sets says: marginals, and sets to predict.
 
 Everything works on a batch of encoded images (`model.encode`), never touches pixels again, and
 gives each image the same answer whatever else is in its batch. All of it rests on one call,
@@ -108,6 +108,29 @@ def sample_label_sets(
     )
 
 
+def expected_f1_sets(label_sets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """The set with the highest expected F1 for each image: B×K×C sampled sets -> B×C bool.
+
+    weights B×K are the sets' probabilities (equal if not given). Of all predictions of size m the
+    best has the m labels with the highest sum_S P(S) [l in S] 2 / (|S| + m); trying each m finds
+    the optimum over all 2^C sets (Dembczyński et al., NeurIPS 2011). Two empty sets agree: F1 = 1.
+    """
+    sets = label_sets.float()
+    if weights is None:
+        weights = torch.full_like(sets[..., 0], 1 / sets.shape[1])
+    sizes = sets.sum(2)  # B×K
+    most = max(int(sets.any(1).sum(1).max()), 1)  # a label never drawn cannot help
+    m = torch.arange(1, most + 1, device=sets.device)
+    gain = weights[..., None] * 2 / (sizes[..., None] + m)  # B×K×M  per true label predicted
+    per_label, order = (sets.transpose(1, 2) @ gain).sort(dim=1, descending=True)  # B×C×M
+    expected = per_label.cumsum(1)[:, m - 1, m - 1]  # B×M  of the best prediction of each size
+    empty = (weights * (sizes == 0)).sum(1, keepdim=True)  # B×1
+    size = torch.cat([empty, expected], dim=1).argmax(1)  # B
+    best = order.gather(2, (size - 1).clamp_min(0).view(-1, 1, 1).expand(-1, order.shape[1], 1))
+    taken = torch.arange(sets.shape[2], device=sets.device) < size[:, None]  # B×C
+    return torch.zeros_like(taken).scatter(1, best.squeeze(2), taken)
+
+
 @dataclass(frozen=True)
 class BestSets:
     """The K most probable label sets found for each image, most probable first."""
@@ -207,6 +230,7 @@ class Predictions:
     targets: np.ndarray  # N×C bool
     marginals: np.ndarray  # N×C  the label scores
     best_sets: np.ndarray  # N×C bool  each image's most probable set
+    f1_sets: np.ndarray  # N×C bool  the set with the highest expected F1
     set_nll: np.ndarray  # N  -log P(targets | image), nats
 
 
@@ -223,7 +247,9 @@ def predict(
         with autocast:
             encoding = model.encode(images)
         nll = bernoulli_nll(model.set_log_odds(encoding, targets), targets)
-        marginals = sample_label_sets(model, encoding, num_samples).marginals
+        samples = sample_label_sets(model, encoding, num_samples)
         best = most_probable_sets(model, encoding).label_sets[:, 0]
-        rows.append([t.cpu().numpy() for t in (targets.bool(), marginals, best, nll)])
+        f1 = expected_f1_sets(samples.label_sets)
+        columns = (targets.bool(), samples.marginals, best, f1, nll)
+        rows.append([column.cpu().numpy() for column in columns])
     return Predictions(*(np.concatenate(column) for column in zip(*rows, strict=True)))

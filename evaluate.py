@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 
@@ -33,11 +32,13 @@ from utils import (
     UsageError,
     autocast,
     log,
+    make_folder,
     non_negative_int,
     pick_device,
     positive_int,
     progress,
     run_script,
+    without_nan,
     write_atomically,
 )
 
@@ -45,6 +46,7 @@ SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
 RULES = {
     "threshold": "score above the threshold fitted on the hold-out",
     "map": "the most probable label set",
+    "f1": "the set with the highest expected F1",
     "top3": "exactly the 3 best scores (papers of 2016)",
     "top3@0.5": "of the 3 best scores those above 0.5",
 }
@@ -74,6 +76,8 @@ def main(args: argparse.Namespace) -> None:
     path = args.checkpoint or find_checkpoint()
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
+    output_dir = args.output_dir or path.parent
+    make_folder(output_dir)
     image_path, annotations = choose_data(args, checkpoint)
     images, paths = load_data_set(image_path, annotations, args.keep_unlabelled, args.limit)
     targets = encode_targets(images, vocabulary)
@@ -91,6 +95,7 @@ def main(args: argparse.Namespace) -> None:
     )
     seconds = time.perf_counter() - started
     by_threshold = p.marginals >= checkpoint["threshold"]
+    sets = {"threshold": by_threshold, "map": p.best_sets, "f1": p.f1_sets}
     results = {
         "checkpoint": str(path),
         "epoch": checkpoint["epoch"],
@@ -102,11 +107,10 @@ def main(args: argparse.Namespace) -> None:
         "threshold": checkpoint["threshold"],
         "threshold_fitted_on": checkpoint["selected_on"],
         "set_nll": float(p.set_nll.mean()),
-        **figures(p.targets, p.marginals, {"threshold": by_threshold, "map": p.best_sets}),
+        **figures(p.targets, p.marginals, sets),
         "per_label": per_label(vocabulary.labels, p.targets, p.marginals, by_threshold),
         "images_per_second": round(len(images) / seconds, 1),
     }
-    output_dir = args.output_dir or path.parent
     as_json = json.dumps(without_nan(results), indent=1)
     tables = format_tables(results)
     for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
@@ -174,15 +178,6 @@ def format_tables(r: dict) -> str:
         f"set NLL {r['set_nll']:.3f} nats   ECE {r['ECE']:.2f}",
     ]
     return "\n".join(lines)
-
-
-def without_nan(value: object) -> object:
-    """JSON has no nan: undefined figures become null."""
-    if isinstance(value, dict):
-        return {k: without_nan(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [without_nan(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -24,6 +23,7 @@ from utils import (
     ArgumentParser,
     UsageError,
     autocast,
+    make_folder,
     pick_device,
     positive_int,
     run_script,
@@ -58,6 +58,8 @@ def main(args: argparse.Namespace) -> None:
     transform = preprocessing.for_test()
     files = list_images(args.images)
     drawings = name_drawings(files, args.output)
+    if not args.json:
+        make_folder(args.output)
     for file, drawing in zip(files, drawings, strict=True):
         image = load_image(file)
         with autocast(device, args.amp):
@@ -98,12 +100,13 @@ def list_images(given: list[Path]) -> list[Path]:
 
 def name_drawings(files: list[Path], folder: Path) -> list[Path]:
     """Where each picture goes; a number keeps files of the same name apart."""
-    count = Counter()
-    names = []
+    names: list[Path] = []
     for file in files:
-        count[file.stem] += 1
-        number = f"_{count[file.stem]}" if count[file.stem] > 1 else ""
-        names.append(folder / f"{file.stem}{number}_labels.png")
+        name, n = folder / f"{file.stem}_labels.png", 1
+        while name in names:
+            n += 1
+            name = folder / f"{file.stem}_{n}_labels.png"
+        names.append(name)
     return names
 
 

@@ -47,6 +47,7 @@ from utils import (
     autocast,
     fraction,
     log,
+    make_folder,
     non_negative_float,
     non_negative_int,
     pick_device,
@@ -54,6 +55,7 @@ from utils import (
     positive_int,
     progress,
     run_script,
+    without_nan,
 )
 from vocabulary import Vocabulary
 
@@ -106,6 +108,7 @@ def main(args: argparse.Namespace) -> None:
     """Read the data, build or restore the model, train, keep last.pt and best.pt."""
     device = pick_device(args.device)
     fill_defaults(args)
+    make_folder(args.output_dir)
     torch.manual_seed(args.seed)
     preprocessing = Preprocessing(args.image_size)
     train_loader, val_loader, vocabulary, selected_on = training_data(
@@ -146,10 +149,11 @@ def main(args: argparse.Namespace) -> None:
         if is_best:
             save_checkpoint(checkpoint, best_path)
         seconds = time.perf_counter() - started
-        line = {"epoch": epoch, **losses, **figures, "images_per_second": images_per_second}
-        append_log({**line, "seconds": seconds}, args.output_dir / "log.jsonl")
+        speed = {"images_per_second": images_per_second, "seconds": seconds}
+        line = without_nan({"epoch": epoch, **losses, **figures, **speed})
+        append_log(line, args.output_dir / "log.jsonl")
         save_checkpoint({**checkpoint, "training": training.state_dict()}, last_path)
-        print(json.dumps({**line, "seconds": seconds}), flush=True)
+        print(json.dumps(line), flush=True)
         log(
             f"epoch {epoch}/{args.num_epochs}: loss {losses['train_loss']:.3f}, hold-out set NLL "
             f"{figures['val_set_nll']:.3f}, mAP {figures['val_mAP']:.1f}, "

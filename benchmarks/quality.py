@@ -24,7 +24,7 @@ FIGURES = {  # column -> where it stands in metrics.json
     "CF1": ("predicted_sets", "threshold", "CF1"),
     "OF1": ("predicted_sets", "threshold", "OF1"),
     "EM": ("predicted_sets", "map", "EM"),
-    "EBF1": ("predicted_sets", "threshold", "EBF1"),
+    "EBF1": ("predicted_sets", "f1", "EBF1"),
     "ECE": ("ECE",),
 }
 

@@ -19,11 +19,12 @@ last: where there is one, its images are complete.
 import argparse
 import json
 import math
-import multiprocessing
 import os
 import signal
 import sys
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,7 @@ from utils import (
     ArgumentParser,
     RunError,
     UsageError,
+    make_folder,
     non_negative_int,
     positive_int,
     run_script,
@@ -203,7 +205,7 @@ def complete(canvas: Canvas, names: list[str]) -> None:
             return
         name = min(missing)  # not any: the order of a set changes from run to run
         canvas.add(Thing(name, log_uniform(RARE, canvas.rng)), opacity=1)
-    raise RunError(f"no room to show {', '.join(names)} in one image; enlarge --image_size")
+    raise RunError(f"no room to show {', '.join(names)} in one image: too many labels")
 
 
 def make_image(task: tuple[int, list[str] | None], split: Split) -> list[dict]:
@@ -225,21 +227,23 @@ def make_image(task: tuple[int, list[str] | None], split: Split) -> list[dict]:
 
 def draw_images(split: Split, label_sets: list[list[str] | None], num_workers: int) -> list[list]:
     """Draw all images of a split; return the annotations of each."""
-    try:
-        for folder in (split.image_dir, split.annotation_file.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"{error.filename}: cannot make this folder ({error.strerror}); choose another"
-            " --output_dir"
-        ) from None
+    make_folder(split.image_dir)
+    make_folder(split.annotation_file.parent)
     split.annotation_file.unlink(missing_ok=True)  # its images are about to change
     print(f"drawing {len(label_sets)} images into {split.image_dir}", file=sys.stderr)
     ignore_interrupt = (signal.SIGINT, signal.SIG_IGN)  # only the parent answers Ctrl-C
-    with multiprocessing.Pool(num_workers, signal.signal, ignore_interrupt) as pool:
-        tasks = enumerate(label_sets, start=1)
-        results = pool.imap(partial(make_image, split=split), tasks, chunksize=16)
+    executor = ProcessPoolExecutor(
+        num_workers, initializer=signal.signal, initargs=ignore_interrupt
+    )
+    try:
+        results = executor.map(
+            partial(make_image, split=split), enumerate(label_sets, start=1), chunksize=16
+        )
         return list(tqdm(results, total=len(label_sets), disable=None))
+    except BrokenProcessPool:
+        raise RunError("a drawing process was killed; run it again, --num_workers lower") from None
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def make_split(split: Split, label_sets: list[list[str] | None], args: argparse.Namespace) -> None:

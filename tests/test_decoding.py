@@ -12,7 +12,7 @@ from test_model import (
     make_model,
 )
 
-from decoding import most_probable_sets, sample_label_sets
+from decoding import expected_f1_sets, most_probable_sets, sample_label_sets
 from model import DECODERS, Encoding
 
 NUM_IMAGES = 4
@@ -130,3 +130,26 @@ def test_same_seed_same_samples():
     first, again, other = (sample_label_sets(model, encoding, 20, seed) for seed in (1, 1, 2))
     assert torch.equal(first.label_sets, again.label_sets)
     assert not torch.equal(first.label_sets, other.label_sets)
+
+
+def f1(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """F1 of every prediction (rows) against every truth (columns); two empty sets count 1."""
+    sizes = predicted.sum(1)[:, None] + truth.sum(1)
+    return torch.where(sizes == 0, 1.0, 2 * predicted @ truth.T / sizes.clamp_min(1))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("seed", range(5))
+def test_expected_f1_sets_are_the_best_of_all_sets(decoder, seed):
+    _, _, log_probs, _ = enumerate_sets(decoder, seed)
+    every_set = ALL_SETS.bool().expand(NUM_IMAGES, -1, -1)
+    chosen = expected_f1_sets(every_set, log_probs.exp().float())
+    expected = f1(ALL_SETS, ALL_SETS).double() @ log_probs.exp().T  # 2^C×B
+    ours = (f1(chosen.float(), ALL_SETS).double() * log_probs.exp()).sum(1)
+    torch.testing.assert_close(ours, expected.max(0).values, atol=1e-5, rtol=0)
+
+
+def test_expected_f1_may_want_more_labels_than_any_set_has():
+    either = torch.tensor([[[1, 0, 0], [0, 1, 0]]]).bool()
+    assert expected_f1_sets(either).tolist() == [[True, True, False]]
+    assert expected_f1_sets(torch.zeros(1, 4, 3).bool()).tolist() == [[False, False, False]]
