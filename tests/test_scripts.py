@@ -294,6 +294,12 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(workdir, monkeypatch, w
         assert same(load(output / name), whole_run[name]), name
 
 
+def test_a_loss_that_is_not_finite_stops_the_run(workdir):
+    with pytest.raises(RunError, match="the loss is (nan|inf) at step"):
+        call(train, *TRAIN, "--learning_rate", "1e30")
+    assert not list(workdir.rglob("best.pt"))
+
+
 def test_changed_flags_are_refused_by_name(trained, monkeypatch):
     monkeypatch.chdir(trained.folder)
     flags = trained.command[1:]
