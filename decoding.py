@@ -12,6 +12,7 @@ for either link (see model.py), and for the independent control too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -29,13 +30,20 @@ class Samples:
     """K label sets drawn for each image, and what follows from them."""
 
     label_sets: Tensor  # B×K×C bool
-    marginals: Tensor  # B×C  P(label in set | image), averaged over the K samples
+    weights: Tensor  # B×K  of each set, adding up to 1; all 1/K unless labels are known
+    marginals: Tensor  # B×C  P(label in set | image, known labels), averaged over the samples
     standard_errors: Tensor  # B×C  of the marginals, from the spread over samples
+    effective_size: Tensor  # B  how many equally weighted samples these are worth, 1 to K
+    log_evidence: Tensor  # B  log P(known labels | image), estimated; 0 if nothing is known
 
 
 @torch.no_grad()
 def sample_label_sets(
-    model: HybridNet, encoding: Encoding, num_samples: int = 32, seed: int = 0
+    model: HybridNet,
+    encoding: Encoding,
+    num_samples: int = 32,
+    seed: int = 0,
+    known: Tensor | None = None,
 ) -> Samples:
     """Draw label sets label by label; estimate marginals by Rao-Blackwell averaging.
 
@@ -45,19 +53,26 @@ def sample_label_sets(
     are a scrambled Sobol sequence, more even than chance, which makes the standard errors (that
     take the samples for independent) an upper estimate.
 
+    known: B×C, 1 for labels known to be on the image, -1 for labels known to be absent, 0 else.
+    Known labels are forced while sampling, and each sample weighs as much as the model finds
+    what was forced on it probable (likelihood weighting). Labels ranked before a known one are
+    averaged as 0/1 outcomes.
+
     Samples that have drawn the same labels share their decoder state, and those of one image
     their scores too: most of the work of sampling is repeating oneself.
     """
     decoder = model.decoder
     (num_images, num_labels), device = encoding.cnn_scores.shape, encoding.cnn_scores.device
+    num_rows = num_images * num_samples
     sobol = SobolEngine(min(num_labels, SobolEngine.MAXDIM), scramble=True, seed=seed)
     uniforms = sobol.draw(num_samples).T.clamp_min(1e-30).log().to(device)  # one per step, sample
+    if known is None:
+        known = torch.zeros_like(encoding.cnn_scores)
 
-    label_sets = torch.zeros(num_images * num_samples, num_labels, dtype=bool, device=device)
-    total = torch.zeros(num_images, num_labels, dtype=torch.float64, device=device)
-    squares = torch.zeros_like(total)
-
-    alive = torch.arange(num_images * num_samples, device=device)  # samples that may still go on
+    label_sets = torch.zeros(num_rows, num_labels, dtype=bool, device=device)
+    conditionals = torch.zeros(num_rows, num_labels, device=device)  # given the labels before
+    log_weights = torch.zeros(num_rows, device=device)
+    alive = torch.arange(num_rows, device=device)  # samples that may still go on
     node = alive // num_samples  # distinct (image, labels so far): one row of scores each
     node_image = torch.arange(num_images, device=device)
     node_prefix = torch.zeros_like(node_image)  # distinct labels so far: one decoder state each
@@ -70,20 +85,20 @@ def sample_label_sets(
             encoding.image_embedding[node_image],
             encoding.cnn_scores[node_image],
         )  # M×C
+        fact = known[node_image]
+        log_likelihood = torch.where(fact == 0, 0.0, F.logsigmoid(fact * z))
+        z = torch.where(fact == 0, z, fact * torch.inf)
         later = positions > node_last[:, None]  # M×C
-        survival = (F.logsigmoid(-z) * later).cumsum(1)  # log P(nothing up to and with j)
+        survival = torch.where(later, F.logsigmoid(-z), 0.0).cumsum(1)  # log P(none up to j)
+        # the first j whose survival falls below the uniform number; C means END
+        drawn = torch.full_like(node, num_labels)
         if step < num_labels:
-            # the first j whose survival falls below the uniform number; C means END
             draw = uniforms[step % len(uniforms), alive % num_samples]
             drawn = (survival[node] >= draw[:, None]).sum(1)
-        else:
-            drawn = torch.full_like(node, num_labels)
         # label j's probability given the labels before it is read at the step that decides on j
         decided = later[node] & (positions <= drawn[:, None])
-        q = torch.where(decided, z.sigmoid()[node], 0.0).double()
-        image = node_image[node]
-        total.index_add_(0, image, q)
-        squares.index_add_(0, image, q * q)
+        conditionals[alive] += torch.where(decided, z.sigmoid()[node], 0.0)
+        log_weights[alive] += torch.where(decided, log_likelihood[node], 0.0).sum(1)
 
         goes_on = drawn < num_labels
         alive, node, drawn = alive[goes_on], node[goes_on], drawn[goes_on]
@@ -99,25 +114,34 @@ def sample_label_sets(
         from_prefix = prefixes // num_labels
         state = decoder.advance(tuple(s[from_prefix] for s in state), prefixes % num_labels)
 
-    mean = total / num_samples
-    variance = (squares / num_samples - mean**2).clamp_min(0)
+    shape = (num_images, num_samples, num_labels)
+    label_sets, conditionals = label_sets.view(shape), conditionals.view(shape)
+    log_weights = log_weights.view(shape[:2]).double()  # thousands of terms to add up
+    weights = log_weights.softmax(1)
+    # what is known of a later label speaks through the weights, on the outcome itself only
+    free = (known != 0).flip(1).cumsum(1).flip(1) == 0  # B×C  nothing known from here on
+    values = torch.where(free[:, None], conditionals, label_sets.float())
+    marginals = (weights[..., None] * values).sum(1)
+    spread = (weights[..., None] * (values - marginals[:, None])).square().sum(1)
     return Samples(
-        label_sets.view(num_images, num_samples, num_labels),
-        mean.float(),
-        (variance / max(num_samples - 1, 1)).sqrt().float(),
+        label_sets,
+        weights.float(),
+        marginals.float(),
+        spread.sqrt().float(),
+        (1 / weights.square().sum(1)).float(),
+        (log_weights.logsumexp(1) - math.log(num_samples)).float(),
     )
 
 
-def expected_f1_sets(label_sets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """The set with the highest expected F1 for each image: B×K×C sampled sets -> B×C bool.
+def expected_f1_sets(label_sets: Tensor, weights: Tensor) -> Tensor:
+    """The set with the highest expected F1 for each image: B×K×C bool, B×K -> B×C bool.
 
-    weights B×K are the sets' probabilities (equal if not given). Of all predictions of size m the
-    best has the m labels with the highest sum_S P(S) [l in S] 2 / (|S| + m); trying each m finds
-    the optimum over all 2^C sets (Dembczyński et al., NeurIPS 2011). Two empty sets agree: F1 = 1.
+    weights are the sets' probabilities, as in Samples or exact ones. Of all predictions of size m
+    the best has the m labels with the highest sum_S P(S) [l in S] 2 / (|S| + m); trying each m
+    finds the optimum over all 2^C sets (Dembczyński et al., NeurIPS 2011). Two empty sets agree:
+    their F1 is 1.
     """
     sets = label_sets.float()
-    if weights is None:
-        weights = torch.full_like(sets[..., 0], 1 / sets.shape[1])
     sizes = sets.sum(2)  # B×K
     most = max(int(sets.any(1).sum(1).max()), 1)  # a label never drawn cannot help
     m = torch.arange(1, most + 1, device=sets.device)
@@ -138,13 +162,17 @@ class BestSets:
     label_sets: Tensor  # B×K×C bool
     log_probs: Tensor  # B×K  exact log P(set | image); -inf where fewer than K sets exist
     certain: Tensor  # B bool  no other set can be more probable than these
-    lower: Tensor  # B×C  certified bounds: lower <= P(label in set | image) <= upper
-    upper: Tensor  # B×C
+    lower: Tensor | None  # B×C  certified: lower <= P(label in set | image) <= upper
+    upper: Tensor | None  # B×C  both None if labels are known
 
 
 @torch.no_grad()
 def most_probable_sets(
-    model: HybridNet, encoding: Encoding, num_sets: int = 1, max_expansions: int = 64
+    model: HybridNet,
+    encoding: Encoding,
+    num_sets: int = 1,
+    max_expansions: int = 64,
+    known: Tensor | None = None,
 ) -> BestSets:
     """Best-first search over label sets, all images at once.
 
@@ -156,6 +184,9 @@ def most_probable_sets(
     always add up to probability 1, hence the bounds on the marginals; a search that ends because
     no open beginning can beat its K-th set is exact. It stops after `max_expansions` (at least
     num_sets) in any case, which `certain` tells.
+
+    known: B×C as in `sample_label_sets`: only sets that agree with it are searched; log_probs stay
+    log P(set | image), to be divided by the probability of what is known (Samples.log_evidence).
     """
     decoder = model.decoder
     (num_images, num_labels), device = encoding.cnn_scores.shape, encoding.cnn_scores.device
@@ -171,23 +202,27 @@ def most_probable_sets(
     last = torch.full((num_images,), -1, device=device)
     state = decoder.initial_state(num_images)
     kth = min(num_sets, width)
+    if known is None:
+        known = torch.zeros_like(encoding.cnn_scores)
 
     for n in range(width):
         z = decoder.log_odds(
             state[0], encoding.image_embedding[active], encoding.cnn_scores[active]
         )  # A×C
         later = positions > last[:, None]
-        no = F.logsigmoid(-z) * later
-        past = no.cumsum(1)  # log P(no label up to and with j)
-        children = log_prob[:, None] + F.logsigmoid(z) + past - no
-        opened[active, n] = children.where(later, -torch.inf)
+        fact = known[active]
+        yes = torch.where(later & (fact >= 0), F.logsigmoid(z), -torch.inf)
+        no = torch.where(fact <= 0, F.logsigmoid(-z), -torch.inf)
+        past = torch.where(later, no, 0.0).cumsum(1)  # log P(no label up to and with j)
+        before = F.pad(past[:, :-1], (1, 0))
+        opened[active, n] = log_prob[:, None] + before + yes
         finished[active, n] = log_prob + past[:, -1]
         for kept, new in zip(states, state, strict=True):
             kept[active, n] = new
 
         frontier = opened[active, : n + 1].flatten(1)
         best_open, where = frontier.max(1)
-        probable = later & (z > 0)
+        probable = later & (torch.where(fact == 0, z, fact) > 0)
         dive = n * num_labels + probable.int().argmax(1)
         where = torch.where(probable.any(1), dive, where)
         log_prob = frontier.gather(1, where[:, None]).squeeze(1)
@@ -203,7 +238,7 @@ def most_probable_sets(
 
     certain = torch.ones(num_images, dtype=bool, device=device)
     certain[active] = False
-    lower, upper = _marginal_bounds(sets, finished, opened)
+    lower, upper = _marginal_bounds(sets, finished, opened) if not known.any() else (None, None)
     log_probs, best = finished.topk(kth, dim=1)
     label_sets = sets.gather(1, best[..., None].expand(-1, -1, num_labels))
     return BestSets(label_sets, log_probs, certain, lower, upper)
@@ -249,7 +284,7 @@ def predict(
         nll = bernoulli_nll(model.set_log_odds(encoding, targets), targets)
         samples = sample_label_sets(model, encoding, num_samples)
         best = most_probable_sets(model, encoding).label_sets[:, 0]
-        f1 = expected_f1_sets(samples.label_sets)
+        f1 = expected_f1_sets(samples.label_sets, samples.weights)
         columns = (targets.bool(), samples.marginals, best, f1, nll)
         rows.append([column.cpu().numpy() for column in columns])
     return Predictions(*(np.concatenate(column) for column in zip(*rows, strict=True)))

@@ -2,6 +2,7 @@
 
     python sample.py photo.jpg
     python sample.py photo.jpg holiday/ --checkpoint runs/scenes-chain/best.pt --output tagged
+    python sample.py photo.jpg --known person --known dog --absent cat
     python sample.py photo.jpg --json | jq .predicted
 
 Needs nothing but a checkpoint (the latest run's if none is named) and images.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -29,6 +31,7 @@ from utils import (
     run_script,
     write_atomically,
 )
+from vocabulary import Vocabulary
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
@@ -41,6 +44,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("samples"), help="folder for the pictures")
     add("--top", type=positive_int, default=8, help="labels shown at most")
     add("--num_samples", type=positive_int, default=256, help="label sets drawn for probabilities")
+    add("--known", action="append", default=[], metavar="LABEL", help="a label that is there")
+    add("--absent", action="append", default=[], metavar="LABEL", help="a label that is not there")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--amp", choices=("auto", "on", "off"), default="auto", help="bf16; auto: where it is fast")
     add("--json", action="store_true", help="print one JSON object a picture, draw nothing")
@@ -56,6 +61,7 @@ def main(args: argparse.Namespace) -> None:
     model, vocabulary, preprocessing = restore(checkpoint, path)
     model.to(device)
     transform = preprocessing.for_test()
+    known = encode_known(args.known, args.absent, vocabulary).to(device)
     files = list_images(args.images)
     drawings = name_drawings(files, args.output)
     if not args.json:
@@ -64,22 +70,44 @@ def main(args: argparse.Namespace) -> None:
         image = load_image(file)
         with autocast(device, args.amp):
             encoding = model.encode(transform(image).unsqueeze(0).to(device))  # 1×3×S×S
-        marginals = sample_label_sets(model, encoding, args.num_samples).marginals[0]
-        best = most_probable_sets(model, encoding)
+        samples = sample_label_sets(model, encoding, args.num_samples, known=known)
+        marginals = samples.marginals[0]
+        best = most_probable_sets(model, encoding, known=known)
         names = vocabulary.labels
         ranked = [(names[i], float(marginals[i])) for i in marginals.argsort(descending=True)]
         result = {
             "image": str(file),
             "predicted": [label for label, p in ranked if p >= checkpoint["threshold"]],
             "most_probable_set": [names[i] for i in best.label_sets[0, 0].nonzero().squeeze(1)],
-            "set_probability": float(best.log_probs[0, 0].exp()),
+            "set_probability": min(1.0, float((best.log_probs[0] - samples.log_evidence)[0].exp())),
             "labels": dict(ranked),
         }
+        if args.known or args.absent:
+            result["known"], result["absent"] = args.known, args.absent
+            result["effective_sample_size"] = float(samples.effective_size[0])
         if args.json:
             print(json.dumps(result))
             continue
         draw(image, result, checkpoint["threshold"], args.top, drawing)
         print(describe(result, args.top, drawing))
+
+
+def encode_known(present: list[str], absent: list[str], vocabulary: Vocabulary) -> torch.Tensor:
+    """1×C: 1 for labels that are there, -1 for labels that are not, 0 for the rest.
+
+    Raises UsageError for a label the model does not know and for one that is said to be both.
+    """
+    known = torch.zeros(1, len(vocabulary))
+    for label in [*present, *absent]:
+        if label not in vocabulary.rank:
+            close = get_close_matches(label, vocabulary.labels, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise UsageError(f"the model does not know the label {label!r}{hint}")
+    if both := set(present) & set(absent):
+        raise UsageError(f"{sorted(both)[0]!r} is given as --known and as --absent: drop one")
+    known[0, [vocabulary.rank[label] for label in present]] = 1
+    known[0, [vocabulary.rank[label] for label in absent]] = -1
+    return known
 
 
 def list_images(given: list[Path]) -> list[Path]:
@@ -117,6 +145,9 @@ def describe(result: dict, top: int, drawing: Path) -> str:
         mark = "*" if label in result["predicted"] else " "
         lines.append(f"  {mark} {label:<20} {100 * p:5.1f}%")
     chosen = ", ".join(result["most_probable_set"]) or "no label"
+    if "known" in result:
+        size = result["effective_sample_size"]
+        lines.append(f"  given what is known; as good as {size:.0f} independent samples")
     lines.append(f"  most probable set: {chosen} ({100 * result['set_probability']:.1f}%)")
     lines.append(f"  picture: {drawing}")
     return "\n".join(lines)

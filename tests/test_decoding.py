@@ -57,6 +57,36 @@ def test_sampled_sets_have_the_right_frequencies(decoder):
         assert deviation.max() < 5
 
 
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_marginals_given_known_labels_agree_with_enumeration(decoder, seed):
+    """P(label | image, facts) by likelihood weighting against the exact conditional."""
+    model, encoding, log_probs, _ = enumerate_sets(decoder, seed)
+    facts = torch.zeros(NUM_IMAGES, NUM_LABELS)
+    facts[0, 3], facts[1, 0], facts[2, [1, 4]] = 1, -1, torch.tensor([1.0, -1.0])
+    samples = sample_label_sets(model, encoding, 20_000, seed, facts)
+    for i in range(NUM_IMAGES):
+        agrees = ((2 * ALL_SETS - 1) * facts[i] >= 0).all(1)
+        p = log_probs[i].exp() * agrees
+        exact = (p @ ALL_SETS.double()) / p.sum()
+        error = (samples.marginals[i] - exact).abs()
+        assert (error <= 4 * samples.standard_errors[i] + 1e-5).all()
+        assert (samples.standard_errors[i] < 0.02).all()
+        assert float(samples.log_evidence[i].exp()) == pytest.approx(float(p.sum()), rel=0.05)
+        best = most_probable_sets(model, encoding, 2**NUM_LABELS, known=facts)
+        found = best.log_probs[i].isfinite()
+        expected = log_probs[i][agrees].sort(descending=True).values
+        torch.testing.assert_close(best.log_probs[i][found].double(), expected, atol=1e-5, rtol=0)
+        assert (2 * best.label_sets[i][found] - 1).mul(facts[i]).ge(0).all()
+    present, absent = facts == 1, facts == -1
+    assert (samples.marginals[present] > 1 - 1e-5).all()
+    assert (samples.marginals[absent] == 0).all()
+    assert samples.label_sets.all(1)[present].all()
+    assert not samples.label_sets.any(1)[absent].any()
+    assert samples.effective_size[3] == pytest.approx(20_000, rel=1e-4)  # nothing known
+    assert (samples.effective_size <= 20_001).all()
+
+
 def test_one_sample_of_the_independent_control_is_exact():
     model = make_model("none")
     encoding = make_encoding(model, 3)
@@ -151,5 +181,6 @@ def test_expected_f1_sets_are_the_best_of_all_sets(decoder, seed):
 
 def test_expected_f1_may_want_more_labels_than_any_set_has():
     either = torch.tensor([[[1, 0, 0], [0, 1, 0]]]).bool()
-    assert expected_f1_sets(either).tolist() == [[True, True, False]]
-    assert expected_f1_sets(torch.zeros(1, 4, 3).bool()).tolist() == [[False, False, False]]
+    assert expected_f1_sets(either, torch.full((1, 2), 0.5)).tolist() == [[True, True, False]]
+    nothing = torch.zeros(1, 4, 3).bool()
+    assert expected_f1_sets(nothing, torch.full((1, 4), 0.25)).tolist() == [[False, False, False]]

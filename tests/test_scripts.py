@@ -295,7 +295,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(workdir, monkeypatch, w
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(workdir):
-    with pytest.raises(RunError, match="the loss is (nan|inf) at step"):
+    with pytest.raises(RunError, match=r"the loss is (nan|inf) at step"):
         call(train, *TRAIN, "--learning_rate", "1e30")
     assert not list(workdir.rglob("best.pt"))
 
@@ -580,6 +580,21 @@ def test_sample_refuses(trained, workdir):
     assert "holds no pictures" in refusal(sample, "void", *best)
     with pytest.raises((UsageError, RunError), match=r"text\.txt"):
         call(sample, "data/images/img_00.jpg", *best, "--output", "text.txt")
+
+
+def test_sample_with_known_labels(trained, workdir, capsys):
+    flags = ("data/images/img_02.jpg", "--checkpoint", trained.output / "best.pt")
+    call(sample, *flags, "--known", "dog", "--absent", "cat", "--absent", "person", "--json")
+    result = json.loads(capsys.readouterr().out)
+    assert result["labels"]["dog"] == pytest.approx(1)
+    assert result["labels"]["cat"] == result["labels"]["person"] == 0
+    assert "dog" in result["most_probable_set"]
+    assert not {"cat", "person"} & set(result["most_probable_set"])
+    assert 1 <= result["effective_sample_size"] <= 256
+    assert "did you mean 'person'" in refusal(sample, *flags, "--known", "persn")
+    assert "'dog' is given as --known and as --absent" in refusal(
+        sample, *flags, "--known", "dog", "--absent", "dog"
+    )
 
 
 def test_drawings_of_files_never_overwrite_each_other(tmp_path):
