@@ -204,7 +204,7 @@ def test_other_bad_input(tmp_path):
     with pytest.raises(UsageError, match="would be overwritten"):
         call(make_scenes, "--labels", inside, "--output_dir", tmp_path)
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="cannot make this folder"):
+    with pytest.raises(UsageError, match="cannot make the folder"):
         call(make_scenes, "--output_dir", tmp_path / "file")
 
 
