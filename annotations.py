@@ -50,6 +50,8 @@ def read_annotations(path: Path) -> AnnotatedImages:
     except (ValueError, RecursionError):
         raise UsageError(f"{path} is not a json file; --annotations takes COCO instances") from None
     _check_coco(data, path)
+    # an annotation's id is nothing we use, and not every file has it, but the index needs one
+    data["annotations"] = [{**a, "id": n} for n, a in enumerate(data["annotations"])]
     coco = COCO()
     coco.dataset = data
     with contextlib.redirect_stdout(None):
@@ -154,7 +156,8 @@ def find_annotations(image_path: Path, prefer: str) -> Path:
     else:
         listing = [f for f in files if start.name in f.stem]
     preferred = [f for f in files if f.stem == f"instances_{prefer}2014"]
-    for choice in (files, listing, preferred):
+    instances = [f for f in listing if f.stem.startswith("instances")]  # not its keypoints
+    for choice in (files, listing, instances, [] if image_path.is_file() else preferred):
         if len(choice) == 1:
             return _relative(choice[0])
     names = ", ".join(f.name for f in files) or "no json file"

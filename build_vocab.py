@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
     for rank, (label, count) in enumerate(zip(vocabulary.labels, vocabulary.counts, strict=True)):
         share = 100 * count / vocabulary.num_images
         print(f"{rank:>4}  {label:<{width}}  {count:>8,}  {share:>5.1f}%")
-    total = sum(len(labels) for labels in label_sets)
+    total = sum(vocabulary.counts)
     print(
         f"{vocabulary.num_images:,} labelled images (of {sum(map(len, files)):,}), "
         f"{len(vocabulary)} labels, {total:,} labels in all "

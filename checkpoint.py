@@ -29,14 +29,40 @@ from utils import UsageError, log, write_atomically
 from vocabulary import Vocabulary
 
 FORMAT = "hybridnet-checkpoint-1"
-MAY_CHANGE = {"num_workers", "device", "output_dir"}  # between a run and its continuation
-PARTS = ("model", "vocabulary", "preprocessing", "weights", "threshold", "epoch", "flags")
+MAY_CHANGE = {"num_workers", "device", "amp", "output_dir"}  # between a run and its continuation
+PARTS = ("model", "vocabulary", "preprocessing", "weights")
+PARTS += ("threshold", "epoch", "selected_on", "flags")
+    "model",
+    "vocabulary",
+    "preprocessing",
+    "weights",
+    "threshold",
+    "epoch",
+    "flags",
+    "selected_on",
+)
 
 
 def save_checkpoint(checkpoint: dict, path: Path) -> None:
     """Write it in one step: an interrupted save leaves the file that was there."""
-    data = {"format": FORMAT, **checkpoint}
-    write_atomically(path, lambda temporary: torch.save(data, temporary))
+    data = {"format": FORMAT, **_on_cpu(checkpoint)}
+
+    def write(temporary: Path) -> None:
+        try:
+            torch.save(data, temporary)
+        except RuntimeError as error:  # so torch says that the disk is full
+            raise OSError(f"is the disk full? {str(error).splitlines()[0]}") from error
+
+    write_atomically(path, write)
+
+
+def _on_cpu(value: object) -> object:
+    """Tensors of any nesting brought to the CPU, so that any machine can read the file."""
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {k: _on_cpu(v) for k, v in value.items()}
+    return [_on_cpu(v) for v in value] if isinstance(value, list) else value
 
 
 def load_checkpoint(path: Path) -> dict:
@@ -91,7 +117,7 @@ def refuse_changes(checkpoint: dict, flags: dict, vocabulary: Vocabulary, path: 
 
 def append_log(line: dict, path: Path) -> None:
     """Add an epoch's line; lines of epochs done again after a crash are replaced."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
     kept = [text for text in lines if json.loads(text)["epoch"] < line["epoch"]]
     text = "\n".join([*kept, json.dumps(line)]) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text))
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))

@@ -24,7 +24,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from annotations import AnnotatedImages, encode_targets, find_annotations, read_annotations
 from utils import ArgumentParser, UsageError, log, non_negative_int, positive_int, run_script
-from vocabulary import Vocabulary, count_labels, load_vocabulary, save_vocabulary
+from vocabulary import Vocabulary, count_labels, load_vocabulary
 
 
 def find_images(image_path: Path, images: AnnotatedImages) -> list[Path]:
@@ -177,27 +177,30 @@ def make_loader(
 
 
 def load_data_set(
-    image_path: Path, annotations: Path, keep_unlabelled: bool = False, limit: int | None = None
+    image_path: Path,
+    images: AnnotatedImages,
+    keep_unlabelled: bool = False,
+    limit: int | None = None,
 ) -> tuple[AnnotatedImages, list[Path]]:
-    """Annotated images and where they lie; prints what is dropped. Raises UsageError.
+    """The images to use and where they lie; prints what is dropped. Raises UsageError.
 
     A single image file must be in the annotations; then it is the whole data set.
     """
-    images = read_annotations(annotations)
     if image_path.is_file():
         at = [i for i, n in enumerate(images.file_names) if Path(n).name == image_path.name]
         if len(at) != 1 or not images.label_sets[at[0]]:
-            raise UsageError(f"{image_path} has no annotation in {annotations}")
+            what = "is listed more than once" if len(at) > 1 else "has no annotation"
+            raise UsageError(f"{image_path} {what} in {images.source}")
         return images.select(at), [image_path]
     labelled = images.labelled()
     log(
-        f"{annotations}: {len(images):,} images, {len(labelled):,} with labels; "
+        f"{images.source}: {len(images):,} images, {len(labelled):,} with labels; "
         f"{'all' if keep_unlabelled else 'those with labels'} are used"
         + (f", the first {limit:,}" if limit else "")
     )
     images = images if keep_unlabelled else labelled
     if not len(images):
-        raise UsageError(f"{annotations} has no labelled images")
+        raise UsageError(f"{labelled.source} has no labelled images")
     images = images.select(list(range(len(images)))[:limit])
     return images, find_images(image_path, images)
 
@@ -206,15 +209,13 @@ def training_data(
     args: argparse.Namespace, preprocessing: Preprocessing, pin: bool
 ) -> tuple[DataLoader, DataLoader, Vocabulary, str]:
     """Loaders for training and validation, the vocabulary, and what the validation images are."""
-    images, paths = load_data_set(
-        args.image_path, args.annotations, args.keep_unlabelled, args.limit
-    )
+    listed = read_annotations(args.annotations)
+    images, paths = load_data_set(args.image_path, listed, args.keep_unlabelled, args.limit)
     if args.vocab_path.exists():
         vocabulary = load_vocabulary(args.vocab_path)
-    else:
+    else:  # from the whole file, as build_vocab.py does, however few of its images are used
         log(f"building the vocabulary {args.vocab_path} from {args.annotations}")
-        vocabulary = count_labels(images.label_sets, images.categories)
-        save_vocabulary(vocabulary, args.vocab_path)
+        vocabulary = count_labels(listed.labelled().label_sets, listed.categories)
     targets = encode_targets(images, vocabulary)
     order = np.random.default_rng(args.seed).permutation(len(images))
     num_held_out = round(args.hold_out * len(images))
@@ -222,7 +223,10 @@ def training_data(
         raise UsageError(f"--hold_out {args.hold_out} leaves no training image; lower it")
     if args.val_annotations:
         val_images, val_paths = load_data_set(
-            args.val_image_path, args.val_annotations, args.keep_unlabelled
+            args.val_image_path,
+            read_annotations(args.val_annotations),
+            args.keep_unlabelled,
+            args.limit,
         )
         val_targets = encode_targets(val_images, vocabulary)
         train, selected_on = np.sort(order), f"{args.val_annotations} (named by the user)"
@@ -232,7 +236,7 @@ def training_data(
         selected_on = f"a hold-out of {len(held):,} training images"
     else:
         train, val_paths, val_targets = np.sort(order), paths, targets
-        selected_on = "the training images themselves (too few to hold any out)"
+        selected_on = "the training images themselves (none is held out)"
     repeats = SINGLE_IMAGE_REPEATS if len(train) == 1 else 1
     train_data = LabelledImages(
         [paths[i] for i in train], targets[train], preprocessing.for_training(), args.seed
@@ -265,7 +269,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Read everything once and describe it."""
     annotations = args.annotations or find_annotations(args.image_path, "train")
-    images, paths = load_data_set(args.image_path, annotations)
+    images, paths = load_data_set(args.image_path, read_annotations(annotations))
     vocabulary = count_labels(images.label_sets, images.categories)
     targets = encode_targets(images, vocabulary)
     data = LabelledImages(paths, targets, Preprocessing(args.image_size).for_training())

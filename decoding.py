@@ -266,6 +266,7 @@ class Predictions:
     marginals: np.ndarray  # N×C  the label scores
     best_sets: np.ndarray  # N×C bool  each image's most probable set
     f1_sets: np.ndarray  # N×C bool  the set with the highest expected F1
+    certain: np.ndarray  # N bool  whether best_sets is proved to be that
     set_nll: np.ndarray  # N  -log P(targets | image), nats
 
 
@@ -283,8 +284,9 @@ def predict(
             encoding = model.encode(images)
         nll = bernoulli_nll(model.set_log_odds(encoding, targets), targets)
         samples = sample_label_sets(model, encoding, num_samples)
-        best = most_probable_sets(model, encoding).label_sets[:, 0]
+        best = most_probable_sets(model, encoding)
         f1 = expected_f1_sets(samples.label_sets, samples.weights)
-        columns = (targets.bool(), samples.marginals, best, f1, nll)
+        best_sets = best.label_sets[:, 0]
+        columns = (targets.bool(), samples.marginals, best_sets, f1, best.certain, nll)
         rows.append([column.cpu().numpy() for column in columns])
     return Predictions(*(np.concatenate(column) for column in zip(*rows, strict=True)))

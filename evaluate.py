@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from annotations import encode_targets
+from annotations import encode_targets, read_annotations
 from checkpoint import find_checkpoint, load_checkpoint, restore
 from data_loader import LabelledImages, load_data_set, make_loader
 from decoding import predict
@@ -79,7 +79,9 @@ def main(args: argparse.Namespace) -> None:
     output_dir = args.output_dir or path.parent
     make_folder(output_dir)
     image_path, annotations = choose_data(args, checkpoint)
-    images, paths = load_data_set(image_path, annotations, args.keep_unlabelled, args.limit)
+    images, paths = load_data_set(
+        image_path, read_annotations(annotations), args.keep_unlabelled, args.limit
+    )
     targets = encode_targets(images, vocabulary)
     warn_of_leaks(checkpoint, annotations)
     loader = make_loader(
@@ -102,19 +104,21 @@ def main(args: argparse.Namespace) -> None:
         "decoder": checkpoint["model"]["decoder"],
         "annotations": str(annotations),
         "num_images": len(images),
-        "protocol": "all images" if args.keep_unlabelled else "images with labels",
+        "protocol": ("all images" if args.keep_unlabelled else "images with labels")
+        + (" (the first ones)" if args.limit else ""),
         "num_samples": args.num_samples,
         "threshold": checkpoint["threshold"],
         "threshold_fitted_on": checkpoint["selected_on"],
         "set_nll": float(p.set_nll.mean()),
         **figures(p.targets, p.marginals, sets),
         "per_label": per_label(vocabulary.labels, p.targets, p.marginals, by_threshold),
+        "map_certain": 100 * float(p.certain.mean()),
         "images_per_second": round(len(images) / seconds, 1),
     }
     as_json = json.dumps(without_nan(results), indent=1)
     tables = format_tables(results)
     for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
-        write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n"))
+        write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
     print(as_json if args.json else tables)
     log(f"wrote {output_dir / 'metrics.json'} and {output_dir / 'evaluate.log'}")
 
@@ -125,11 +129,14 @@ def choose_data(args: argparse.Namespace, checkpoint: dict) -> tuple[Path, Path]
         return args.image_path, args.annotations
     if args.image_path or args.annotations:
         raise UsageError("--image_path and --annotations go together: give both or neither")
-    if checkpoint["flags"].get("annotations") == SCENES_TRAIN:
+    flags = checkpoint["flags"]
+    if flags.get("val_annotations"):
+        return Path(flags["val_image_path"]), Path(flags["val_annotations"])
+    if flags.get("annotations") == SCENES_TRAIN:
         folder = Path(SCENES_TRAIN).parents[1]
         return folder / "images/val", folder / "annotations/instances_val.json"
     annotations = Path("data/annotations/instances_val2014.json")
-    if annotations.exists():
+    if Path(str(flags.get("annotations"))).stem == "instances_train2014" and annotations.exists():
         return Path("data/images"), annotations
     raise UsageError(f"name the data: --image_path and --annotations (there is no {annotations})")
 
@@ -137,9 +144,9 @@ def choose_data(args: argparse.Namespace, checkpoint: dict) -> tuple[Path, Path]
 def warn_of_leaks(checkpoint: dict, annotations: Path) -> None:
     """Say so when the reported images also trained the model or chose its epoch."""
     flags = checkpoint["flags"]
-    used = {flags.get("annotations"): "trained on", flags.get("val_annotations"): "selected on"}
-    if str(annotations) in used:
-        log(f"note: this checkpoint was {used[str(annotations)]} these very annotations")
+    for flag, what in (("annotations", "trained on"), ("val_annotations", "selected on")):
+        if flags.get(flag) and Path(flags[flag]).resolve() == annotations.resolve():
+            log(f"note: this checkpoint was {what} these very annotations")
 
 
 def per_label(
@@ -176,6 +183,7 @@ def format_tables(r: dict) -> str:
         f"{r['num_images']:,} {r['protocol']} of {r['annotations']}",
         f"mAP {r['mAP']:.2f} over {r['mAP_labels']} labels   mAP@10 {r['mAP@10']:.2f}   "
         f"set NLL {r['set_nll']:.3f} nats   ECE {r['ECE']:.2f}",
+        f"the most probable set is proved to be it on {r['map_certain']:.1f} % of the images",
     ]
     return "\n".join(lines)
 

@@ -104,10 +104,13 @@ def expected_calibration_error(
 ) -> float:
     """ECE of all label probabilities in percent, over bins of equal mass (equal counts)."""
     order = np.argsort(scores, axis=None, kind="stable")
+    # equal scores share their hits, or their order would decide where bins part them
+    _, value, count = np.unique(scores, return_inverse=True, return_counts=True)
+    truth = (np.bincount(value.ravel(), targets.ravel()) / count)[value.ravel()]
     error = 0.0
     for members in np.array_split(order, num_bins):
         if len(members):
-            gap = scores.ravel()[members].mean() - targets.ravel()[members].mean()
+            gap = scores.ravel()[members].mean() - truth[members].mean()
             error += len(members) * abs(gap)
     return 100 * error / max(targets.size, 1)
 

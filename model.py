@@ -23,8 +23,8 @@ The second is the classic decoder: softmax over {labels after the last one, END}
 stop at j having come past everything before j is a ratio in which the labels already passed
 cancel, so one line turns the softmax into a chain, and every algorithm serves both.
 
-U_o and U_I start at zero: training begins at the independent CNN classifier (`none`), and the
-decoder only ever adds to it.
+U_o and U_I start at zero: with `chain`, training begins at the independent CNN classifier
+(`none`), and the decoder only ever adds to it.
 """
 
 from __future__ import annotations

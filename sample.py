@@ -80,6 +80,7 @@ def main(args: argparse.Namespace) -> None:
             "predicted": [label for label, p in ranked if p >= checkpoint["threshold"]],
             "most_probable_set": [names[i] for i in best.label_sets[0, 0].nonzero().squeeze(1)],
             "set_probability": min(1.0, float((best.log_probs[0] - samples.log_evidence)[0].exp())),
+            "set_is_certain": bool(best.certain[0]),
             "labels": dict(ranked),
         }
         if args.known or args.absent:

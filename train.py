@@ -57,10 +57,11 @@ from utils import (
     run_script,
     without_nan,
 )
-from vocabulary import Vocabulary
+from vocabulary import Vocabulary, save_vocabulary
 
 SCENES = Path("data/scenes")  # the default set, made by data/make_scenes.py
 SCENES_IMAGE_SIZE = 64
+REMEDY = "continue with --amp off, or start anew with a lower --learning_rate and --output_dir"
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -108,21 +109,23 @@ def main(args: argparse.Namespace) -> None:
     """Read the data, build or restore the model, train, keep last.pt and best.pt."""
     device = pick_device(args.device)
     fill_defaults(args)
-    make_folder(args.output_dir)
     torch.manual_seed(args.seed)
     preprocessing = Preprocessing(args.image_size)
     train_loader, val_loader, vocabulary, selected_on = training_data(
         args, preprocessing, pin=device.type == "cuda"
     )
-    model, settings = build_model(args, vocabulary)
-    training = Training(model.to(device), args, len(train_loader))
-    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     last_path, best_path = args.output_dir / "last.pt", args.output_dir / "best.pt"
-    if last_path.exists():
-        checkpoint = load_checkpoint(last_path)
+    checkpoint = load_checkpoint(last_path) if last_path.exists() else None
+    model, settings = build_model(args, vocabulary, fresh=checkpoint is None)
+    training = Training(model, args, len(train_loader), device)
+    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    if checkpoint:
         refuse_changes(checkpoint, flags, vocabulary, last_path)
         training.load(checkpoint)
         log(f"continuing {last_path} after epoch {training.epoch} of {args.num_epochs}")
+    make_folder(args.output_dir)
+    if not args.vocab_path.exists():
+        save_vocabulary(vocabulary, args.vocab_path)
     amp = autocast(device, args.amp)
     describe(args, model, train_loader, val_loader, selected_on, device, amp)
 
@@ -133,6 +136,8 @@ def main(args: argparse.Namespace) -> None:
         losses = train_epoch(training, train_loader, amp, args, f"epoch {epoch}/{args.num_epochs}")
         images_per_second = len(train_loader.sampler) / (time.perf_counter() - started)
         figures, threshold = validate(training.ema, val_loader, amp)
+        if not math.isfinite(figures["val_set_nll"]):
+            raise RunError(f"the validation loss is not finite after epoch {epoch}; {REMEDY}")
         is_best = figures["val_set_nll"] < training.best_nll
         training.epoch, training.best_nll = epoch, min(training.best_nll, figures["val_set_nll"])
         checkpoint = {
@@ -155,7 +160,7 @@ def main(args: argparse.Namespace) -> None:
         save_checkpoint({**checkpoint, "training": training.state_dict()}, last_path)
         print(json.dumps(line), flush=True)
         log(
-            f"epoch {epoch}/{args.num_epochs}: loss {losses['train_loss']:.3f}, hold-out set NLL "
+            f"epoch {epoch}/{args.num_epochs}: loss {losses['train_loss']:.3f}, validation set NLL "
             f"{figures['val_set_nll']:.3f}, mAP {figures['val_mAP']:.1f}, "
             f"OF1 {figures['val_OF1']:.1f}, exact {figures['val_EM']:.1f}, "
             f"{images_per_second:.0f} images/s{' (best so far)' if is_best else ''}"
@@ -166,16 +171,22 @@ def main(args: argparse.Namespace) -> None:
 class Training:
     """What changes while training runs, and what continuing it needs."""
 
-    def __init__(self, model: HybridNet, args: argparse.Namespace, steps_per_epoch: int) -> None:
-        self.model = model
-        self.ema = copy.deepcopy(model).requires_grad_(False)  # the averaged weights: evaluated
+    def __init__(
+        self,
+        model: HybridNet,
+        args: argparse.Namespace,
+        steps_per_epoch: int,
+        device: torch.device,
+    ) -> None:
+        # the averaged weights are what is evaluated; copied before the LSTM is packed for a GPU
+        self.ema = copy.deepcopy(model).requires_grad_(False).to(device)
+        self.model = model.to(device)
         self.ema_decay = args.ema_decay
         self.optimizer = build_optimizer(model, args)
+        total_steps = max(args.num_epochs * steps_per_epoch, 2)
+        warm_up = max(0.2, 1.5 / total_steps)  # OneCycleLR divides by zero at 0.2 of 5 steps
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer,
-            args.learning_rate,
-            total_steps=max(args.num_epochs * steps_per_epoch, 2),
-            pct_start=0.2,
+            self.optimizer, args.learning_rate, total_steps=total_steps, pct_start=warm_up
         )
         self.epoch, self.steps, self.best_nll = 0, 0, math.inf
 
@@ -230,10 +241,7 @@ def train_epoch(
         if has_decoder:  # or the decoder, quick to learn, would leave the CNN little to explain
             loss = loss + args.cnn_loss_weight * losses["cnn_bce"]
         if not torch.isfinite(loss):  # CPU-GPU sync point
-            raise RunError(
-                f"the loss is {loss.item()} at step {training.steps + 1}; "
-                "lower --learning_rate or set --amp off, and run again"
-            )
+            raise RunError(f"the loss is {loss.item()} at step {training.steps + 1}; {REMEDY}")
         training.step(loss)
         sums += torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach() * len(images)
     loss, set_nll, cnn_bce = (sums / len(loader.sampler)).tolist()
@@ -267,8 +275,10 @@ def update_ema(ema: HybridNet, model: HybridNet, decay: float) -> None:
             e.copy_(m)
 
 
-def build_model(args: argparse.Namespace, vocabulary: Vocabulary) -> tuple[HybridNet, dict]:
-    """A fresh model and the settings that rebuild it; loads encoder weights if asked to."""
+def build_model(
+    args: argparse.Namespace, vocabulary: Vocabulary, fresh: bool
+) -> tuple[HybridNet, dict]:
+    """A model and the settings that rebuild it; a fresh one starts from the weights asked for."""
     settings = {
         "arch": args.arch,
         "decoder": args.decoder,
@@ -280,14 +290,14 @@ def build_model(args: argparse.Namespace, vocabulary: Vocabulary) -> tuple[Hybri
         model = HybridNet(
             num_labels=len(vocabulary),
             label_log_odds=vocabulary.log_odds(),
-            pretrained=args.pretrained,
+            pretrained=args.pretrained and fresh,
             **settings,
         )
     except OSError as error:  # urllib's errors are
         raise RunError(f"--pretrained could not fetch the weights ({error})") from None
-    if args.weights:
+    if args.weights and fresh:
         load_weights(model, args.weights)
-    elif not args.pretrained:
+    elif fresh and not args.pretrained:
         log("encoder: all tensors at random (--pretrained or --weights FILE would start it better)")
     return model, settings
 
@@ -342,6 +352,10 @@ def fill_defaults(args: argparse.Namespace) -> None:
     args.image_size = args.image_size or 224
     args.output_dir = args.output_dir or Path("runs") / f"{name}-{args.decoder}"
     args.vocab_path = args.vocab_path or args.output_dir / "vocab.pkl"
+    if args.pretrained and args.weights:
+        raise UsageError("--pretrained and --weights are two starts of the encoder: give one")
+    if args.output_dir.exists() and not args.output_dir.is_dir():
+        raise UsageError(f"--output_dir {args.output_dir} is a file; choose another")
     if args.val_annotations:
         args.val_image_path = args.val_image_path or args.image_path
     elif args.val_image_path:

@@ -122,6 +122,10 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"--device {name} cannot be used here ({reason}); try auto") from None
+    if device.type == "cuda":
+        torch.backends.cudnn.allow_tf32 = (
+            False  # probabilities are to be exact; the encoder has bf16
+        )
     return device
 
 

@@ -240,6 +240,8 @@ def draw_images(split: Split, label_sets: list[list[str] | None], num_workers: i
             partial(make_image, split=split), enumerate(label_sets, start=1), chunksize=16
         )
         return list(tqdm(results, total=len(label_sets), disable=None))
+    except OSError as error:
+        raise RunError(f"cannot write to {split.image_dir} ({error.strerror or error})") from None
     except BrokenProcessPool:
         raise RunError("a drawing process was killed; run it again, --num_workers lower") from None
     finally:

@@ -318,30 +318,32 @@ def test_annotations_are_found(tiny, monkeypatch):
 
 
 def test_unlabelled_images_are_dropped_unless_kept(tiny, capsys):
-    images, paths = load_data_set(tiny.images, tiny.annotations)
+    images, paths = load_data_set(tiny.images, read_annotations(tiny.annotations))
     assert len(images) == len(paths) == 11
     assert "12 images, 11 with labels; those with labels are used" in capsys.readouterr().err
-    images, paths = load_data_set(tiny.images, tiny.annotations, keep_unlabelled=True)
+    images, paths = load_data_set(
+        tiny.images, read_annotations(tiny.annotations), keep_unlabelled=True
+    )
     assert len(images) == len(paths) == 12
     assert images.label_sets[7] == ()
-    images, _ = load_data_set(tiny.images, tiny.annotations, limit=3)
+    images, _ = load_data_set(tiny.images, read_annotations(tiny.annotations), limit=3)
     assert images.file_names == ["img_00.jpg", "img_01.jpg", "img_02.jpg"]
 
 
 def test_a_set_without_labels(tiny):
     path = write_json(coco([()] * 12), tiny.folder / "none.json")
     with pytest.raises(UsageError, match="no labelled images"):
-        load_data_set(tiny.images, path)
+        load_data_set(tiny.images, read_annotations(path))
 
 
 def test_single_images(tiny):
-    images, paths = load_data_set(tiny.images / "img_02.jpg", tiny.annotations)
+    images, paths = load_data_set(tiny.images / "img_02.jpg", read_annotations(tiny.annotations))
     assert paths == [tiny.images / "img_02.jpg"]
     assert [set(labels) for labels in images.label_sets] == [{"person", "dog", "cat"}]
     stranger = write_picture(tiny.folder / "stranger.jpg")
     for path in (stranger, tiny.images / "img_07.jpg"):
         with pytest.raises(UsageError, match="has no annotation in"):
-            load_data_set(path, tiny.annotations)
+            load_data_set(path, read_annotations(tiny.annotations))
 
 
 # --- targets ----------------------------------------------------------------------------------
@@ -369,7 +371,7 @@ def test_dropped_labels_are_ignored_and_unknown_ones_refused(tiny, capsys):
 
 
 def make_data(tiny, seed: int = 0, image_size: int = 24) -> LabelledImages:
-    images, paths = load_data_set(tiny.images, tiny.annotations)
+    images, paths = load_data_set(tiny.images, read_annotations(tiny.annotations))
     targets = encode_targets(images, count_labels(images.label_sets, images.categories))
     return LabelledImages(paths, targets, Preprocessing(image_size).for_training(), seed)
 

@@ -109,6 +109,13 @@ def test_calibration_error_by_hand_and_of_calibrated_scores():
     assert metrics.expected_calibration_error(~targets, scores) > 20
 
 
+def test_calibration_error_of_equal_scores_does_not_depend_on_the_order():
+    """Half of them true is just what a score of one half says."""
+    targets = np.arange(100).reshape(100, 1) < 50
+    for rows in (targets, targets[::-1], np.random.default_rng(0).permutation(targets)):
+        assert metrics.expected_calibration_error(rows, np.full((100, 1), 0.5)) == 0
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_fitted_threshold_is_the_best_one(seed):

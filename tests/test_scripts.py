@@ -14,6 +14,7 @@ from conftest import (
     LABEL_SETS,
     QUICK,
     RANKED,
+    REPO,
     call,
     coco,
     refusal,
@@ -233,6 +234,31 @@ def test_the_readme_command(tmp_path):
     output = tmp_path / "runs/img-chain"
     assert sorted(p.name for p in output.iterdir()) == ["best.pt", "last.pt", "log.jsonl"]
     shutil.rmtree(output)
+
+
+def test_the_smallest_annotations_of_the_data_readme(workdir):
+    """data/README.md's json, word for word; and the vocabulary is the whole file's."""
+    text = (REPO / "data/README.md").read_text().split("```json")[1].split("```")[0]
+    (workdir / "own").mkdir()
+    write_picture(workdir / "own/img.jpg")
+    (workdir / "own.json").write_text(text)
+    call(train, "--image_path", "own/img.jpg", "--annotations", "own.json", *QUICK)
+    vocabulary = load(workdir / "runs/img-chain/best.pt")["vocabulary"]
+    assert vocabulary["labels"] == ["cat", "couch"]
+
+
+def test_limit_leaves_the_vocabulary_whole(workdir):
+    call(train, *TRAIN, "--limit", 3, "--num_epochs", 1, "--vocab_path", "v.json")
+    assert json.loads((workdir / "v.json").read_text())["labels"] == list(RANKED)
+
+
+@pytest.mark.parametrize("num_steps", range(1, 13))
+def test_any_number_of_steps_can_be_scheduled(num_steps):
+    args = train.get_args_parser().parse_args([f"--num_epochs={num_steps}"])
+    training = train.Training(torch.nn.Linear(2, 2), args, 1, torch.device("cpu"))
+    for _ in range(num_steps):
+        training.step(training.model(torch.ones(1, 2)).sum())
+    assert training.steps == num_steps
 
 
 def test_the_run_tells_what_it_does(trained):
