@@ -32,15 +32,6 @@ FORMAT = "hybridnet-checkpoint-1"
 MAY_CHANGE = {"num_workers", "device", "amp", "output_dir"}  # between a run and its continuation
 PARTS = ("model", "vocabulary", "preprocessing", "weights")
 PARTS += ("threshold", "epoch", "selected_on", "flags")
-    "model",
-    "vocabulary",
-    "preprocessing",
-    "weights",
-    "threshold",
-    "epoch",
-    "flags",
-    "selected_on",
-)
 
 
 def save_checkpoint(checkpoint: dict, path: Path) -> None:
