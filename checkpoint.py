@@ -93,15 +93,13 @@ def find_checkpoint(runs: Path = Path("runs")) -> Path:
     return found[-1]
 
 
-def refuse_changes(checkpoint: dict, flags: dict, vocabulary: Vocabulary, path: Path) -> None:
+def refuse_changes(checkpoint: dict, flags: dict, path: Path) -> None:
     """Raise UsageError if this command is not the one that `path` comes from."""
     then = checkpoint["flags"]
     changed = [k for k in flags if k not in MAY_CHANGE and flags[k] != then.get(k)]
     if changed:
         what = ", ".join(f"--{k} was {then.get(k)}, is {flags[k]}" for k in changed)
         raise UsageError(f"{path} is of another run ({what}); choose another --output_dir")
-    if checkpoint["vocabulary"] != vocabulary.to_dict():
-        raise UsageError(f"{path} was trained with another vocabulary; choose another --output_dir")
     if "training" not in checkpoint:
         raise UsageError(f"{path} has no optimizer state to continue from; choose --output_dir")
 

@@ -57,7 +57,7 @@ from utils import (
     run_script,
     without_nan,
 )
-from vocabulary import Vocabulary, save_vocabulary
+from vocabulary import Vocabulary, check_suffix, save_vocabulary
 
 SCENES = Path("data/scenes")  # the default set, made by data/make_scenes.py
 SCENES_IMAGE_SIZE = 64
@@ -109,18 +109,21 @@ def main(args: argparse.Namespace) -> None:
     """Read the data, build or restore the model, train, keep last.pt and best.pt."""
     device = pick_device(args.device)
     fill_defaults(args)
+    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    last_path, best_path = args.output_dir / "last.pt", args.output_dir / "best.pt"
+    checkpoint = load_checkpoint(last_path) if last_path.exists() else None
+    if checkpoint:
+        refuse_changes(checkpoint, flags, last_path)
     torch.manual_seed(args.seed)
     preprocessing = Preprocessing(args.image_size)
     train_loader, val_loader, vocabulary, selected_on = training_data(
         args, preprocessing, pin=device.type == "cuda"
     )
-    last_path, best_path = args.output_dir / "last.pt", args.output_dir / "best.pt"
-    checkpoint = load_checkpoint(last_path) if last_path.exists() else None
     model, settings = build_model(args, vocabulary, fresh=checkpoint is None)
     training = Training(model, args, len(train_loader), device)
-    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     if checkpoint:
-        refuse_changes(checkpoint, flags, vocabulary, last_path)
+        if checkpoint["vocabulary"] != vocabulary.to_dict():
+            raise UsageError(f"{last_path} is of another vocabulary; choose another --output_dir")
         training.load(checkpoint)
         log(f"continuing {last_path} after epoch {training.epoch} of {args.num_epochs}")
     make_folder(args.output_dir)
@@ -352,6 +355,7 @@ def fill_defaults(args: argparse.Namespace) -> None:
     args.image_size = args.image_size or 224
     args.output_dir = args.output_dir or Path("runs") / f"{name}-{args.decoder}"
     args.vocab_path = args.vocab_path or args.output_dir / "vocab.pkl"
+    check_suffix(args.vocab_path)
     if args.pretrained and args.weights:
         raise UsageError("--pretrained and --weights are two starts of the encoder: give one")
     if args.output_dir.exists() and not args.output_dir.is_dir():

@@ -101,14 +101,19 @@ def count_labels(
     )
 
 
+def check_suffix(path: Path) -> None:
+    """Raise UsageError unless the file is to be a `.pkl` or a `.json`."""
+    if path.suffix not in (".pkl", ".json"):
+        raise UsageError(f"--vocab_path {path} must end in .pkl or .json")
+
+
 def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
     """Write `.pkl` or `.json`, by the suffix. Raises UsageError for any other suffix."""
+    check_suffix(path)
     if path.suffix == ".pkl":
         data = pickle.dumps(vocabulary.to_dict(), protocol=4)
-    elif path.suffix == ".json":
-        data = json.dumps(vocabulary.to_dict(), indent=1, ensure_ascii=False).encode()
     else:
-        raise UsageError(f"--vocab_path {path} must end in .pkl or .json")
+        data = json.dumps(vocabulary.to_dict(), indent=1, ensure_ascii=False).encode()
     write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 

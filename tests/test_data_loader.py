@@ -309,9 +309,11 @@ def test_annotations_are_found(tiny, monkeypatch):
     assert found(image) == "instances.json", "the only one that lists the image"
     assert found(tiny.images) == "instances_train2014.json"
     assert found(tiny.images, "val") == "instances_val2014.json"
-    write_json(coco(), folder / "copy.json")
+    write_json(coco(), folder / "keypoints.json")
+    assert found(image) == "instances.json", "other files of the same images do not count"
+    write_json(coco(), folder / "instances_copy.json")
     (folder / "instances_train2014.json").unlink()
-    with pytest.raises(UsageError, match=r"copy\.json.*name the one with --annotations"):
+    with pytest.raises(UsageError, match=r"instances_copy\.json.*name the one with --annotations"):
         find_annotations(image, "train")
     with pytest.raises(UsageError, match="no annotations folder"):
         find_annotations(tiny.folder / "elsewhere/images", "train")

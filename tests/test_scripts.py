@@ -447,6 +447,7 @@ def test_the_shared_weights_say_what_is_missing(shared, workdir, capsys):
     model, _ = train.build_model(
         train.get_args_parser().parse_args(["--weights", str(path), "--decoder", "none"]),
         train.Vocabulary(("person",), (1,), 2),
+        fresh=True,
     )
     missing = capsys.readouterr().err.splitlines()[-1]
     assert missing.count("layer4") == missing.split("tensors")[1].count(",") + 1
