@@ -13,8 +13,8 @@ demo: .venv/installed $(SCENES)/annotations/instances_val.json
 	$(RUN) build_vocab.py --annotations $(SCENES)/annotations/instances_train.json --vocab_path $(SCENES)/vocab.pkl
 	$(RUN) train.py --num_epochs 7 --output_dir $(DEMO)
 	$(RUN) evaluate.py --checkpoint $(DEMO)/best.pt
-	$(RUN) sample.py $(SCENES)/images/val/scene_val_000001.jpg --checkpoint $(DEMO)/best.pt --output $(DEMO)
-	@echo "checkpoint $(DEMO)/best.pt, figures $(DEMO)/metrics.json, log $(DEMO)/evaluate.log, picture $(DEMO)/scene_val_000001_labels.png"
+	$(RUN) sample.py $(SCENES)/images/val/scene_val_000027.jpg --checkpoint $(DEMO)/best.pt --output $(DEMO)
+	@echo "checkpoint $(DEMO)/best.pt, figures $(DEMO)/metrics.json, log $(DEMO)/evaluate.log, picture $(DEMO)/scene_val_000027_labels.png"
 
 $(SCENES)/annotations/instances_val.json: | .venv/installed
 	$(RUN) data/make_scenes.py --output_dir $(SCENES)
