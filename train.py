@@ -98,7 +98,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     opt("--ema_decay", type=fraction, default=0.998, help="per step; 0.9998 for long runs")
     run = parser.add_argument_group("run").add_argument
     run("--output_dir", type=Path, help="default: runs/<data>-<decoder>")
-    run("--seed", type=non_negative_int, default=0, help="the same repeats a run, others vary it")
+    run("--seed", type=non_negative_int, default=0, help="of start, order and augmentation")
     run("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     run("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     run("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: where fast")
