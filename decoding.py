@@ -13,8 +13,8 @@ for either link (see model.py), and for the independent control too.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def sample_label_sets(
     known: B×C, 1 for labels known to be on the image, -1 for labels known to be absent, 0 else.
     Known labels are forced while sampling, and each sample weighs as much as the model finds
     what was forced on it probable (likelihood weighting). Labels ranked before a known one are
-    averaged as 0/1 outcomes.
+    averaged as 0/1 outcomes, corrected by what chance alone made of these.
 
     Samples that have drawn the same labels share their decoder state, and those of one image
     their scores too: most of the work of sampling is repeating oneself.
@@ -118,16 +118,18 @@ def sample_label_sets(
     label_sets, conditionals = label_sets.view(shape), conditionals.view(shape)
     log_weights = log_weights.view(shape[:2]).double()  # thousands of terms to add up
     weights = log_weights.softmax(1)
-    # what is known of a later label speaks through the weights, on the outcome itself only
+    # What is known of a later label speaks through the weights, on the outcome itself only. There
+    # the mean of outcome - conditional, 0 but for chance, is taken off: a control variate.
     free = (known != 0).flip(1).cumsum(1).flip(1) == 0  # B×C  nothing known from here on
     values = torch.where(free[:, None], conditionals, label_sets.float())
-    marginals = (weights[..., None] * values).sum(1)
-    spread = (weights[..., None] * (values - marginals[:, None])).square().sum(1)
+    chance = (values - conditionals) / num_samples  # B×K×C
+    marginals = (weights[..., None] * values - chance).sum(1)
+    errors = weights[..., None] * (values - marginals[:, None]) - chance
     return Samples(
         label_sets,
         weights.float(),
-        marginals.float(),
-        spread.sqrt().float(),
+        marginals.clamp(0, 1).float(),
+        errors.square().sum(1).sqrt().float(),
         (1 / weights.square().sum(1)).float(),
         (log_weights.logsumexp(1) - math.log(num_samples)).float(),
     )
@@ -164,6 +166,11 @@ class BestSets:
     certain: Tensor  # B bool  no other set can be more probable than these
     lower: Tensor | None  # B×C  certified: lower <= P(label in set | image) <= upper
     upper: Tensor | None  # B×C  both None if labels are known
+
+    @property
+    def covered(self) -> Tensor:
+        """B  the probability that these sets have together."""
+        return self.log_probs.double().exp().sum(1).float()
 
 
 @torch.no_grad()
@@ -269,24 +276,43 @@ class Predictions:
     certain: np.ndarray  # N bool  whether best_sets is proved to be that
     set_nll: np.ndarray  # N  -log P(targets | image), nats
 
+    @classmethod
+    def join(cls, batches: Iterable[Predictions]) -> Predictions:
+        """One after the other."""
+        rows = [[getattr(b, field.name) for field in fields(cls)] for b in batches]
+        return cls(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+
+def decode(
+    model: HybridNet, encoding: Encoding, targets: Tensor, num_samples: int = 32
+) -> Predictions:
+    """All that is predicted for a batch of encoded images, in numpy."""
+    with torch.no_grad():
+        nll = bernoulli_nll(model.set_log_odds(encoding, targets), targets)
+    samples = sample_label_sets(model, encoding, num_samples)
+    best = most_probable_sets(model, encoding)
+    f1 = expected_f1_sets(samples.label_sets, samples.weights)
+    best_sets = best.label_sets[:, 0]
+    columns = (targets.bool(), samples.marginals, best_sets, f1, best.certain, nll)
+    return Predictions(*(column.cpu().numpy() for column in columns))
+
 
 @torch.no_grad()
+def encode_batches(
+    model: HybridNet, batches: Iterable, autocast: torch.autocast
+) -> Iterator[tuple[Encoding, Tensor, Tensor]]:
+    """(images, targets, indices) -> (encoding, targets, indices): each image is encoded once."""
+    model.eval()
+    device = next(model.parameters()).device
+    for images, targets, indices in batches:
+        with autocast:
+            encoding = model.encode(images.to(device))
+        yield encoding, targets.to(device), indices
+
+
 def predict(
     model: HybridNet, batches: Iterable, autocast: torch.autocast, num_samples: int = 32
 ) -> Predictions:
-    """Decode batches of (images, targets, indices); the encoder sees each image once."""
-    model.eval()
-    device = next(model.parameters()).device
-    rows = []
-    for images, targets, _ in batches:
-        images, targets = images.to(device), targets.to(device)
-        with autocast:
-            encoding = model.encode(images)
-        nll = bernoulli_nll(model.set_log_odds(encoding, targets), targets)
-        samples = sample_label_sets(model, encoding, num_samples)
-        best = most_probable_sets(model, encoding)
-        f1 = expected_f1_sets(samples.label_sets, samples.weights)
-        best_sets = best.label_sets[:, 0]
-        columns = (targets.bool(), samples.marginals, best_sets, f1, best.certain, nll)
-        rows.append([column.cpu().numpy() for column in columns])
-    return Predictions(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+    """Decode batches of (images, targets, indices)."""
+    encoded = encode_batches(model, batches, autocast)
+    return Predictions.join(decode(model, e, targets, num_samples) for e, targets, _ in encoded)

@@ -9,6 +9,10 @@ Any checkpoint on any COCO-format data:
     python evaluate.py --checkpoint runs/instances_train2014-chain/best.pt \\
         --image_path data/images/val2014 --annotations data/annotations/instances_val2014.json
 
+What one known label tells of the others, annotations that look wrong, and what goes with what:
+
+    python evaluate.py --reveal 1 --suspects 20 --influence
+
 The table goes to the console and to evaluate.log, every figure to metrics.json beside the
 checkpoint. A label's score is the decoder's own marginal, P(label in set | image).
 """
@@ -21,12 +25,17 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch.utils.data import DataLoader
 
 from annotations import encode_targets, read_annotations
 from checkpoint import find_checkpoint, load_checkpoint, restore
 from data_loader import LabelledImages, load_data_set, make_loader
-from decoding import predict
+from decoding import Predictions, decode, encode_batches, sample_label_sets
+from insights import co_occurrence, flip_each_label, reveal_labels, save_influence, suspects
 from metrics import average_precision, figures, precision_recall_f1
+from model import HybridNet
 from utils import (
     ArgumentParser,
     UsageError,
@@ -50,6 +59,7 @@ RULES = {
     "top3": "exactly the 3 best scores (papers of 2016)",
     "top3@0.5": "of the 3 best scores those above 0.5",
 }
+DECISIONS = ("threshold", "map", "f1")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -61,6 +71,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--keep_unlabelled", action="store_true", help="count images without labels (COCO: 40,504)")
     add("--limit", type=positive_int, help="the first N images only, for a quick look")
     add("--num_samples", type=positive_int, default=128, help="label sets drawn for the marginals")
+    add("--decide", choices=DECISIONS, default="threshold", help="sets of the per-label P, R, F1")
+    add("--reveal", type=positive_int, metavar="K", help="tell K true labels, measure the others")
+    add("--suspects", type=positive_int, metavar="N", help="list the N least likely annotations")
+    add("--influence", action="store_true", help="what goes with what: label_influence.csv, .png")
     add("--batch_size", type=positive_int, default=64, help="lower it if memory runs out")
     add("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
@@ -88,16 +102,14 @@ def main(args: argparse.Namespace) -> None:
         LabelledImages(paths, targets, preprocessing.for_test()), args.batch_size, args.num_workers
     )
 
+    known = reveal_labels(targets, args.reveal) if args.reveal else None
     started = time.perf_counter()
-    p = predict(
-        model.to(device),
-        progress(loader, "evaluating"),
-        autocast(device, args.amp),
-        args.num_samples,
+    p, told, gain, influence = decode_all(
+        model.to(device), progress(loader, "evaluating"), autocast(device, args.amp), known, args
     )
     seconds = time.perf_counter() - started
-    by_threshold = p.marginals >= checkpoint["threshold"]
-    sets = {"threshold": by_threshold, "map": p.best_sets, "f1": p.f1_sets}
+    sets = {"threshold": p.marginals >= checkpoint["threshold"], "map": p.best_sets}
+    sets["f1"] = p.f1_sets
     results = {
         "checkpoint": str(path),
         "epoch": checkpoint["epoch"],
@@ -111,16 +123,80 @@ def main(args: argparse.Namespace) -> None:
         "threshold_fitted_on": checkpoint["selected_on"],
         "set_nll": float(p.set_nll.mean()),
         **figures(p.targets, p.marginals, sets),
-        "per_label": per_label(vocabulary.labels, p.targets, p.marginals, by_threshold),
+        "decide": args.decide,
+        "per_label": per_label(vocabulary.labels, p.targets, p.marginals, sets[args.decide]),
         "map_certain": 100 * float(p.certain.mean()),
         "images_per_second": round(len(images) / seconds, 1),
     }
+    if args.reveal:
+        results["revealed"] = {
+            "labels_per_image": args.reveal,
+            "before": figures_of_the_rest(p.targets, p.marginals, known, checkpoint["threshold"]),
+            "after": figures_of_the_rest(p.targets, told, known, checkpoint["threshold"]),
+        }
+    if args.suspects:
+        keys = ("image", "label", "annotation", "probability")
+        results["suspects"] = [
+            dict(zip(keys, (str(paths[image]), vocabulary.labels[label], *rest), strict=True))
+            for image, label, *rest in suspects(gain, p.targets, args.suspects)
+        ]
+    if args.influence:
+        ratio = co_occurrence(p.targets)
+        save_influence(influence, ratio, vocabulary.labels, output_dir / "label_influence")
+        pairs = np.triu_indices(len(ratio), 1)
+        agree = spearmanr(influence[pairs], ratio[pairs]).statistic if influence.any() else np.nan
+        results["influence_agreement"] = float(agree)
+        log(f"wrote {output_dir / 'label_influence.csv'} and label_influence.png")
     as_json = json.dumps(without_nan(results), indent=1)
     tables = format_tables(results)
     for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
         write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
     print(as_json if args.json else tables)
     log(f"wrote {output_dir / 'metrics.json'} and {output_dir / 'evaluate.log'}")
+
+
+def decode_all(
+    model: HybridNet,
+    loader: DataLoader,
+    amp: torch.autocast,
+    known: np.ndarray | None,
+    args: argparse.Namespace,
+) -> tuple[Predictions, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Encode each image once and ask all that is to be known of it.
+
+    Returns the predictions, the marginals N×C given `known`, the gain N×C of flipping each
+    annotation, and the mean influence C×C of labels on each other: None where not asked for.
+    """
+    rows, told, gains, influence = [], [], [], 0.0
+    for encoding, targets, indices in encode_batches(model, loader, amp):
+        rows.append(decode(model, encoding, targets, args.num_samples))
+        if known is not None:
+            facts = torch.from_numpy(known[indices.numpy()]).to(targets.device)
+            samples = sample_label_sets(model, encoding, args.num_samples, known=facts)
+            told.append(samples.marginals.cpu().numpy())
+        if args.suspects or args.influence:
+            flips = flip_each_label(model, encoding, targets)
+            gains.append(flips.gain.cpu().numpy())
+            influence = influence + flips.influence.double().cpu().numpy()
+    p = Predictions.join(rows)
+    return (
+        p,
+        np.concatenate(told) if told else None,
+        np.concatenate(gains) if gains else None,
+        (influence + np.transpose(influence)) / len(p.targets),
+    )
+
+
+def figures_of_the_rest(
+    targets: np.ndarray, scores: np.ndarray, known: np.ndarray, threshold: float
+) -> dict[str, float]:
+    """mAP, CF1 and OF1 over all image-label pairs but those that are known."""
+    rest = known == 0
+    # the last in its label's ranking, never true, never predicted: such a pair counts nowhere
+    targets, scores = targets & rest, np.where(rest, scores, -1)
+    found = figures(targets, scores, {"threshold": scores >= threshold})
+    by_threshold = found["predicted_sets"]["threshold"]
+    return {"mAP": found["mAP"], **{name: by_threshold[name] for name in ("CF1", "OF1")}}
 
 
 def choose_data(args: argparse.Namespace, checkpoint: dict) -> tuple[Path, Path]:
@@ -185,6 +261,22 @@ def format_tables(r: dict) -> str:
         f"set NLL {r['set_nll']:.3f} nats   ECE {r['ECE']:.2f}",
         f"the most probable set is proved to be it on {r['map_certain']:.1f} % of the images",
     ]
+    if "revealed" in r:
+        lines += ["", f"{r['revealed']['labels_per_image']} true label(s) of each image told:"]
+        for when in ("before", "after"):
+            cells = "   ".join(f"{k} {v:.2f}" for k, v in r["revealed"][when].items())
+            lines.append(f"{when:<7}{cells}  over the other labels")
+    if "influence_agreement" in r:
+        lines += ["", "label influence and co-occurrence in these annotations: "]
+        lines[-1] += f"rank correlation {r['influence_agreement']:.2f}"
+    if "suspects" in r:
+        lines += ["", "least likely annotations, given the image and its other annotations", ""]
+        lines[-1] = f"{'P(right)':>9}  {'':<7} {'label':<{width}} image"
+        for row in r["suspects"]:
+            lines.append(
+                f"{row['probability']:9.2g}  {row['annotation']:<7} {row['label']:<{width}} "
+                f"{row['image']}"
+            )
     return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
     python sample.py photo.jpg
     python sample.py photo.jpg holiday/ --checkpoint runs/scenes-chain/best.pt --output tagged
     python sample.py photo.jpg --known person --known dog --absent cat
+    python sample.py photo.jpg --decide map --num_sets 5 --standard_errors
     python sample.py photo.jpg --json | jq .predicted
 
 Needs nothing but a checkpoint (the latest run's if none is named) and images.
@@ -20,7 +21,7 @@ from PIL import Image
 
 from checkpoint import find_checkpoint, load_checkpoint, restore
 from data_loader import load_image
-from decoding import most_probable_sets, sample_label_sets
+from decoding import BestSets, Samples, expected_f1_sets, most_probable_sets, sample_label_sets
 from utils import (
     ArgumentParser,
     UsageError,
@@ -35,6 +36,8 @@ from vocabulary import Vocabulary
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
+DECIDE = "predict labels of enough probability, the most probable set, or that of best expected F1"
+
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
@@ -44,6 +47,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("samples"), help="folder for the pictures")
     add("--top", type=positive_int, default=8, help="labels shown at most")
     add("--num_samples", type=positive_int, default=256, help="label sets drawn for probabilities")
+    add("--decide", choices=("threshold", "map", "f1"), default="threshold", help=DECIDE)
+    add("--num_sets", type=positive_int, default=1, help="most probable label sets to list")
+    add("--standard_errors", action="store_true", help="say how exact the probabilities are")
     add("--known", action="append", default=[], metavar="LABEL", help="a label that is there")
     add("--absent", action="append", default=[], metavar="LABEL", help="a label that is not there")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
@@ -71,26 +77,56 @@ def main(args: argparse.Namespace) -> None:
         with autocast(device, args.amp):
             encoding = model.encode(transform(image).unsqueeze(0).to(device))  # 1×3×S×S
         samples = sample_label_sets(model, encoding, args.num_samples, known=known)
-        marginals = samples.marginals[0]
-        best = most_probable_sets(model, encoding, known=known)
-        names = vocabulary.labels
-        ranked = [(names[i], float(marginals[i])) for i in marginals.argsort(descending=True)]
+        best = most_probable_sets(model, encoding, args.num_sets, known=known)
         result = {
             "image": str(file),
-            "predicted": [label for label, p in ranked if p >= checkpoint["threshold"]],
-            "most_probable_set": [names[i] for i in best.label_sets[0, 0].nonzero().squeeze(1)],
-            "set_probability": min(1.0, float((best.log_probs[0] - samples.log_evidence)[0].exp())),
-            "set_is_certain": bool(best.certain[0]),
-            "labels": dict(ranked),
+            **conclude(samples, best, vocabulary, checkpoint["threshold"], args),
         }
-        if args.known or args.absent:
-            result["known"], result["absent"] = args.known, args.absent
-            result["effective_sample_size"] = float(samples.effective_size[0])
         if args.json:
             print(json.dumps(result))
             continue
         draw(image, result, checkpoint["threshold"], args.top, drawing)
         print(describe(result, args.top, drawing))
+
+
+def conclude(
+    samples: Samples,
+    best: BestSets,
+    vocabulary: Vocabulary,
+    threshold: float,
+    args: argparse.Namespace,
+) -> dict:
+    """What is said of one picture, in plain types: `--json` prints just this."""
+    marginals, errors = samples.marginals[0], samples.standard_errors[0]
+    chosen = {
+        "threshold": marginals >= threshold,
+        "map": best.label_sets[0, 0],
+        "f1": expected_f1_sets(samples.label_sets, samples.weights)[0],
+    }[args.decide]
+    names, order = vocabulary.labels, marginals.argsort(descending=True).tolist()
+    # labels known make a set more probable, by as much as they were improbable
+    probabilities = (best.log_probs[0] - samples.log_evidence).exp().clamp_max(1)
+    sets = [
+        {"labels": [names[i] for i in labels.nonzero().squeeze(1)], "probability": float(p)}
+        for labels, p in zip(best.label_sets[0], probabilities, strict=True)
+        if p > 0
+    ]
+    result = {
+        "predicted": [names[i] for i in order if chosen[i]],
+        "decided_by": args.decide,
+        "most_probable_sets": sets,
+        "sets_are_certain": bool(best.certain[0]),
+        "labels": {names[i]: float(marginals[i]) for i in order},
+    }
+    if args.standard_errors:
+        result["standard_errors"] = {names[i]: float(errors[i]) for i in order}
+        if best.lower is not None:
+            bounds = torch.stack([best.lower[0], best.upper[0]], 1).tolist()
+            result["bounds"] = {names[i]: bounds[i] for i in order}
+    if args.known or args.absent:
+        result["known"], result["absent"] = args.known, args.absent
+        result["effective_sample_size"] = float(samples.effective_size[0])
+    return result
 
 
 def encode_known(present: list[str], absent: list[str], vocabulary: Vocabulary) -> torch.Tensor:
@@ -144,14 +180,27 @@ def describe(result: dict, top: int, drawing: Path) -> str:
     lines = [result["image"]]
     for label, p in list(result["labels"].items())[:top]:
         mark = "*" if label in result["predicted"] else " "
-        lines.append(f"  {mark} {label:<20} {100 * p:5.1f}%")
-    chosen = ", ".join(result["most_probable_set"]) or "no label"
+        line = f"  {mark} {label:<20} {100 * p:5.1f}%"
+        if "standard_errors" in result:
+            line += f" ± {100 * result['standard_errors'][label]:.1f}"
+        if "bounds" in result:
+            line += "  certainly {:.1f} to {:.1f}".format(
+                *(100 * b for b in result["bounds"][label])
+            )
+        lines.append(line)
     if "known" in result:
         size = result["effective_sample_size"]
         lines.append(f"  given what is known; as good as {size:.0f} independent samples")
-    lines.append(f"  most probable set: {chosen} ({100 * result['set_probability']:.1f}%)")
+    best, *others = result["most_probable_sets"]
+    lines.append(f"  most probable set: {name_set(best)}")
+    lines += [f"                     {name_set(other)}" for other in others]
     lines.append(f"  picture: {drawing}")
     return "\n".join(lines)
+
+
+def name_set(found: dict) -> str:
+    """A label set and its probability in words."""
+    return f"{', '.join(found['labels']) or 'no label'} ({100 * found['probability']:.1f}%)"
 
 
 def draw(image: Image.Image, result: dict, threshold: float, top: int, path: Path) -> None:
@@ -176,8 +225,7 @@ def draw(image: Image.Image, result: dict, threshold: float, top: int, path: Pat
     right.set(xlim=(0, 1.1), xticks=[])
     right.tick_params(axis="y", length=0, labelsize=12)
     right.spines[:].set_visible(False)
-    chosen = ", ".join(result["most_probable_set"]) or "no label"
-    figure.suptitle(f"{chosen}  ({100 * result['set_probability']:.0f}%)", fontsize=13, wrap=True)
+    figure.suptitle(name_set(result["most_probable_sets"][0]), fontsize=13, wrap=True)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
     plt.close(figure)
 

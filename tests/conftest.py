@@ -10,9 +10,14 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import utils
+
+# the tests' tensors are tiny: a second thread costs more than it brings
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for the scripts that the tests start
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / "data"))  # make_scenes.py imports its neighbour drawings.py

@@ -31,6 +31,26 @@ def make_encoding(model: HybridNet, num_images: int = 1, seed: int = 1) -> Encod
         return Encoding(model.decoder.embed_image(features), scores, scores[..., None, None])
 
 
+def train_decoder(model: HybridNet, num_steps: int = 60) -> HybridNet:
+    """Fit the decoder to labels that come in threes, so that it is sure of some things."""
+    generator = torch.Generator().manual_seed(5)
+    scenes = torch.rand(64, 2, generator=generator) < 0.5
+    noise = torch.rand(64, NUM_LABELS, generator=generator) < 0.1
+    targets = (scenes.repeat_interleave(NUM_LABELS // 2, dim=1) ^ noise).float()
+    if not list(model.decoder.parameters()):
+        return model
+    optimizer = torch.optim.Adam(model.decoder.parameters(), lr=0.05)
+    features = torch.randn(64, 512, generator=generator) / 8
+    scores = torch.randn(64, NUM_LABELS, generator=generator)
+    for _ in range(num_steps):
+        encoding = Encoding(model.decoder.embed_image(features), scores, None)
+        loss = bernoulli_nll(model.set_log_odds(encoding, targets), targets).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
 def repeat(encoding: Encoding, times: int) -> Encoding:
     """One image's encoding, `times` rows of it."""
     return Encoding(

@@ -1,12 +1,15 @@
 """The scripts as a user runs them: commands, files, resumption, and one sentence for a mistake."""
 
 import contextlib
+import csv
 import io
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import make_scenes
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -515,6 +518,36 @@ def test_evaluation_is_repeatable(trained, workdir, capsys):
     assert found[0] == found[1]
 
 
+def test_what_evaluate_can_be_asked_beside_the_figures(trained, workdir, capsys):
+    best = ("--checkpoint", trained.output / "best.pt", "--output_dir", "o")
+    asked = ("--reveal", 1, "--suspects", 4, "--influence", "--decide", "map", "--num_workers", 0)
+    call(evaluate, *EVALUATE, *best, *asked)
+    out = capsys.readouterr().out
+    assert out == (workdir / "o/evaluate.log").read_text()
+    found = json.loads((workdir / "o/metrics.json").read_text())
+    rows = found["suspects"]
+    assert [row["probability"] for row in rows] == sorted(row["probability"] for row in rows)
+    for row in rows:
+        labels = LABEL_SETS[int(Path(row["image"]).stem.removeprefix("img_"))]
+        assert row["annotation"] == ("surplus" if row["label"] in labels else "missing")
+        assert any(row["image"] in line and row["label"] in line for line in out.splitlines())
+    assert set(found["revealed"]["before"]) == set(found["revealed"]["after"])
+    assert "before mAP" in out
+    with (workdir / "o/label_influence.csv").open(newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["label", *RANKED]
+    matrix = np.array([line[1:] for line in lines], float)
+    assert np.array_equal(matrix, matrix.T)
+    with Image.open(workdir / "o/label_influence.png") as picture:
+        picture.verify()
+    recall = {row["label"]: row["recall"] for row in found["per_label"]}
+    call(evaluate, *EVALUATE, *best, "--num_workers", 0, "--json")
+    by_threshold = json.loads(capsys.readouterr().out)
+    assert "suspects" not in by_threshold
+    sets = by_threshold["predicted_sets"]
+    assert sets["map"]["CR"] == pytest.approx(sum(recall.values()) / len(RANKED))
+
+
 def test_checkpoints_of_another_kind(trained, workdir):
     torch.save([1, 2], "list.pt")
     torch.save(torchvision.models.resnet18().state_dict(), "resnet.pt")
@@ -594,7 +627,8 @@ def test_sample_json(trained, workdir, capsys):
         assert set(line["labels"]) == set(RANKED)
         assert list(line["labels"].values()) == sorted(line["labels"].values(), reverse=True)
         assert set(line["predicted"]) == {k for k, p in line["labels"].items() if p >= threshold}
-        assert 0 < line["set_probability"] <= 1
+        (best,) = line["most_probable_sets"]
+        assert 0 < best["probability"] <= 1
     assert not (workdir / "samples").exists()
 
 
@@ -615,13 +649,44 @@ def test_sample_with_known_labels(trained, workdir, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["labels"]["dog"] == pytest.approx(1)
     assert result["labels"]["cat"] == result["labels"]["person"] == 0
-    assert "dog" in result["most_probable_set"]
-    assert not {"cat", "person"} & set(result["most_probable_set"])
+    assert "dog" in result["most_probable_sets"][0]["labels"]
+    assert not {"cat", "person"} & set(result["most_probable_sets"][0]["labels"])
     assert 1 <= result["effective_sample_size"] <= 256
     assert "did you mean 'person'" in refusal(sample, *flags, "--known", "persn")
     assert "'dog' is given as --known and as --absent" in refusal(
         sample, *flags, "--known", "dog", "--absent", "dog"
     )
+
+
+def test_sample_decides_by_the_rule_asked_for(trained, workdir, capsys):
+    flags = ("data/images/img_02.jpg", "--checkpoint", trained.output / "best.pt", "--json")
+    results = {}
+    for rule in ("threshold", "map", "f1"):
+        call(sample, *flags, "--decide", rule, "--num_sets", 40, "--standard_errors")
+        results[rule] = json.loads(capsys.readouterr().out)
+    r = results["map"]
+    sets = r["most_probable_sets"]
+    assert len(sets) == 2 ** len(RANKED), "all there are"
+    assert r["sets_are_certain"]
+    assert sum(s["probability"] for s in sets) == pytest.approx(1, abs=1e-4)
+    assert set(r["predicted"]) == set(sets[0]["labels"])
+    threshold = load(trained.output / "best.pt")["threshold"]
+    probable = {label for label, p in r["labels"].items() if p >= threshold}
+    assert set(results["threshold"]["predicted"]) == probable
+    expected_f1 = {}
+    for chosen in (frozenset(s["labels"]) for s in sets):
+        sizes = [(len(chosen) + len(s["labels"]), s) for s in sets]
+        expected_f1[chosen] = sum(
+            s["probability"] * (2 * len(chosen & set(s["labels"])) / n if n else 1)
+            for n, s in sizes
+        )
+    best = max(expected_f1.values())
+    assert expected_f1[frozenset(results["f1"]["predicted"])] == pytest.approx(best, abs=0.02)
+    for label, p in r["labels"].items():
+        lower, upper = r["bounds"][label]
+        exact = sum(s["probability"] for s in sets if label in s["labels"])
+        assert lower - 1e-4 <= exact <= upper + 1e-4
+        assert abs(p - exact) <= 4 * r["standard_errors"][label] + 1e-4
 
 
 def test_drawings_of_files_never_overwrite_each_other(tmp_path):
@@ -676,8 +741,7 @@ def test_labels_are_drawn_as_they_are_written(tmp_path, monkeypatch):
     result = {
         "labels": {"$x^2$": 0.9, "b": 0.2},
         "predicted": ["$x^2$"],
-        "most_probable_set": ["$x^2$"],
-        "set_probability": 0.5,
+        "most_probable_sets": [{"labels": ["$x^2$"], "probability": 0.5}],
     }
     sample.draw(Image.new("RGB", (30, 20)), result, 0.5, 8, tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()

@@ -1,0 +1,146 @@
+"""What the distribution over label sets says beyond a prediction.
+
+    reveal_labels      how much better are the other labels known, once one is told?
+    flip_each_label    which annotations does the model find unlikely; which labels go together?
+
+Images are encoded already, as in decoding.py; annotated sets are B×C targets.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+from torch import Tensor
+
+from model import Encoding, HybridNet, bernoulli_nll
+from utils import write_atomically
+
+
+def reveal_labels(targets: np.ndarray, num_revealed: int, seed: int = 0) -> np.ndarray:
+    """N×C float32, 1 at `num_revealed` random true labels of each image (at all, if it has fewer).
+
+    What `sample_label_sets` takes as `known`.
+    """
+    lottery = np.random.default_rng(seed).random(targets.shape) * targets  # 0 where not true
+    drawn = np.argsort(-lottery, axis=1)[:, :num_revealed]
+    known = np.zeros(targets.shape, np.float32)
+    np.put_along_axis(known, drawn, 1, axis=1)
+    return known * targets
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Each annotated set against the same set with one label flipped."""
+
+    gain: Tensor  # B×C  log P(label l flipped | image) - log P(as annotated | image)
+    influence: Tensor  # C×C  z_j with label i on the image minus without it, summed over images
+
+
+@torch.no_grad()
+def flip_each_label(model: HybridNet, encoding: Encoding, targets: Tensor) -> Flips:
+    """Put each label on, or take it off, and read the teacher-forced log-odds again.
+
+    gain is the log-odds that the annotation of l is wrong, given the image and *all* other
+    annotations: both sets differ in l alone, so nothing else of the distribution enters.
+    influence[i, j] is the log odds ratio of i and j given the image and the annotated labels
+    ranked before j (0 for j <= i); as such it is symmetric: it also says what j does to i.
+    """
+    targets = targets.float()
+    base = model.set_log_odds(encoding, targets)  # B×C
+    base_nll = bernoulli_nll(base, targets)
+    gains, influence = [], []
+    for i in range(targets.shape[1]):
+        flipped = targets.clone()
+        flipped[:, i] = 1 - flipped[:, i]
+        z = model.set_log_odds(encoding, flipped)
+        gains.append(base_nll - bernoulli_nll(z, flipped))
+        influence.append(((z - base) * (2 * flipped[:, i : i + 1] - 1)).sum(0))
+    # labels up to i have not read i
+    return Flips(torch.stack(gains, 1), torch.stack(influence).triu(1))
+
+
+def suspects(gain: np.ndarray, targets: np.ndarray, how_many: int) -> Iterator[tuple]:
+    """The annotations most likely wrong, worst first: (image, label, 'missing' or 'surplus', P).
+
+    gain N×C as in `Flips`; P is the probability of the annotation as it stands, given the image
+    and the image's other annotations.
+    """
+    for where in np.argsort(-gain, axis=None, kind="stable")[:how_many]:
+        image, label = divmod(int(where), gain.shape[1])
+        kind = "surplus" if targets[image, label] else "missing"
+        yield image, label, kind, float(1 / (1 + np.exp(np.float64(gain[image, label]))))
+
+
+def co_occurrence(targets: np.ndarray) -> np.ndarray:
+    """C×C log odds ratio of each two labels in N×C annotations; half a count added to each cell."""
+    there = targets.astype(float)
+    both = there.T @ there
+    count = there.sum(0)
+    one, other = count[:, None] - both, count[None, :] - both
+    neither = len(there) - both - one - other
+    ratio = np.log((both + 0.5) * (neither + 0.5) / ((one + 0.5) * (other + 0.5)))
+    np.fill_diagonal(ratio, 0)
+    return ratio
+
+
+def clustered_order(ratio: np.ndarray) -> np.ndarray:
+    """An order of the C labels in which those that go together are neighbours."""
+    if len(ratio) < 3:
+        return np.arange(len(ratio))
+    distance = ratio.max() - ratio
+    np.fill_diagonal(distance, 0)
+    tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
+    return leaves_list(tree)
+
+
+def save_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], stem: Path) -> None:
+    """Write `stem`.csv (C×C, rows and columns named) and draw `stem`.png beside the data's own.
+
+    influence, ratio: symmetric C×C log odds ratios, of the network and of the annotations.
+    """
+
+    def write_csv(path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["label", *labels])
+            for label, row in zip(labels, influence, strict=True):
+                writer.writerow([label, *(f"{value:.4f}" for value in row)])
+
+    write_atomically(stem.with_suffix(".csv"), write_csv)
+    draw_influence(influence, ratio, labels, stem.with_suffix(".png"))
+
+
+def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], path: Path) -> None:
+    """Two heat-maps in one order of labels; each has its own scale, for the units differ little."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    order = clustered_order(ratio)
+    names = [labels[i] for i in order]
+    side = max(4.0, 0.13 * len(labels))
+    figure, axes = plt.subplots(1, 2, figsize=(2 * side + 2.4, side + 1.2), layout="constrained")
+    titles = {
+        "in the annotations": ratio,
+        "what the network adds to the image": influence,
+    }
+    for axis, (title, matrix) in zip(axes, titles.items(), strict=True):
+        shown = matrix[np.ix_(order, order)]
+        off_diagonal = np.abs(shown[~np.eye(len(shown), dtype=bool)])
+        limit = float(np.quantile(off_diagonal, 0.99)) if off_diagonal.any() else 1.0
+        picture = axis.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axis.set_title(f"log odds ratio of two labels {title}", fontsize=11)
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
+        axis.set_yticks(range(len(names)), names, fontsize=6, parse_math=False)
+        axis.tick_params(length=0)
+        figure.colorbar(picture, ax=axis, shrink=0.8)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
+    plt.close(figure)
