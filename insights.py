@@ -79,13 +79,20 @@ def suspects(gain: np.ndarray, targets: np.ndarray, how_many: int) -> Iterator[t
 
 
 def co_occurrence(targets: np.ndarray) -> np.ndarray:
-    """C×C log odds ratio of each two labels in N×C annotations; half a count added to each cell."""
+    """C×C log odds ratio of each two labels in N×C annotations, shrunk towards independence.
+
+    One more image with both labels is counted, and as many of the other three kinds as would go
+    with it if the labels were independent: rare labels would make the plain ratio a lottery. It
+    is 0 for a label on no image, or on all.
+    """
     there = targets.astype(float)
-    both = there.T @ there
-    count = there.sum(0)
+    count, both = there.sum(0), there.T @ there
     one, other = count[:, None] - both, count[None, :] - both
     neither = len(there) - both - one - other
-    ratio = np.log((both + 0.5) * (neither + 0.5) / ((one + 0.5) * (other + 0.5)))
+    varies = (count > 0) & (count < len(there))
+    u = np.where(varies, (len(there) - count) / np.maximum(count, 1), 1)  # odds of absence
+    odds = (both + 1) * (neither + np.outer(u, u)) / ((one + u[None, :]) * (other + u[:, None]))
+    ratio = np.log(np.where(np.outer(varies, varies), odds, 1))
     np.fill_diagonal(ratio, 0)
     return ratio
 
@@ -127,17 +134,14 @@ def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
     order = clustered_order(ratio)
     names = [labels[i] for i in order]
     side = max(4.0, 0.13 * len(labels))
-    figure, axes = plt.subplots(1, 2, figsize=(2 * side + 2.4, side + 1.2), layout="constrained")
-    titles = {
-        "in the annotations": ratio,
-        "what the network adds to the image": influence,
-    }
+    figure, axes = plt.subplots(1, 2, figsize=(2 * side + 2.4, side + 0.2), layout="constrained")
+    titles = {"in the annotations": ratio, "in the network, given the image": influence}
     for axis, (title, matrix) in zip(axes, titles.items(), strict=True):
         shown = matrix[np.ix_(order, order)]
         off_diagonal = np.abs(shown[~np.eye(len(shown), dtype=bool)])
         limit = float(np.quantile(off_diagonal, 0.99)) if off_diagonal.any() else 1.0
         picture = axis.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axis.set_title(f"log odds ratio of two labels {title}", fontsize=11)
+        axis.set_title(f"log odds ratio of two labels {title}", fontsize=14)
         axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
         axis.set_yticks(range(len(names)), names, fontsize=6, parse_math=False)
         axis.tick_params(length=0)
