@@ -13,14 +13,22 @@ What one known label tells of the others, annotations that look wrong, and what 
 
     python evaluate.py --reveal 1 --suspects 20 --influence
 
+A page to look at, report.html; and finished evaluations of the same images side by side:
+
+    python evaluate.py --report
+    python evaluate.py --compare runs/scenes-none/metrics.json runs/scenes-chain/metrics.json
+
 The table goes to the console and to evaluate.log, every figure to metrics.json beside the
-checkpoint. A label's score is the decoder's own marginal, P(label in set | image).
+checkpoint, every image's predictions to predictions.npz. A label's score is the decoder's own
+marginal, P(label in set | image).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
+import sys
 import time
 from pathlib import Path
 
@@ -31,11 +39,16 @@ from torch.utils.data import DataLoader
 
 from annotations import encode_targets, read_annotations
 from checkpoint import find_checkpoint, load_checkpoint, restore
+from compare import PREDICTIONS, compare, predicted_sets, save_predictions
 from data_loader import LabelledImages, load_data_set, make_loader
 from decoding import Predictions, decode, encode_batches, sample_label_sets
+from gallery import choose_images, draw_gallery
 from insights import co_occurrence, flip_each_label, reveal_labels, save_influence, suspects
 from metrics import average_precision, figures, precision_recall_f1
 from model import HybridNet
+from report import calibration_bins, label_set_sizes, render, write_report
+from tables import format_comparison, format_tables
+from uncertainty import WeightedFigures, figure_intervals
 from utils import (
     ArgumentParser,
     UsageError,
@@ -52,13 +65,6 @@ from utils import (
 )
 
 SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
-RULES = {
-    "threshold": "score above the threshold fitted on the hold-out",
-    "map": "the most probable label set",
-    "f1": "the set with the highest expected F1",
-    "top3": "exactly the 3 best scores (papers of 2016)",
-    "top3@0.5": "of the 3 best scores those above 0.5",
-}
 DECISIONS = ("threshold", "map", "f1")
 
 
@@ -75,6 +81,14 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--reveal", type=positive_int, metavar="K", help="tell K true labels, measure the others")
     add("--suspects", type=positive_int, metavar="N", help="list the N least likely annotations")
     add("--influence", action="store_true", help="what goes with what: label_influence.csv, .png")
+    add("--report", action="store_true", help="also write a page to look at: report.html")
+    add(
+        "--compare",
+        type=Path,
+        nargs="+",
+        metavar="METRICS_JSON",
+        help="evaluate nothing; compare these finished evaluations of the same images",
+    )
     add("--batch_size", type=positive_int, default=64, help="lower it if memory runs out")
     add("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
@@ -85,7 +99,9 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Predict, measure, print, save."""
+    """Predict, measure, print, save; or compare what has been measured."""
+    if args.compare:
+        return print_comparison(args)
     device = pick_device(args.device)
     path = args.checkpoint or find_checkpoint()
     checkpoint = load_checkpoint(path)
@@ -104,13 +120,15 @@ def main(args: argparse.Namespace) -> None:
 
     known = reveal_labels(targets, args.reveal) if args.reveal else None
     started = time.perf_counter()
+    amp = autocast(device, args.amp)
     p, told, gain, influence = decode_all(
-        model.to(device), progress(loader, "evaluating"), autocast(device, args.amp), known, args
+        model.to(device), progress(loader, "evaluating"), amp, known, args
     )
     seconds = time.perf_counter() - started
-    sets = {"threshold": p.marginals >= checkpoint["threshold"], "map": p.best_sets}
-    sets["f1"] = p.f1_sets
+    sets = predicted_sets(p, checkpoint["threshold"])
+    chosen = sets[args.decide]
     results = {
+        "command": shlex.join(["python", *sys.argv]),
         "checkpoint": str(path),
         "epoch": checkpoint["epoch"],
         "decoder": checkpoint["model"]["decoder"],
@@ -124,10 +142,16 @@ def main(args: argparse.Namespace) -> None:
         "set_nll": float(p.set_nll.mean()),
         **figures(p.targets, p.marginals, sets),
         "decide": args.decide,
-        "per_label": per_label(vocabulary.labels, p.targets, p.marginals, sets[args.decide]),
+        "per_label": per_label(vocabulary.labels, p.targets, p.marginals, chosen),
         "map_certain": 100 * float(p.certain.mean()),
         "images_per_second": round(len(images) / seconds, 1),
     }
+    if args.report:
+        log("drawing the images anew, for the intervals")
+        weighted = WeightedFigures(p.targets, p.marginals, sets, p.set_nll)
+        results["intervals"] = figure_intervals(weighted)
+        results["calibration"] = calibration_bins(p.targets, p.marginals)
+        results["label_set_sizes"] = label_set_sizes(p.targets, sets)
     if args.reveal:
         results["revealed"] = {
             "labels_per_image": args.reveal,
@@ -149,10 +173,36 @@ def main(args: argparse.Namespace) -> None:
         log(f"wrote {output_dir / 'label_influence.csv'} and label_influence.png")
     as_json = json.dumps(without_nan(results), indent=1)
     tables = format_tables(results)
+    save_predictions(p, vocabulary.labels, images.file_names, output_dir)
     for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
         write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
+    if args.report:
+        shown = choose_images(p, chosen, vocabulary.labels)
+        gallery = draw_gallery(
+            shown, paths, p, chosen, vocabulary.labels, model, preprocessing.for_test(), amp
+        )
+        log_path = path.parent / "log.jsonl"
+        write_report(results, p.targets, p.marginals, chosen, gallery, log_path, tables, output_dir)
+        log(f"wrote {output_dir / 'report.html'} and pr_curves.csv")
     print(as_json if args.json else tables)
-    log(f"wrote {output_dir / 'metrics.json'} and {output_dir / 'evaluate.log'}")
+    log(f"wrote {output_dir / 'metrics.json'}, evaluate.log and {PREDICTIONS}")
+
+
+def print_comparison(args: argparse.Namespace) -> None:
+    """--compare: the table or its JSON, and with --report the page comparison.html."""
+    defaults = vars(get_args_parser().parse_args([]))
+    used = {"compare", "report", "output_dir", "json"}
+    if given := [k for k, v in vars(args).items() if v != defaults[k] and k not in used]:
+        raise UsageError(f"--compare evaluates nothing: leave out --{given[0]}")
+    found = {"command": shlex.join(["python", *sys.argv]), **compare(args.compare)}
+    text = format_comparison(found)
+    if args.report:
+        output_dir = args.output_dir or args.compare[0].parent
+        make_folder(output_dir)
+        page = render("comparison.html", c=found, text=text)
+        write_atomically(output_dir / "comparison.html", lambda t: t.write_bytes(page))
+        log(f"wrote {output_dir / 'comparison.html'}")
+    print(json.dumps(without_nan(found), indent=1) if args.json else text)
 
 
 def decode_all(
@@ -238,46 +288,6 @@ def per_label(
         }
         for c, label in enumerate(labels)
     ]
-
-
-def format_tables(r: dict) -> str:
-    """The console's and the log's text, from the same dictionary that becomes metrics.json."""
-    width = max(5, *(len(row["label"]) for row in r["per_label"]))
-    lines = [f"{'label':<{width}} {'images':>7} {'AP':>6} {'P':>6} {'R':>6} {'F1':>6}"]
-    for row in r["per_label"]:
-        cells = " ".join(f"{row[k]:6.1f}" for k in ("AP", "precision", "recall", "f1"))
-        lines.append(f"{row['label']:<{width}} {row['support']:>7,} {cells}")
-    names = ("CP", "CR", "CF1", "macroF1", "OP", "OR", "OF1", "EM", "EBF1")
-    lines += ["", f"{'predicted sets':<14}" + "".join(f"{name:>8}" for name in names)]
-    for rule, meaning in RULES.items():
-        cells = "".join(f"{r['predicted_sets'][rule][name]:8.1f}" for name in names)
-        lines.append(f"{rule:<14}{cells}  {meaning}")
-    lines += [
-        "",
-        f"checkpoint {r['checkpoint']} (epoch {r['epoch']}, {r['decoder']}), "
-        f"threshold {r['threshold']:.3f} fitted on {r['threshold_fitted_on']}",
-        f"{r['num_images']:,} {r['protocol']} of {r['annotations']}",
-        f"mAP {r['mAP']:.2f} over {r['mAP_labels']} labels   mAP@10 {r['mAP@10']:.2f}   "
-        f"set NLL {r['set_nll']:.3f} nats   ECE {r['ECE']:.2f}",
-        f"the most probable set is proved to be it on {r['map_certain']:.1f} % of the images",
-    ]
-    if "revealed" in r:
-        lines += ["", f"{r['revealed']['labels_per_image']} true label(s) of each image told:"]
-        for when in ("before", "after"):
-            cells = "   ".join(f"{k} {v:.2f}" for k, v in r["revealed"][when].items())
-            lines.append(f"{when:<7}{cells}  over the other labels")
-    if "influence_agreement" in r:
-        lines += ["", "label influence and co-occurrence in these annotations: "]
-        lines[-1] += f"rank correlation {r['influence_agreement']:.2f}"
-    if "suspects" in r:
-        lines += ["", "least likely annotations, given the image and its other annotations", ""]
-        lines[-1] = f"{'P(right)':>9}  {'':<7} {'label':<{width}} image"
-        for row in r["suspects"]:
-            lines.append(
-                f"{row['probability']:9.2g}  {row['annotation']:<7} {row['label']:<{width}} "
-                f"{row['image']}"
-            )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":
