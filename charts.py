@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-WIDTH, HEIGHT = 460, 300
-LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 40  # room for ticks and the axes' names
+WIDTH, HEIGHT = 380, 280
+LEFT, RIGHT, TOP, BOTTOM = 62, 22, 12, 40  # room for ticks and the axes' names
 
 
 @dataclass
