@@ -1,0 +1,350 @@
+"""The report: its numbers, its pictures, its size, and how a real browser takes it."""
+
+import csv
+import json
+import shutil
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from conftest import COLOURS, call, coco, write_json, write_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sklearn import metrics as sk
+
+import evaluate
+import metrics
+from annotations import read_annotations
+from checkpoint import save_checkpoint
+from data_loader import Preprocessing
+from decoding import Predictions
+from gallery import choose_images, data_uri, overlay
+from model import HybridNet
+from report import calibration_bins, label_set_sizes, pr_curve, write_report
+from uncertainty import OF_A_RULE
+from vocabulary import Vocabulary, count_labels
+
+HOSTILE = ("<script>alert(1)</script>", "\"'&", "a < b && c > d", "</style>{{ 7 * 7 }}", "ordinary")
+
+
+def write_checkpoint(vocabulary: Vocabulary, path) -> None:
+    """An untrained network that knows these labels."""
+    torch.manual_seed(0)
+    settings = {"arch": "resnet18", "decoder": "chain", "embed_size": 8, "hidden_size": 8}
+    model = HybridNet(num_labels=len(vocabulary), label_log_odds=vocabulary.log_odds(), **settings)
+    checkpoint = {
+        "model": settings,
+        "vocabulary": vocabulary.to_dict(),
+        "preprocessing": Preprocessing(64).to_dict(),
+        "weights": model.state_dict(),
+        "threshold": 0.3,
+        "epoch": 2,
+        "figures": {},
+        "selected_on": "<b>a hold-out</b>",
+        "flags": {},
+    }
+    save_checkpoint(checkpoint, path)
+
+
+def write_log(path) -> None:
+    """The log of a run of three epochs."""
+    lines = [
+        {"epoch": n, "train_set_nll": 9 - n, "val_set_nll": 9.5 - n, "val_mAP": 10.0 * n}
+        | {"val_OF1": 12.0 * n, "val_EM": float(n)}
+        for n in (1, 2, 3)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """The report of a dozen images, with labels and file names that are HTML, if one lets them."""
+    folder = tmp_path_factory.mktemp("hostile")
+    rng = np.random.default_rng(0)
+    sets = [tuple(np.array(HOSTILE)[rng.random(5) < 0.5].tolist()) for _ in range(12)]
+    names = [f"<img src=x onerror=alert({i})>&\"'.jpg" for i in range(12)]
+    categories = {label: n for n, label in enumerate(HOSTILE)}
+    annotations = write_json(coco(sets, names, categories), folder / "<i>val.json")
+    for i, name in enumerate(names):
+        write_picture(folder / "images" / name, list(COLOURS)[: i % 5], 120, i)
+    write_checkpoint(count_labels([*sets, HOSTILE], HOSTILE), folder / "best.pt")
+    write_log(folder / "log.jsonl")
+    data = ("--image_path", folder / "images", "--annotations", annotations, "--num_workers", 0)
+    call(evaluate, "--checkpoint", folder / "best.pt", *data, "--report")
+    metrics_json = folder / "metrics.json"
+    call(evaluate, "--compare", metrics_json, metrics_json, "--report")
+    (folder / "best.pt").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ccp(tmp_path_factory, shared):
+    """The report of 60 real photos."""
+    folder = tmp_path_factory.mktemp("ccp")
+    annotations = shared / "ccp/annotations/val.json"
+    listed = read_annotations(annotations)
+    write_checkpoint(count_labels(listed.label_sets, listed.categories), folder / "best.pt")
+    data = ("--image_path", shared / "ccp/images/val", "--annotations", annotations)
+    best = ("--checkpoint", folder / "best.pt")
+    call(evaluate, *best, *data, "--num_workers", 0, "--limit", 60, "--report", "--amp", "off")
+    (folder / "best.pt").unlink()
+    return folder
+
+
+# --- in a browser -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("there is no chromium to open the report in")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["wide", "phone"])
+def opened(browser, request):
+    """A function that opens a page and sees to it that it is silent and asks for nothing."""
+    scheme, width = request.param
+    context = browser.new_context(
+        color_scheme=scheme, viewport={"width": width, "height": 844}, reduced_motion="reduce"
+    )
+    page, said, asked = context.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("dialog", lambda dialog: said.append(dialog.message))
+    page.on("request", lambda sent: asked.append(sent.url))
+
+    def open_page(path):
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    assert said == []
+    assert [url[:40] for url in asked if not url.startswith("data:")] == [page.url[:40]]
+    context.close()
+
+
+def check_layout(page) -> None:
+    """All pictures decoded, and nothing sticks out to the right."""
+    images = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth])")
+    assert all(complete and width > 0 for complete, width in images)
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
+def column(page, number: int) -> list[str]:
+    """What a sortable table shows, from top to bottom."""
+    rows = "[...document.querySelectorAll('.sortable tbody tr')]"
+    return page.evaluate(f"{rows}.map(row => row.cells[{number}].innerText)")
+
+
+def test_hostile_names_are_text(hostile, opened):
+    page = opened(hostile / "report.html")
+    check_layout(page)
+    assert sorted(column(page, 0)) == sorted(HOSTILE)
+    assert page.evaluate("document.scripts.length") == 1
+    assert (
+        page.evaluate("document.querySelectorAll('main script, main b b, [onerror]').length") == 0
+    )
+    text = page.evaluate("document.body.innerText")
+    for name in (*HOSTILE, "<b>a hold-out</b>", "<i>val.json", "<img src=x onerror=alert(3)>&\"'"):
+        assert name in text
+    assert page.evaluate("document.images.length") > 24  # photos and where the network looked
+
+
+def test_the_tables_sort(hostile, opened):
+    page = opened(hostile / "report.html")
+    rows = json.loads((hostile / "metrics.json").read_text())["per_label"]
+    ap = sorted((row["AP"] for row in rows), reverse=True)
+    button = page.locator(".sortable th button", has_text="AP")
+    button.click()
+    assert column(page, 2) == [f"{value:.1f}" for value in ap]
+    assert page.locator("th[aria-sort=descending]").inner_text() == "AP"
+    button.press("Enter")  # with the keyboard, too
+    assert column(page, 2) == [f"{value:.1f}" for value in ap[::-1]]
+    page.locator(".sortable th button", has_text="label").click()
+    assert page.locator("th[aria-sort=ascending]").inner_text() == "label"
+    assert page.evaluate("document.querySelectorAll('[aria-sort=descending]').length") == 0
+
+
+def test_the_comparison_page(hostile, opened):
+    page = opened(hostile / "comparison.html")
+    check_layout(page)
+    assert "p = 1" in page.evaluate("document.body.innerText")
+
+
+def test_the_report_of_real_photos(ccp, opened):
+    page = opened(ccp / "report.html")
+    check_layout(page)
+    assert page.evaluate("document.images.length") >= 24
+    assert not page.evaluate("document.querySelector('#training')")  # there was no log
+    rows = json.loads((ccp / "metrics.json").read_text())["per_label"]
+    absent = sum(row["AP"] is None for row in rows)
+    page.locator(".sortable th button", has_text="AP").click()
+    shown = column(page, 2)
+    defined = [float(x) for x in shown if x != "–"]
+    assert defined == sorted(defined, reverse=True)
+    assert shown[len(defined) :] == ["–"] * absent
+
+
+# --- numbers ----------------------------------------------------------------------------------
+
+
+def test_page_json_and_log_show_the_same_numbers(hostile):
+    r = json.loads((hostile / "metrics.json").read_text())
+    page = (hostile / "report.html").read_text("utf-8")
+    log = (hostile / "evaluate.log").read_text("utf-8")
+    for value, digits in ((r["mAP"], 2), (r["set_nll"], 3), (r["mAP@10"], 2), (r["ECE"], 2)):
+        assert f"<b>{value:.{digits}f}</b>" in page
+        assert f"{value:.{digits}f}" in log
+    for (low, high), digits in ((r["intervals"]["mAP"], 2), (r["intervals"]["set_nll"], 3)):
+        assert f"{low:.{digits}f} to {high:.{digits}f}" in page
+        assert f"{low:.{digits}f} to {high:.{digits}f}" in log
+    for rule, intervals in r["intervals"]["predicted_sets"].items():
+        assert tuple(intervals) == OF_A_RULE
+        for name, (low, high) in intervals.items():
+            value = r["predicted_sets"][rule][name]
+            assert low <= value <= high
+            interval = f'<span class="interval">{low:.1f} to {high:.1f}</span>'
+            assert f"<td>{value:.1f}{interval}</td>" in page
+    for row in r["per_label"]:
+        assert all(f">{row[key]:.1f}</td>" in page for key in ("AP", "precision", "recall", "f1"))
+    assert r["command"].startswith("python ")
+
+
+def test_the_curves_in_the_csv_give_the_ap(hostile):
+    r = json.loads((hostile / "metrics.json").read_text())
+    with (hostile / "pr_curves.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for label in r["per_label"]:
+        mine = [row for row in rows if row["label"] == label["label"]]
+        recall = np.array([float(row["recall"]) for row in mine])
+        precision = np.array([float(row["precision"]) for row in mine])
+        ap = 100 * np.sum(np.diff(recall, prepend=0) * precision)
+        assert ap == pytest.approx(label["AP"], abs=1e-4)
+
+
+def random_scores(seed: int):
+    """One label's truth and scores with ties."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random(60) < rng.uniform(0.05, 0.9)
+    truth[0] = True
+    return truth, rng.integers(0, rng.integers(1, 40), 60) / 40
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_a_pr_curve_is_scikit_learns_where_recall_grows(seed):
+    truth, scores = random_scores(seed)
+    precision, recall, thresholds = sk.precision_recall_curve(truth, scores)
+    precision, recall, thresholds = precision[-2::-1], recall[-2::-1], thresholds[::-1]
+    grows = np.diff(recall, prepend=0) > 0
+    expected = np.stack([thresholds, recall, precision], 1)[grows]
+    assert pr_curve(truth, scores) == pytest.approx(expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_the_calibration_bins_are_those_of_the_ece(seed):
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, 30, (rng.integers(1, 40), 5)) / 29
+    targets = rng.random(scores.shape) < scores
+    bins = calibration_bins(targets, scores)
+    assert sum(b["count"] for b in bins) == targets.size
+    error = sum(b["count"] * abs(b["score"] - b["true"]) for b in bins) / targets.size
+    assert 100 * error == pytest.approx(metrics.expected_calibration_error(targets, scores))
+
+
+def test_label_set_sizes():
+    annotated = np.array([[1, 1, 0], [0, 0, 0], [1, 1, 1]], bool)
+    sizes = label_set_sizes(annotated, {"map": annotated & [True, False, False]})
+    assert sizes == {"annotated": [1, 0, 1, 1], "map": [1, 2, 0, 0]}
+
+
+# --- pictures ---------------------------------------------------------------------------------
+
+
+def test_which_images_are_shown():
+    """Six images of {a, b, c}: two with a taken for b, one exactly right, one c missed."""
+    truth = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 1], [0, 1, 0]], bool)
+    told = np.array([[0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 1, 0], [0, 1, 0]], bool)
+    nll = np.array([3.0, 9.0, 2.0, 4.0, 1.0])
+    p = Predictions(truth, told.astype(np.float32), told, told, truth.any(1), nll)
+    shown = choose_images(p, told, ("a", "b", "c"), how_many=3)
+    assert [i for i, _ in shown["best"]] == [2, 4, 3]  # two labels before one, then nearly right
+    assert [words for _, words in shown["best"]] == ["exactly right"] * 2 + ["nearly right"]
+    assert [i for i, _ in shown["worst"]] == [1, 3, 0]
+    assert shown["typical"][0] == (0, "“b” in place of “a” (2 images)")
+    assert (3, "“c” missed (1 image)") in shown["typical"]
+
+
+def test_no_mistake_is_no_typical_mistake():
+    truth = np.array([[1, 0], [0, 1]], bool)
+    p = Predictions(truth, truth.astype(np.float32), truth, truth, truth.any(1), np.ones(2))
+    assert choose_images(p, truth, ("a", "b"))["typical"] == []
+
+
+def test_the_heat_is_where_the_class_map_is_high():
+    photo = Image.new("RGB", (200, 100), "grey")
+    class_map = np.zeros((4, 4), np.float32)
+    class_map[0, 3] = 5.0  # top right
+    picture = np.asarray(overlay(photo, class_map), int).sum(2)
+    assert picture.shape == (75, 150)
+    row, across = np.unravel_index(picture.argmax(), picture.shape)
+    assert row < 20
+    assert across > 110
+    flat = np.asarray(overlay(photo, np.ones((2, 2), np.float32)))
+    assert (flat == flat[0, 0]).all()
+
+
+# --- size -------------------------------------------------------------------------------------
+
+
+def test_real_photos_stay_small(ccp):
+    """Photos are shown of 24 images however many there are, so 500 take what 60 do."""
+    assert (ccp / "report.html").stat().st_size < 5e6
+
+
+def test_coco_sized_results_stay_small(tmp_path):
+    """40,137 images and 80 labels, all but the network: bytes written and memory used."""
+    rng = np.random.default_rng(0)
+    share = np.geomspace(0.5, 0.002, 80)
+    targets = rng.random((40_137, 80)) < share
+    scores = (0.6 * targets + 0.4 * rng.random(targets.shape)).astype(np.float32)
+    predicted = scores > 0.5
+    labels = tuple(f"label {c}" for c in range(80))
+    halves = {rule: dict.fromkeys(OF_A_RULE, 50.0) for rule in ("threshold", "map", "f1")}
+    pairs = {rule: {name: [0.0, 1.0] for name in OF_A_RULE} for rule in halves}
+    photo = data_uri(Image.effect_noise((360, 270), 60).convert("RGB"))
+    heat = [{"label": "label", "picture": photo}] * 6
+    image = {"caption": "typical", "file": "a.jpg", "photo": photo, "set_nll": 1.0, "maps": heat}
+    gallery = {g: [{**image, "labels": []}] * 8 for g in ("best", "typical", "worst")}
+    tracemalloc.start()
+    results = {
+        **{"checkpoint": "best.pt", "epoch": 1, "decoder": "chain", "annotations": "val.json"},
+        **{"num_images": 40_137, "protocol": "images with labels", "decide": "threshold"},
+        **{"set_nll": 1.0, "mAP": 50.0, "mAP_labels": 80, "mAP@10": 50.0, "ECE": 1.0},
+        **{"threshold": 0.5, "threshold_fitted_on": "a hold-out", "map_certain": 99.0},
+        **{"command": "python evaluate.py", "num_samples": 128, "predicted_sets": halves},
+        "intervals": {"set_nll": [0.0, 1.0], "mAP": [0.0, 1.0], "predicted_sets": pairs},
+        "per_label": evaluate.per_label(labels, targets, scores, predicted),
+        "calibration": calibration_bins(targets, scores),
+        "label_set_sizes": label_set_sizes(targets, {"threshold": predicted}),
+    }
+    write_report(
+        results, targets, scores, predicted, gallery, tmp_path / "none.jsonl", "", tmp_path
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / "report.html").stat().st_size < 15e6
+    with (tmp_path / "pr_curves.csv").open() as file:
+        assert sum(1 for _ in file) <= targets.sum() + 1
+    assert peak < 500e6
