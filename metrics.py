@@ -101,10 +101,10 @@ def map_at_k(targets: np.ndarray, scores: np.ndarray, k: int = 10) -> float:
     some = targets.any(1)
     targets, scores = targets[some].astype(bool), scores[some]
     best = top_k(scores, k)  # only these few are ordered, not all C
-    width = min(k, scores.shape[1])
-    order = np.argsort(-scores[best].reshape(-1, width), axis=1, kind="stable")
-    hits = np.take_along_axis(targets[best].reshape(-1, width), order, axis=1)
-    precision = np.cumsum(hits, 1) / np.arange(1, width + 1)
+    shape = len(scores), min(k, scores.shape[1])
+    order = np.argsort(-scores[best].reshape(shape), axis=1, kind="stable")
+    hits = np.take_along_axis(targets[best].reshape(shape), order, axis=1)
+    precision = np.cumsum(hits, 1) / np.arange(1, shape[1] + 1)
     ap = (precision * hits).sum(1) / np.minimum(targets.sum(1), k)
     return 100 * mean(ap)
 
