@@ -11,7 +11,7 @@ it and no file can run code:
     threshold       label probability from which a label is predicted, fitted on the hold-out
     epoch, figures  when it was made and its figures on the hold-out
     selected_on     which images chose the epoch and the threshold
-    flags           the training command's flags
+    flags           the training command's flags; device and amp as what `auto` stood for
     training        only in last.pt: what continuing needs
 """
 

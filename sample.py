@@ -29,6 +29,7 @@ from utils import (
     make_folder,
     pick_device,
     positive_int,
+    resolve_amp,
     run_script,
     write_atomically,
 )
@@ -67,6 +68,7 @@ def main(args: argparse.Namespace) -> None:
     model, vocabulary, preprocessing = restore(checkpoint, path)
     model.to(device)
     transform = preprocessing.for_test()
+    amp = autocast(device, resolve_amp(args.amp, device, checkpoint["flags"]))
     known = encode_known(args.known, args.absent, vocabulary).to(device)
     files = list_images(args.images)
     drawings = name_drawings(files, args.output)
@@ -74,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
         make_folder(args.output)
     for file, drawing in zip(files, drawings, strict=True):
         image = load_image(file)
-        with autocast(device, args.amp):
+        with amp:
             encoding = model.encode(transform(image).unsqueeze(0).to(device))  # 1×3×S×S
         samples = sample_label_sets(model, encoding, args.num_samples, known=known)
         best = most_probable_sets(model, encoding, args.num_sets, known=known)

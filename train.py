@@ -54,6 +54,7 @@ from utils import (
     positive_float,
     positive_int,
     progress,
+    resolve_amp,
     run_script,
     without_nan,
 )
@@ -61,6 +62,7 @@ from vocabulary import Vocabulary, check_suffix, save_vocabulary
 
 SCENES = Path("data/scenes")  # the default set, made by data/make_scenes.py
 SCENES_IMAGE_SIZE = 64
+LOOK_EVERY = 20  # steps; to look at a loss is to wait for the GPU
 REMEDY = "continue with --amp off, or start anew with a lower --learning_rate and --output_dir"
 
 
@@ -129,7 +131,10 @@ def main(args: argparse.Namespace) -> None:
     make_folder(args.output_dir)
     if not args.vocab_path.exists():
         save_vocabulary(vocabulary, args.vocab_path)
-    amp = autocast(device, args.amp)
+    # a run keeps the precision it began with, and evaluation that of its run
+    earlier = checkpoint["flags"] if checkpoint else {}
+    flags |= {"device": device.type, "amp": resolve_amp(args.amp, device, earlier)}
+    amp = autocast(device, flags["amp"])
     describe(args, model, train_loader, val_loader, selected_on, device, amp)
 
     while training.epoch < args.num_epochs:
@@ -185,6 +190,9 @@ class Training:
         self.ema = copy.deepcopy(model).requires_grad_(False).to(device)
         self.model = model.to(device)
         self.ema_decay = args.ema_decay
+        pairs = list(zip(self.ema.state_dict().values(), model.state_dict().values(), strict=True))
+        self.averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counters
         self.optimizer = build_optimizer(model, args)
         total_steps = max(args.num_epochs * steps_per_epoch, 2)
         warm_up = max(0.2, 1.5 / total_steps)  # OneCycleLR divides by zero at 0.2 of 5 steps
@@ -220,7 +228,13 @@ class Training:
         self.scheduler.step()
         self.steps += 1
         # over few steps at first, or the average would remember the random start
-        update_ema(self.ema, self.model, min(self.ema_decay, (1 + self.steps) / (10 + self.steps)))
+        self.update_ema(min(self.ema_decay, (1 + self.steps) / (10 + self.steps)))
+
+    def update_ema(self, decay: float) -> None:
+        """Average weights and BatchNorm statistics; counters are copied."""
+        get_ema_multi_avg_fn(decay)(*zip(*self.averaged, strict=True), None)
+        for ema, current in self.copied:
+            ema.copy_(current)
 
 
 def train_epoch(
@@ -234,21 +248,37 @@ def train_epoch(
     model = training.model.train()
     device = next(model.parameters()).device
     has_decoder = args.decoder != "none"
-    sums = torch.zeros(3, device=device)
+    sums, pending = np.zeros(3), []
     for images, targets, _ in progress(loader, label):
         images = images.to(device, non_blocking=True)  # B×3×S×S
-        targets = targets.to(device, non_blocking=True)  # B×C
-        with amp:
+        with amp:  # targets stay where they are: see HybridNet.forward
             losses = {name: each.mean() for name, each in model(images, targets).items()}
         loss = losses["set_nll"]
         if has_decoder:  # or the decoder, quick to learn, would leave the CNN little to explain
             loss = loss + args.cnn_loss_weight * losses["cnn_bce"]
-        if not torch.isfinite(loss):  # CPU-GPU sync point
-            raise RunError(f"the loss is {loss.item()} at step {training.steps + 1}; {REMEDY}")
         training.step(loss)
-        sums += torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach() * len(images)
+        terms = torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach()
+        pending.append(terms * len(images))
+        if len(pending) == LOOK_EVERY:
+            sums += look_at(pending, training.steps)
+            pending = []
+    if pending:
+        sums += look_at(pending, training.steps)
     loss, set_nll, cnn_bce = (sums / len(loader.sampler)).tolist()
     return {"train_loss": loss, "train_set_nll": set_nll, "train_cnn_bce": cnn_bce}
+
+
+def look_at(losses: list[torch.Tensor], steps: int) -> np.ndarray:
+    """The sum of the last steps' losses (3 each), the latest of them step number `steps`.
+
+    Waits for the GPU. Raises RunError naming the first step whose loss is not finite: call it for
+    every step before anything is saved.
+    """
+    values = torch.stack(losses).double().cpu().numpy()
+    if bad := np.flatnonzero(~np.isfinite(values).all(1)).tolist():
+        step = steps - len(losses) + bad[0] + 1
+        raise RunError(f"the loss is {values[bad[0], 0]} at step {step}; {REMEDY}")
+    return values.sum(0)
 
 
 def validate(
@@ -265,17 +295,6 @@ def validate(
         "val_EM": set_figures(p.targets, p.best_sets)["EM"],
     }
     return figures, threshold
-
-
-def update_ema(ema: HybridNet, model: HybridNet, decay: float) -> None:
-    """Average weights and BatchNorm statistics; counters are copied."""
-    pairs = list(zip(ema.state_dict().values(), model.state_dict().values(), strict=True))
-    floats = [(e, m) for e, m in pairs if e.is_floating_point()]
-    averaged, current = (list(side) for side in zip(*floats, strict=True))
-    get_ema_multi_avg_fn(decay)(averaged, current, None)
-    for e, m in pairs:
-        if not e.is_floating_point():
-            e.copy_(m)
 
 
 def build_model(
