@@ -26,6 +26,7 @@ from annotations import encode_targets, read_annotations
 from checkpoint import find_checkpoint, load_checkpoint, restore
 from data_loader import LabelledImages, load_data_set, make_loader
 from decoding import predict
+from image_cache import ImageCache
 from metrics import average_precision, figures, precision_recall_f1
 from utils import (
     ArgumentParser,
@@ -60,6 +61,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, help="COCO json of the images to evaluate on")
     add("--keep_unlabelled", action="store_true", help="count images without labels (COCO: 40,504)")
     add("--limit", type=positive_int, help="the first N images only, for a quick look")
+    add(
+        "--cache", type=Path, help="file for decoded images, to evaluate many runs on them"
+    )
     add("--num_samples", type=positive_int, default=128, help="label sets drawn for the marginals")
     add("--batch_size", type=positive_int, default=64, help="lower it if memory runs out")
     add("--num_workers", type=non_negative_int, default=2, help="processes that load images")
@@ -84,9 +88,11 @@ def main(args: argparse.Namespace) -> None:
     )
     targets = encode_targets(images, vocabulary)
     warn_of_leaks(checkpoint, annotations)
-    loader = make_loader(
-        LabelledImages(paths, targets, preprocessing.for_test()), args.batch_size, args.num_workers
-    )
+    cache = None
+    if args.cache:  # at the model's own size: not a pixel differs from the files'
+        cache = ImageCache(args.cache, paths, preprocessing.image_size).prepare(args.num_workers)
+    data = LabelledImages(paths, targets, preprocessing, cache=cache)
+    loader = make_loader(data, args.batch_size, args.num_workers)
 
     started = time.perf_counter()
     p = predict(
