@@ -33,6 +33,7 @@ from annotations import encode_targets, read_annotations
 from checkpoint import find_checkpoint, load_checkpoint, restore
 from data_loader import LabelledImages, load_data_set, make_loader
 from decoding import Predictions, decode, encode_batches, sample_label_sets
+from image_cache import ImageCache
 from insights import co_occurrence, flip_each_label, reveal_labels, save_influence, suspects
 from metrics import average_precision, figures, precision_recall_f1
 from model import HybridNet
@@ -46,6 +47,7 @@ from utils import (
     pick_device,
     positive_int,
     progress,
+    resolve_amp,
     run_script,
     without_nan,
     write_atomically,
@@ -70,6 +72,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, help="COCO json of the images to evaluate on")
     add("--keep_unlabelled", action="store_true", help="count images without labels (COCO: 40,504)")
     add("--limit", type=positive_int, help="the first N images only, for a quick look")
+    add("--cache", type=Path, help="file for decoded images, to evaluate many runs on them")
     add("--num_samples", type=positive_int, default=128, help="label sets drawn for the marginals")
     add("--decide", choices=DECISIONS, default="threshold", help="sets of the per-label P, R, F1")
     add("--reveal", type=positive_int, metavar="K", help="tell K true labels, measure the others")
@@ -98,14 +101,17 @@ def main(args: argparse.Namespace) -> None:
     )
     targets = encode_targets(images, vocabulary)
     warn_of_leaks(checkpoint, annotations)
-    loader = make_loader(
-        LabelledImages(paths, targets, preprocessing.for_test()), args.batch_size, args.num_workers
-    )
+    cache = None
+    if args.cache:  # at the model's own size: not a pixel differs from the files'
+        cache = ImageCache(args.cache, paths, preprocessing.image_size).prepare(args.num_workers)
+    data = LabelledImages(paths, targets, preprocessing, cache=cache)
+    loader = make_loader(data, args.batch_size, args.num_workers)
 
     known = reveal_labels(targets, args.reveal) if args.reveal else None
     started = time.perf_counter()
+    amp = autocast(device, resolve_amp(args.amp, device, checkpoint["flags"]))
     p, told, gain, influence = decode_all(
-        model.to(device), progress(loader, "evaluating"), autocast(device, args.amp), known, args
+        model.to(device), progress(loader, "evaluating"), amp, known, args
     )
     seconds = time.perf_counter() - started
     sets = {"threshold": p.marginals >= checkpoint["threshold"], "map": p.best_sets}

@@ -36,10 +36,11 @@ from torch.utils.data import DataLoader
 
 from annotations import find_annotations
 from checkpoint import append_log, load_checkpoint, refuse_changes, save_checkpoint
-from data_loader import Preprocessing, training_data
+from data_loader import training_data
 from decoding import predict
 from metrics import average_precision, fit_threshold, mean, set_figures
 from model import ARCHS, DECODERS, HybridNet, load_encoder_weights
+from pictures import Preprocessing
 from utils import (
     ArgumentParser,
     RunError,
@@ -78,6 +79,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     data("--keep_unlabelled", action="store_true", help="train on images without labels, too")
     data("--limit", type=positive_int, help="use only the first N images, for a quick try")
     data("--image_size", type=positive_int, help="pixels a side; 224, or 64 for the default set")
+    data("--cache", type=Path, help="file for decoded images, built once, for slow decoding")
     net = parser.add_argument_group("model").add_argument
     net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper is better and slower")
     net("--decoder", choices=DECODERS, default="chain", help="none: the CNN alone, the control")
