@@ -11,15 +11,16 @@ normalises them itself, and a batch is a quarter of the size on its way to the G
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from annotations import AnnotatedImages, encode_targets, find_annotations, read_annotations
+from distributed import first_alone, rank, world_size
 from image_cache import ImageCache
 from pictures import Preprocessing
 from utils import ArgumentParser, UsageError, log, non_negative_int, positive_int, run_script
@@ -84,26 +85,58 @@ class LabelledImages(Dataset):
         image = view.of_pixels(*self.cache[path]) if self.cache else view.of_file(path)
         return image, self.targets[index], index
 
+    def collate(self, items: list[tuple[Tensor, Tensor, int]]) -> list[Tensor]:
+        """A batch of them; of none, if there are more processes than images in a step."""
+        if items:
+            return default_collate(items)
+        side = self.preprocessing.image_size
+        images = torch.empty(0, 3, side, side, dtype=torch.uint8)
+        return [images, self.targets[:0], torch.empty(0, dtype=torch.long)]
 
-class EpochSampler(Sampler):
-    """Yields (epoch, index); set `epoch` before each pass. Shuffled by (seed, epoch) or in order.
 
-    repeats > 1 goes through the images that many times per epoch.
+class Batches(Sampler):
+    """Batches of (epoch, index); set `epoch` before each pass. Shuffled by (seed, epoch) if seeded.
+
+    repeats > 1 goes through the images that many times per epoch. Of several processes (see
+    distributed.py) each gets its share: in training a part of every batch, else whole batches.
     """
 
-    def __init__(self, length: int, seed: int | None = None, repeats: int = 1) -> None:
-        self.length, self.seed, self.repeats, self.epoch = length, seed, repeats, 0
+    def __init__(
+        self, length: int, batch_size: int, seed: int | None = None, repeats: int = 1
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.repeats = length, batch_size, seed, repeats
+        self.num_items, self.epoch = length * repeats, 0
+
+    def sizes(self) -> list[int]:
+        """Images in each batch, over all processes."""
+        full, left = divmod(self.num_items, self.batch_size)
+        return [self.batch_size] * full + [left] * (left > 0)
 
     def __len__(self) -> int:
-        return self.length * self.repeats
+        """Batches that this process gets."""
+        num_batches = len(self.sizes())
+        return num_batches if self.seed is not None else len(self._mine(range(num_batches)))
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.concatenate([self._pass(repeat) for repeat in range(self.repeats)])
+        items = [(int(e), int(i)) for e, i in order]
+        starts = range(0, self.num_items, self.batch_size)
+        if self.seed is None:
+            yield from (items[s : s + self.batch_size] for s in self._mine(starts))
+        else:
+            yield from (self._mine(items[s : s + self.batch_size]) for s in starts)
+
+    def _pass(self, repeat: int) -> np.ndarray:
+        """N×2: (number of the pass, index) in the order of one pass through the images."""
         order = np.arange(self.length)
-        for repeat in range(self.repeats):
-            if self.seed is not None:
-                rng = np.random.default_rng([self.seed, self.epoch, repeat])
-                order = rng.permutation(self.length)
-            yield from ((self.epoch * self.repeats + repeat, int(i)) for i in order)
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, self.epoch, repeat]).permutation(order)
+        number = self.epoch * self.repeats + repeat
+        return np.stack([np.full_like(order, number), order], axis=1)
+
+    @staticmethod
+    def _mine(dealt: Sequence) -> Sequence:
+        return dealt[rank() :: world_size()]
 
 
 def make_loader(
@@ -114,15 +147,14 @@ def make_loader(
     repeats: int = 1,
     pin_memory: bool = False,
 ) -> DataLoader:
-    """Batches (images B×3×S×S uint8, targets B×C, indices B); `loader.sampler.epoch` is yours."""
+    """Batches (images B×3×S×S uint8, targets B×C, indices B); set `loader.batch_sampler.epoch`."""
     return DataLoader(
         data,
-        batch_size=batch_size,
-        sampler=EpochSampler(len(data), data.seed if shuffle else None, repeats),
+        batch_sampler=Batches(len(data), batch_size, data.seed if shuffle else None, repeats),
+        collate_fn=data.collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
-        drop_last=False,
     )
 
 
@@ -199,7 +231,7 @@ def training_data(
     workers, cache = args.num_workers, None
     if args.cache:  # of all images of the run, so that it serves every --seed's hold-out
         cache = ImageCache(args.cache, [*paths, *val_paths], preprocessing.cache_side())
-        cache.prepare(workers)
+        first_alone(lambda: cache.prepare(workers))
     train_paths = [paths[i] for i in train]
     train_data = LabelledImages(train_paths, targets[train], preprocessing, args.seed, cache)
     val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache)

@@ -33,6 +33,7 @@ from annotations import encode_targets, read_annotations
 from checkpoint import find_checkpoint, load_checkpoint, restore
 from data_loader import LabelledImages, load_data_set, make_loader
 from decoding import Predictions, decode, encode_batches, sample_label_sets
+from distributed import first_alone, gather, gather_batches, process_group, rank
 from image_cache import ImageCache
 from insights import co_occurrence, flip_each_label, reveal_labels, save_influence, suspects
 from metrics import average_precision, figures, precision_recall_f1
@@ -88,8 +89,14 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Predict, measure, print, save."""
+    """Join the other processes, if torchrun started some, and evaluate."""
     device = pick_device(args.device)
+    with process_group(device):
+        run(args, device)
+
+
+def run(args: argparse.Namespace, device: torch.device) -> None:
+    """Predict, measure, print, save."""
     path = args.checkpoint or find_checkpoint()
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
@@ -103,7 +110,8 @@ def main(args: argparse.Namespace) -> None:
     warn_of_leaks(checkpoint, annotations)
     cache = None
     if args.cache:  # at the model's own size: not a pixel differs from the files'
-        cache = ImageCache(args.cache, paths, preprocessing.image_size).prepare(args.num_workers)
+        cache = ImageCache(args.cache, paths, preprocessing.image_size)
+        first_alone(lambda: cache.prepare(args.num_workers))
     data = LabelledImages(paths, targets, preprocessing, cache=cache)
     loader = make_loader(data, args.batch_size, args.num_workers)
 
@@ -114,6 +122,8 @@ def main(args: argparse.Namespace) -> None:
         model.to(device), progress(loader, "evaluating"), amp, known, args
     )
     seconds = time.perf_counter() - started
+    if rank() > 0:
+        return  # the first process reports for all
     sets = {"threshold": p.marginals >= checkpoint["threshold"], "map": p.best_sets}
     sets["f1"] = p.f1_sets
     results = {
@@ -184,7 +194,9 @@ def decode_all(
             flips = flip_each_label(model, encoding, targets)
             gains.append(flips.gain.cpu().numpy())
             influence = influence + flips.influence.double().cpu().numpy()
-    p = Predictions.join(rows)
+    p = Predictions.join(gather_batches(rows))
+    told, gains = gather_batches(told), gather_batches(gains)
+    influence = sum(gather(influence))
     return (
         p,
         np.concatenate(told) if told else None,

@@ -106,9 +106,20 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
+def is_launched() -> bool:
+    """Whether torchrun started this process, beside others."""
+    return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def is_first() -> bool:
+    """Whether this process speaks for all: the only one, or torchrun's first."""
+    return not is_launched() or os.environ.get("RANK") == "0"
+
+
 def log(*words: object) -> None:
-    """Progress goes to stderr: stdout is data."""
-    print(*words, file=sys.stderr, flush=True)
+    """Progress goes to stderr: stdout is data. Of several processes only the first reports."""
+    if is_first():
+        print(*words, file=sys.stderr, flush=True)
 
 
 def pick_device(name: str) -> torch.device:
@@ -117,6 +128,8 @@ def pick_device(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and is_launched():
+        name = f"cuda:{os.environ['LOCAL_RANK']}"  # a GPU for each process of this machine
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -124,6 +137,7 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"--device {name} cannot be used here ({reason}); try auto") from None
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         torch.backends.cudnn.allow_tf32 = (
             False  # probabilities are to be exact; the encoder has bf16
         )
@@ -233,7 +247,7 @@ def without_nan(value: object) -> object:
 
 def progress(batches: DataLoader, label: str) -> Iterator:
     """The batches, with a bar on a terminal, and a plain line every 15 seconds otherwise."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and is_first():
         yield from tqdm(batches, desc=label, unit="batch", leave=False, dynamic_ncols=True)
         return
     started = told = time.monotonic()

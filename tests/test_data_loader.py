@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import data_loader
+import run_setup
 import sample
 import train
 from annotations import encode_targets, find_annotations, read_annotations
@@ -379,7 +380,7 @@ def make_data(tiny, seed: int = 0, image_size: int = 24) -> LabelledImages:
 
 
 def epoch_of(loader, epoch: int) -> list[list[torch.Tensor]]:
-    loader.sampler.epoch = epoch
+    loader.batch_sampler.epoch = epoch
     return list(loader)
 
 
@@ -448,7 +449,7 @@ def split(*flags) -> tuple[LabelledImages, LabelledImages, str]:
     args = train.get_args_parser().parse_args(
         ["--image_path", "data/images", "--image_size", "24", "--num_workers", "0", *flags]
     )
-    train.fill_defaults(args)
+    run_setup.fill_defaults(args)
     loaders = training_data(args, Preprocessing(args.image_size), False)
     return loaders[0].dataset, loaders[1].dataset, loaders[3]
 
