@@ -61,9 +61,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, help="COCO json of the images to evaluate on")
     add("--keep_unlabelled", action="store_true", help="count images without labels (COCO: 40,504)")
     add("--limit", type=positive_int, help="the first N images only, for a quick look")
-    add(
-        "--cache", type=Path, help="file for decoded images, to evaluate many runs on them"
-    )
+    add("--cache", type=Path, help="file for decoded images, to evaluate many runs on them")
     add("--num_samples", type=positive_int, default=128, help="label sets drawn for the marginals")
     add("--batch_size", type=positive_int, default=64, help="lower it if memory runs out")
     add("--num_workers", type=non_negative_int, default=2, help="processes that load images")
