@@ -10,6 +10,7 @@ Without torchrun everything here does nothing.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from itertools import zip_longest
 from typing import TypeVar
@@ -17,7 +18,6 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from utils import is_launched
 
@@ -79,6 +79,18 @@ def first_alone(work: Callable[[], T]) -> T:
     return result
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over processes; each one's part in it has the sum of everybody's gradients."""
+
+    @staticmethod
+    def forward(ctx: object, values: Tensor) -> Tensor:
+        return sum_over_processes(values.clone())
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:
+        return sum_over_processes(gradient.clone())
+
+
 class GlobalBatchNorm(nn.BatchNorm2d):
     """BatchNorm with the statistics of all processes' images together.
 
@@ -92,9 +104,9 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         x32 = x.float()
         count = x.new_tensor([float(x.numel() // x.shape[1])], dtype=torch.float32)
         count = sum_over_processes(count)  # of values per channel
-        mean = all_reduce(x32.sum((0, 2, 3))) / count
+        mean = _Sum.apply(x32.sum((0, 2, 3))) / count
         centred = x32 - mean.view(1, -1, 1, 1)
-        variance = all_reduce(centred.square().sum((0, 2, 3))) / count
+        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             unbiased = variance * count / (count - 1).clamp_min(1)
             self.num_batches_tracked += 1
@@ -114,7 +126,7 @@ def as_one(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GlobalBatchNorm  # same parameters, same buffers, same names
+    # of 1×1 filters, whose strides may be written in two ways: harmless
+    warnings.filterwarnings("ignore", message="Grad strides do not match")
     # labels may be lacking in a share of a batch, and then the LSTM has nothing to read
-    return nn.parallel.DistributedDataParallel(
-        model, broadcast_buffers=False, find_unused_parameters=True
-    )
+    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)

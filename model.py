@@ -112,7 +112,8 @@ class ChainDecoder(nn.Module):
         counts = targets.sum(1)  # B  labels per image
         order = counts.argsort(descending=True)
         place = order.argsort()  # B  of an image among the rows of a step
-        sizes = (counts >= torch.arange(int(counts.max()) + 1)[:, None]).sum(1)  # rows per step
+        most = max(counts.tolist(), default=0)
+        sizes = (counts >= torch.arange(most + 1)[:, None]).sum(1)  # rows per step
         first = sizes.cumsum(0) - sizes  # row where each step begins
         step = targets.cumsum(1) - targets.long()  # B×C  labels read before position j
         row = first[step] + place[:, None]  # B×C  that decides on label j
