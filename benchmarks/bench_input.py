@@ -86,6 +86,6 @@ def draw_photos(folder: Path) -> list[Path]:
         for scale in (1, 2, 4, 8, 16, 32, 64, 128):
             small = rng.normal(0, 255, (480 // scale + 1, 640 // scale + 1, 3)).clip(-255, 255)
             layer = Image.fromarray(np.uint8(small / 2 + 128)).resize((640, 480), Image.BILINEAR)
-            pixels += (np.asarray(layer) - 128.0) * min(scale, 32) / 64
+            pixels += (np.asarray(layer) - 128.0) * min(max(scale, 8), 32) / 64
         Image.fromarray(np.uint8(pixels.clip(0, 255))).save(file, quality=90)
     return files

@@ -312,7 +312,7 @@ def test_a_reduced_jpeg_shows_the_same(tmp_path, mode):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_reduced_jpeg_is_turned_upright(tmp_path, orientation):
-    """640×480 stored; a wide crop of the upright picture may be reduced, a high one may not."""
+    """What is needed is asked and answered in the upright picture's width and height."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     smooth(640, 480).save(tmp_path / "a.jpg", exif=exif, quality=95)
