@@ -84,9 +84,8 @@ class ChainDecoder(nn.Module):
 
     def advance(self, state: tuple[Tensor, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
         """States N×H after one more label each; labels N (ranks)."""
-        embedded = self.label_embedding[labels].unsqueeze(1)  # N×1×E
-        _, (hidden, cell) = self.lstm(embedded, tuple(s.unsqueeze(0) for s in state))
-        return hidden.squeeze(0), cell.squeeze(0)
+        # not self.lstm(): it rearranges its weights in every call, which costs more than one step
+        return torch.lstm_cell(self.label_embedding[labels], state, *self.lstm.all_weights[0])
 
     def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
         """z, N×C: entry j is the log-odds of label j given exactly the labels read so far.
