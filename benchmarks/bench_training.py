@@ -24,9 +24,11 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from data_loader import Preprocessing, training_data
+from data_loader import training_data
 from model import Encoding, HybridNet, bernoulli_nll
-from train import Training, fill_defaults, get_args_parser, train_epoch
+from pictures import Preprocessing
+from run_setup import fill_defaults
+from train import Training, get_args_parser, train_epoch
 from utils import autocast, pick_device
 
 SIZE, BATCH_SIZE, STEPS, ROUNDS = 224, 32, 3, 3
@@ -84,7 +86,7 @@ class OurLoop:
         self.amp = autocast(self.device, "auto")
 
     def __call__(self) -> None:
-        self.loader.sampler.epoch += 1
+        self.loader.batch_sampler.epoch += 1
         train_epoch(self.training, self.loader, self.amp, self.args, self.args.arch)
         wait()
 
@@ -94,7 +96,7 @@ class InMemory(list):
 
     def __init__(self, loader: DataLoader) -> None:
         super().__init__(loader)
-        self.sampler = loader.sampler
+        self.batch_sampler = loader.batch_sampler
 
 
 class BareEncoder:
