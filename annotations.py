@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from pycocotools.coco import COCO
 
+from annotation_index import read_once
 from utils import UsageError, log
 from vocabulary import Vocabulary
 
@@ -41,31 +41,56 @@ class AnnotatedImages:
 
 
 def read_annotations(path: Path) -> AnnotatedImages:
-    """Read a COCO instances json. Raises UsageError, naming file and entry, if it is not one."""
+    """Read a COCO instances json; a large one is parsed once, see annotation_index.py.
+
+    Raises UsageError, naming file and entry, if it is not one.
+    """
+
+    def unpack(plain: dict) -> AnnotatedImages:
+        file_names, categories = plain["file_names"], plain["categories"]
+        label_sets = [tuple(map(categories.__getitem__, s)) for s in plain["label_sets"]]
+        if len(file_names) != len(label_sets):
+            raise ValueError("not an index of annotations")
+        _check_file_names(file_names, path)  # whoever made the index
+        return AnnotatedImages(str(path), file_names, label_sets, categories)
+
     try:
-        with open(path, encoding="utf-8") as file:
-            data = json.load(file)
+        return read_once(path, lambda content: _parse(content, path), unpack)
     except OSError as error:
         raise UsageError(f"cannot read the annotations {path} ({error.strerror})") from None
+
+
+def _parse(content: bytes, path: Path) -> dict[str, list]:
+    """The fields of AnnotatedImages, with label sets as positions in `categories`."""
+    try:
+        data = json.loads(content.decode(), object_hook=_without_geometry)
     except (ValueError, RecursionError):
         raise UsageError(f"{path} is not a json file; --annotations takes COCO instances") from None
     _check_coco(data, path)
     # an annotation's id is nothing we use, and not every file has it, but the index needs one
     data["annotations"] = [{**a, "id": n} for n, a in enumerate(data["annotations"])]
+    from pycocotools.coco import COCO  # imports matplotlib, which an indexed file does without
+
     coco = COCO()
     coco.dataset = data
     with contextlib.redirect_stdout(None):
         coco.createIndex()
-    names = {category: entry["name"] for category, entry in coco.cats.items()}
+    categories = sorted(entry["name"] for entry in coco.cats.values())
+    position = {name: i for i, name in enumerate(categories)}
+    positions = {c: position[entry["name"]] for c, entry in coco.cats.items()}
     ids = sorted(coco.imgs)
-    return AnnotatedImages(
-        source=str(path),
-        file_names=[coco.imgs[i]["file_name"] for i in ids],
-        label_sets=[
-            tuple(dict.fromkeys(names[a["category_id"]] for a in coco.imgToAnns[i])) for i in ids
+    return {
+        "file_names": [coco.imgs[i]["file_name"] for i in ids],
+        "label_sets": [
+            list(dict.fromkeys(positions[a["category_id"]] for a in coco.imgToAnns[i])) for i in ids
         ],
-        categories=sorted(names.values()),
-    )
+        "categories": categories,
+    }
+
+
+def _without_geometry(entry: dict) -> dict:
+    """Called for each object as soon as it is read: polygons never pile up."""
+    return {key: entry[key] for key in USED if key in entry}
 
 
 COCO_ENTRIES = {
@@ -73,6 +98,7 @@ COCO_ENTRIES = {
     "categories": {"id": int, "name": str},
     "annotations": {"image_id": int, "category_id": int},
 }
+USED = {*COCO_ENTRIES, *(key for fields in COCO_ENTRIES.values() for key in fields)}
 
 
 def _check_coco(data: object, path: Path) -> None:
@@ -100,12 +126,16 @@ def _check_coco(data: object, path: Path) -> None:
                 raise UsageError(
                     f"{path}: annotations[{i}] has {key} {entry[key]}, which is not in {part}"
                 )
-    for i, entry in enumerate(data["images"]):
-        name = PurePosixPath(entry["file_name"].replace("\\", "/"))
-        if name.is_absolute() or ".." in name.parts or not name.name:
+    _check_file_names([entry["file_name"] for entry in data["images"]], path)
+
+
+def _check_file_names(names: list[str], path: Path) -> None:
+    """Raise UsageError for the first name that leads out of the image folder."""
+    for i, text in enumerate(names):
+        parts = text.replace("\\", "/").split("/")
+        if not parts[0] or ".." in parts or set(parts) <= {"", "."}:
             raise UsageError(
-                f"{path}: images[{i}] has file_name {entry['file_name']!r}, "
-                "which is not inside the image folder"
+                f"{path}: images[{i}] has file_name {text!r}, which is not inside the image folder"
             )
 
 

@@ -6,12 +6,12 @@ it and no file can run code:
     format          "hybridnet-checkpoint-1"
     model           arguments of HybridNet but num_labels
     vocabulary      what vocabulary.py writes
-    preprocessing   arguments of data_loader.Preprocessing
+    preprocessing   arguments of pictures.Preprocessing
     weights         state dict, averaged over training (EMA): what is evaluated
     threshold       label probability from which a label is predicted, fitted on the hold-out
     epoch, figures  when it was made and its figures on the hold-out
     selected_on     which images chose the epoch and the threshold
-    flags           the training command's flags
+    flags           the training command's flags; device and amp as what `auto` stood for
     training        only in last.pt: what continuing needs
 """
 
@@ -23,8 +23,8 @@ from pathlib import Path
 
 import torch
 
-from data_loader import Preprocessing
 from model import HybridNet
+from pictures import Preprocessing
 from utils import UsageError, log, write_atomically
 from vocabulary import Vocabulary
 

@@ -11,18 +11,18 @@ normalises them itself, and a batch is a quarter of the size on its way to the G
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import InterpolationMode, v2
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from annotations import AnnotatedImages, encode_targets, find_annotations, read_annotations
+from distributed import first_alone, rank, world_size
+from image_cache import ImageCache
+from pictures import Preprocessing
 from utils import ArgumentParser, UsageError, log, non_negative_int, positive_int, run_script
 from vocabulary import Vocabulary, count_labels, load_vocabulary
 
@@ -49,79 +49,28 @@ def find_images(image_path: Path, images: AnnotatedImages) -> list[Path]:
     return found
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """From a picture file to the model's input; plain values, kept in every checkpoint.
-
-    Test: the whole picture squeezed to a square, so that nothing at its edges is lost.
-    Training: a crop of at least `min_crop` of the area, mirrored half of the time, brightness,
-    contrast and saturation changed by up to `jitter`.
-    """
-
-    image_size: int
-    min_crop: float = 0.7
-    jitter: float = 0.2
-
-    def to_dict(self) -> dict[str, float]:
-        """Plain types for the checkpoint; `Preprocessing(**d)` brings it back."""
-        return asdict(self)
-
-    def for_training(self) -> v2.Transform:
-        """Random transform, PIL -> uint8 tensor 3×S×S; draws from torch's global generator."""
-        size = (self.image_size, self.image_size)
-        return v2.Compose(
-            [
-                v2.RandomResizedCrop(size, scale=(self.min_crop, 1), interpolation=_BILINEAR),
-                v2.RandomHorizontalFlip(),
-                v2.ColorJitter(self.jitter, self.jitter, self.jitter),
-                v2.PILToTensor(),
-            ]
-        )
-
-    def for_test(self) -> v2.Transform:
-        """Fixed transform, PIL -> uint8 tensor 3×S×S."""
-        size = (self.image_size, self.image_size)
-        return v2.Compose([v2.Resize(size, interpolation=_BILINEAR), v2.PILToTensor()])
-
-
 SINGLE_IMAGE_REPEATS = 32  # an epoch of one image is this many augmented views of it
-_BILINEAR = InterpolationMode.BILINEAR
-
-
-def load_image(path: Path) -> Image.Image:
-    """Any picture Pillow reads -> upright RGB; transparency is laid on white.
-
-    Raises UsageError for what is not a readable picture.
-    """
-    try:
-        with Image.open(path) as image:
-            image.load()
-            image = ImageOps.exif_transpose(image)
-    except FileNotFoundError:
-        raise UsageError(f"there is no image {path}") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise UsageError(f"{path} cannot be read as an image (damaged or another kind)") from None
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: convert() would clip
-        values = np.asarray(image, np.float64)
-        scale = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
-        return Image.fromarray(np.uint8(255 * np.clip(values / scale, 0, 1))).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("RGB")
 
 
 class LabelledImages(Dataset):
     """Images with targets; items are asked for as (epoch, index).
+
+    seed: of the augmentation; without one every image is seen as it is at test.
+    cache: where to take the pixels from instead of decoding the files.
 
     Every random draw of an item comes from (seed, epoch, index) alone: an epoch is the same
     whatever the number of workers, and whether or not training was interrupted before it.
     """
 
     def __init__(
-        self, paths: list[Path], targets: np.ndarray, transform: v2.Transform, seed: int = 0
+        self,
+        paths: list[Path],
+        targets: np.ndarray,
+        preprocessing: Preprocessing,
+        seed: int | None = None,
+        cache: ImageCache | None = None,
     ) -> None:
-        self.paths, self.transform, self.seed = paths, transform, seed
+        self.paths, self.preprocessing, self.seed, self.cache = paths, preprocessing, seed, cache
         self.targets = torch.from_numpy(targets).float()  # N×C
 
     def __len__(self) -> int:
@@ -129,31 +78,65 @@ class LabelledImages(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
         epoch, index = item
-        image = load_image(self.paths[index])
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hash((self.seed, epoch, index)) % 2**63)
-            return self.transform(image), self.targets[index], index
+        path, view = self.paths[index], self.preprocessing.for_test()
+        if self.seed is not None:
+            rng = np.random.default_rng([self.seed, epoch, index])
+            view = self.preprocessing.for_training(rng)
+        image = view.of_pixels(*self.cache[path]) if self.cache else view.of_file(path)
+        return image, self.targets[index], index
+
+    def collate(self, items: list[tuple[Tensor, Tensor, int]]) -> list[Tensor]:
+        """A batch of them; of none, if there are more processes than images in a step."""
+        if items:
+            return default_collate(items)
+        side = self.preprocessing.image_size
+        images = torch.empty(0, 3, side, side, dtype=torch.uint8)
+        return [images, self.targets[:0], torch.empty(0, dtype=torch.long)]
 
 
-class EpochSampler(Sampler):
-    """Yields (epoch, index); set `epoch` before each pass. Shuffled by (seed, epoch) or in order.
+class Batches(Sampler):
+    """Batches of (epoch, index); set `epoch` before each pass. Shuffled by (seed, epoch) if seeded.
 
-    repeats > 1 goes through the images that many times per epoch.
+    repeats > 1 goes through the images that many times per epoch. Of several processes (see
+    distributed.py) each gets its share: in training a part of every batch, else whole batches.
     """
 
-    def __init__(self, length: int, seed: int | None = None, repeats: int = 1) -> None:
-        self.length, self.seed, self.repeats, self.epoch = length, seed, repeats, 0
+    def __init__(
+        self, length: int, batch_size: int, seed: int | None = None, repeats: int = 1
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.repeats = length, batch_size, seed, repeats
+        self.num_items, self.epoch = length * repeats, 0
+
+    def sizes(self) -> list[int]:
+        """Images in each batch, over all processes."""
+        full, left = divmod(self.num_items, self.batch_size)
+        return [self.batch_size] * full + [left] * (left > 0)
 
     def __len__(self) -> int:
-        return self.length * self.repeats
+        """Batches that this process gets."""
+        num_batches = len(self.sizes())
+        return num_batches if self.seed is not None else len(self._mine(range(num_batches)))
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = np.concatenate([self._pass(repeat) for repeat in range(self.repeats)])
+        items = [(int(e), int(i)) for e, i in order]
+        starts = range(0, self.num_items, self.batch_size)
+        if self.seed is None:
+            yield from (items[s : s + self.batch_size] for s in self._mine(starts))
+        else:
+            yield from (self._mine(items[s : s + self.batch_size]) for s in starts)
+
+    def _pass(self, repeat: int) -> np.ndarray:
+        """N×2: (number of the pass, index) in the order of one pass through the images."""
         order = np.arange(self.length)
-        for repeat in range(self.repeats):
-            if self.seed is not None:
-                rng = np.random.default_rng([self.seed, self.epoch, repeat])
-                order = rng.permutation(self.length)
-            yield from ((self.epoch * self.repeats + repeat, int(i)) for i in order)
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, self.epoch, repeat]).permutation(order)
+        number = self.epoch * self.repeats + repeat
+        return np.stack([np.full_like(order, number), order], axis=1)
+
+    @staticmethod
+    def _mine(dealt: Sequence) -> Sequence:
+        return dealt[rank() :: world_size()]
 
 
 def make_loader(
@@ -164,15 +147,14 @@ def make_loader(
     repeats: int = 1,
     pin_memory: bool = False,
 ) -> DataLoader:
-    """Batches (images B×3×S×S uint8, targets B×C, indices B); `loader.sampler.epoch` is yours."""
+    """Batches (images B×3×S×S uint8, targets B×C, indices B); set `loader.batch_sampler.epoch`."""
     return DataLoader(
         data,
-        batch_size=batch_size,
-        sampler=EpochSampler(len(data), data.seed if shuffle else None, repeats),
+        batch_sampler=Batches(len(data), batch_size, data.seed if shuffle else None, repeats),
+        collate_fn=data.collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
-        drop_last=False,
     )
 
 
@@ -238,10 +220,6 @@ def training_data(
         train, val_paths, val_targets = np.sort(order), paths, targets
         selected_on = "the training images themselves (none is held out)"
     repeats = SINGLE_IMAGE_REPEATS if len(train) == 1 else 1
-    train_data = LabelledImages(
-        [paths[i] for i in train], targets[train], preprocessing.for_training(), args.seed
-    )
-    val_data = LabelledImages(val_paths, val_targets, preprocessing.for_test())
     # BatchNorm needs several images: a batch larger than the set is the set
     batch_size = min(args.batch_size, len(train) if repeats == 1 else repeats // 4)
     last_is_alone = repeats * len(train) % batch_size == 1 or batch_size == 1
@@ -250,7 +228,13 @@ def training_data(
             f"--batch_size {args.batch_size} leaves one image alone, and at 32 pixels BatchNorm "
             "needs two: change --batch_size or raise --image_size"
         )
-    workers = args.num_workers
+    workers, cache = args.num_workers, None
+    if args.cache:  # of all images of the run, so that it serves every --seed's hold-out
+        cache = ImageCache(args.cache, [*paths, *val_paths], preprocessing.cache_side())
+        first_alone(lambda: cache.prepare(workers))
+    train_paths = [paths[i] for i in train]
+    train_data = LabelledImages(train_paths, targets[train], preprocessing, args.seed, cache)
+    val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache)
     train_loader = make_loader(train_data, batch_size, workers, True, repeats, pin)
     val_loader = make_loader(val_data, min(args.batch_size, 64), workers)
     return train_loader, val_loader, vocabulary, selected_on
@@ -272,7 +256,7 @@ def main(args: argparse.Namespace) -> None:
     images, paths = load_data_set(args.image_path, read_annotations(annotations))
     vocabulary = count_labels(images.label_sets, images.categories)
     targets = encode_targets(images, vocabulary)
-    data = LabelledImages(paths, targets, Preprocessing(args.image_size).for_training())
+    data = LabelledImages(paths, targets, Preprocessing(args.image_size), seed=0)
     batch, labels, _ = next(iter(make_loader(data, args.batch_size, args.num_workers)))
     print(f"{len(data):,} images, {len(vocabulary)} labels, {targets.sum(1).mean():.2f} an image")
     print(f"a batch: images {tuple(batch.shape)} {batch.dtype}, targets {tuple(labels.shape)}")

@@ -308,11 +308,3 @@ def encode_batches(
         with autocast:
             encoding = model.encode(images.to(device))
         yield encoding, targets.to(device), indices
-
-
-def predict(
-    model: HybridNet, batches: Iterable, autocast: torch.autocast, num_samples: int = 32
-) -> Predictions:
-    """Decode batches of (images, targets, indices)."""
-    encoded = encode_batches(model, batches, autocast)
-    return Predictions.join(decode(model, e, targets, num_samples) for e, targets, _ in encoded)

@@ -42,7 +42,9 @@ from checkpoint import find_checkpoint, load_checkpoint, restore
 from compare import PREDICTIONS, compare, predicted_sets, save_predictions
 from data_loader import LabelledImages, load_data_set, make_loader
 from decoding import Predictions, decode, encode_batches, sample_label_sets
-from gallery import choose_images, draw_gallery
+from distributed import first_alone, gather, gather_batches, process_group, rank
+from gallery import draw_gallery
+from image_cache import ImageCache
 from insights import co_occurrence, flip_each_label, reveal_labels, save_influence, suspects
 from metrics import average_precision, figures, precision_recall_f1
 from model import HybridNet
@@ -59,6 +61,7 @@ from utils import (
     pick_device,
     positive_int,
     progress,
+    resolve_amp,
     run_script,
     without_nan,
     write_atomically,
@@ -76,6 +79,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, help="COCO json of the images to evaluate on")
     add("--keep_unlabelled", action="store_true", help="count images without labels (COCO: 40,504)")
     add("--limit", type=positive_int, help="the first N images only, for a quick look")
+    add("--cache", type=Path, help="file for decoded images, to evaluate many runs on them")
     add("--num_samples", type=positive_int, default=128, help="label sets drawn for the marginals")
     add("--decide", choices=DECISIONS, default="threshold", help="sets of the per-label P, R, F1")
     add("--reveal", type=positive_int, metavar="K", help="tell K true labels, measure the others")
@@ -99,10 +103,16 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Predict, measure, print, save; or compare what has been measured."""
+    """Compare finished evaluations; or join torchrun's other processes, if any, and evaluate."""
     if args.compare:
         return print_comparison(args)
     device = pick_device(args.device)
+    with process_group(device):
+        run(args, device)
+
+
+def run(args: argparse.Namespace, device: torch.device) -> None:
+    """Predict, measure, print, save."""
     path = args.checkpoint or find_checkpoint()
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
@@ -114,17 +124,22 @@ def main(args: argparse.Namespace) -> None:
     )
     targets = encode_targets(images, vocabulary)
     warn_of_leaks(checkpoint, annotations)
-    loader = make_loader(
-        LabelledImages(paths, targets, preprocessing.for_test()), args.batch_size, args.num_workers
-    )
+    cache = None
+    if args.cache:  # at the model's own size: not a pixel differs from the files'
+        cache = ImageCache(args.cache, paths, preprocessing.image_size)
+        first_alone(lambda: cache.prepare(args.num_workers))
+    data = LabelledImages(paths, targets, preprocessing, cache=cache)
+    loader = make_loader(data, args.batch_size, args.num_workers)
 
     known = reveal_labels(targets, args.reveal) if args.reveal else None
     started = time.perf_counter()
-    amp = autocast(device, args.amp)
+    amp = autocast(device, resolve_amp(args.amp, device, checkpoint["flags"]))
     p, told, gain, influence = decode_all(
         model.to(device), progress(loader, "evaluating"), amp, known, args
     )
     seconds = time.perf_counter() - started
+    if rank() > 0:
+        return  # the first process reports for all
     sets = predicted_sets(p, checkpoint["threshold"])
     chosen = sets[args.decide]
     results = {
@@ -148,8 +163,9 @@ def main(args: argparse.Namespace) -> None:
     }
     if args.report:
         log("drawing the images anew, for the intervals")
-        weighted = WeightedFigures(p.targets, p.marginals, sets, p.set_nll)
-        results["intervals"] = figure_intervals(weighted)
+        results["intervals"] = figure_intervals(
+            WeightedFigures(p.targets, p.marginals, sets, p.set_nll)
+        )
         results["calibration"] = calibration_bins(p.targets, p.marginals)
         results["label_set_sizes"] = label_set_sizes(p.targets, sets)
     if args.reveal:
@@ -177,11 +193,8 @@ def main(args: argparse.Namespace) -> None:
     for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
         write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
     if args.report:
-        shown = choose_images(p, chosen, vocabulary.labels)
-        gallery = draw_gallery(
-            shown, paths, p, chosen, vocabulary.labels, model, preprocessing.for_test(), amp
-        )
-        log_path = path.parent / "log.jsonl"
+        view, log_path = preprocessing.for_test(), path.parent / "log.jsonl"
+        gallery = draw_gallery(p, chosen, vocabulary.labels, paths, model, view, amp)
         write_report(results, p.targets, p.marginals, chosen, gallery, log_path, tables, output_dir)
         log(f"wrote {output_dir / 'report.html'} and pr_curves.csv")
     print(as_json if args.json else tables)
@@ -228,7 +241,9 @@ def decode_all(
             flips = flip_each_label(model, encoding, targets)
             gains.append(flips.gain.cpu().numpy())
             influence = influence + flips.influence.double().cpu().numpy()
-    p = Predictions.join(rows)
+    p = Predictions.join(gather_batches(rows))
+    told, gains = gather_batches(told), gather_batches(gains)
+    influence = sum(gather(influence))
     return (
         p,
         np.concatenate(told) if told else None,

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms import v2
 
-from data_loader import load_image
 from decoding import Predictions
 from model import HybridNet
+from pictures import View, load_image
 
 PHOTO_SIDE, HEAT_SIDE = 360, 150  # pixels at most
 OTHERS_SHOWN = 3  # labels neither true nor predicted, the most probable of them
@@ -78,24 +77,26 @@ def _frequent_mistakes(missed: np.ndarray, added: np.ndarray, labels: tuple[str,
 
 @torch.no_grad()
 def draw_gallery(
-    chosen: dict[str, list[tuple[int, str]]],
-    paths: list[Path],
     p: Predictions,
     predicted: np.ndarray,
     labels: tuple[str, ...],
+    paths: list[Path],
     model: HybridNet,
-    transform: v2.Transform,
+    view: View,
     amp: torch.autocast,
 ) -> dict[str, list[dict]]:
-    """The same groups with all that the page shows of an image, pictures as data URIs."""
+    """The groups of `choose_images`, with all that the page shows of each image.
+
+    Pictures are data URIs; view is how the model sees files; paths are in the rows' order.
+    """
     device = next(model.parameters()).device
     groups: dict[str, list[dict]] = {}
-    for group, images in chosen.items():
+    for group, images in choose_images(p, predicted, labels).items():
         groups[group] = []
         for i, caption in images:
             photo = load_image(paths[i])
             with amp:
-                encoding = model.encode(transform(photo)[None].to(device))
+                encoding = model.encode(view.of_file(paths[i])[None].to(device))  # 1×3×S×S
             maps = encoding.class_maps[0].float().cpu().numpy()  # C×h×w
             ranked = np.argsort(-p.marginals[i], kind="stable")
             notable = p.targets[i] | predicted[i]

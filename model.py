@@ -37,7 +37,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from torch.nn.utils.rnn import PackedSequence
 
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 DECODERS = ("chain", "softmax", "none")
@@ -103,35 +103,33 @@ class ChainDecoder(nn.Module):
     def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
         """z under teacher forcing, B×C: entry j is conditioned on the true labels ranked before j.
 
-        Every label is read once and every reachable step scored once: nothing is spent on padding
-        but the memory of the LSTM's outputs.
+        Every label is read once and every reachable step scored once: nothing is spent on padding.
+        A row is a step of an image, M = sum(counts + 1) in all, in the order in which an LSTM
+        reads packed sequences: everyone's first step, then the second of all who have one, …
         """
-        targets = targets.bool()
+        device = encoding.cnn_scores.device
+        targets = targets.cpu().bool()  # to count rows on a GPU is to wait for all its work
         counts = targets.sum(1)  # B  labels per image
-        rows, ranks = targets.nonzero(as_tuple=True)  # in frequency order within each image
+        order = counts.argsort(descending=True)
+        place = order.argsort()  # B  of an image among the rows of a step
+        most = max(counts.tolist(), default=0)
+        sizes = (counts >= torch.arange(most + 1)[:, None]).sum(1)  # rows per step
+        first = sizes.cumsum(0) - sizes  # row where each step begins
         step = targets.cumsum(1) - targets.long()  # B×C  labels read before position j
-        width = int(counts.max())
-        hidden = self.label_embedding.new_zeros(len(targets), width + 1, self.hidden_size)
-        if width:
-            labels = ranks.new_zeros(len(targets), width)
-            labels[rows, step[rows, ranks]] = ranks
-            some = counts.nonzero().squeeze(1)  # images without labels have nothing to read
-            packed = pack_padded_sequence(
-                self.label_embedding[labels[some]],
-                counts[some].cpu(),
-                batch_first=True,
-                enforce_sorted=False,
-            )
-            outputs, _ = pad_packed_sequence(self.lstm(packed)[0], batch_first=True)
-            hidden[some, 1:] = outputs
-        image, at = (torch.arange(width + 1, device=counts.device) <= counts[:, None]).nonzero(
-            as_tuple=True
-        )  # every reachable step of every image, M = sum(counts + 1) of them
-        z = self.log_odds(
-            hidden[image, at], encoding.image_embedding[image], encoding.cnn_scores[image]
-        )  # M×C
-        first = (counts + 1).cumsum(0) - (counts + 1)  # B  where an image's steps begin
-        return z.gather(0, first[:, None] + step)
+        row = first[step] + place[:, None]  # B×C  that decides on label j
+        image = torch.cat([order[:size] for size in sizes])  # M
+
+        hidden = self.label_embedding.new_zeros(len(targets), self.hidden_size)
+        if len(sizes) > 1:
+            rows, ranks = targets.nonzero(as_tuple=True)
+            read = torch.empty_like(ranks)  # in the order of the rows that follow from reading
+            read[first[step[rows, ranks] + 1] + place[rows] - len(targets)] = ranks
+            labels = self.label_embedding[read.to(device, non_blocking=True)]
+            hidden = torch.cat([hidden, self.lstm(PackedSequence(labels, sizes[1:]))[0].data])
+        row, image = (index.to(device, non_blocking=True) for index in (row, image))
+        return self.log_odds(
+            hidden, encoding.image_embedding[image], encoding.cnn_scores[image]
+        ).gather(0, row)
 
 
 class IndependentDecoder(nn.Module):
@@ -211,19 +209,23 @@ class HybridNet(nn.Module):
         return self
 
     def encode(self, images: Tensor) -> Encoding:
-        """images B×3×H×W uint8 -> Encoding; under autocast only this part is in low precision."""
-        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        features = self.encoder(x)  # B×D×h×w
+        """images B×3×H×W uint8 -> Encoding; under autocast only the ResNet is in low precision."""
+        x = images.to(torch.float32, memory_format=torch.channels_last)
+        features = self.encoder(x.sub(self.mean).div_(self.std))  # B×D×h×w
         with torch.autocast(x.device.type, enabled=False):  # probabilities stay exact
-            features = features.float()
-            class_maps = self.classifier(features)  # B×C×h×w
-            cnn_scores = (class_maps.mean((2, 3)) + class_maps.amax((2, 3))) / 2
-            image_embedding = self.decoder.embed_image(features.mean((2, 3)))
-        return Encoding(image_embedding, cnn_scores, class_maps)
+            return self.encode_features(features.float())
+
+    def encode_features(self, features: Tensor) -> Encoding:
+        """The ResNet's features B×D×h×w -> Encoding."""
+        places = features.permute(0, 2, 3, 1)  # B×h×w×D, as channels_last has them in memory
+        maps = F.linear(places, self.classifier.weight.flatten(1), self.classifier.bias)
+        cnn_scores = (maps.mean((1, 2)) + maps.amax((1, 2))) / 2
+        image_embedding = self.decoder.embed_image(places.mean((1, 2)))
+        return Encoding(image_embedding, cnn_scores, maps.permute(0, 3, 1, 2))
 
     def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
         """B×C log-odds of each label given the image and the true labels ranked before it."""
-        with torch.autocast(targets.device.type, enabled=False):
+        with torch.autocast(encoding.cnn_scores.device.type, enabled=False):
             return self.decoder.set_log_odds(encoding, targets)
 
     def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -231,9 +233,12 @@ class HybridNet(nn.Module):
 
         set_nll   -log P(targets | image): what the decoder is trained on
         cnn_bce   summed binary cross-entropy of b(I) alone (equal to set_nll for `none`)
+
+        Targets that are still on the CPU spare a GPU the wait for them to be counted.
         """
         encoding = self.encode(images)
         z = self.set_log_odds(encoding, targets)
+        targets = targets.to(images.device, non_blocking=True)
         return {
             "set_nll": bernoulli_nll(z, targets),
             "cnn_bce": bernoulli_nll(encoding.cnn_scores, targets),

@@ -20,8 +20,8 @@ import torch
 from PIL import Image
 
 from checkpoint import find_checkpoint, load_checkpoint, restore
-from data_loader import load_image
 from decoding import BestSets, Samples, expected_f1_sets, most_probable_sets, sample_label_sets
+from pictures import load_image
 from utils import (
     ArgumentParser,
     UsageError,
@@ -29,6 +29,7 @@ from utils import (
     make_folder,
     pick_device,
     positive_int,
+    resolve_amp,
     run_script,
     write_atomically,
 )
@@ -66,16 +67,16 @@ def main(args: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
     model.to(device)
-    transform = preprocessing.for_test()
+    view = preprocessing.for_test()
+    amp = autocast(device, resolve_amp(args.amp, device, checkpoint["flags"]))
     known = encode_known(args.known, args.absent, vocabulary).to(device)
     files = list_images(args.images)
     drawings = name_drawings(files, args.output)
     if not args.json:
         make_folder(args.output)
     for file, drawing in zip(files, drawings, strict=True):
-        image = load_image(file)
-        with autocast(device, args.amp):
-            encoding = model.encode(transform(image).unsqueeze(0).to(device))  # 1×3×S×S
+        with amp:
+            encoding = model.encode(view.of_file(file).unsqueeze(0).to(device))  # 1×3×S×S
         samples = sample_label_sets(model, encoding, args.num_samples, known=known)
         best = most_probable_sets(model, encoding, args.num_sets, known=known)
         result = {
@@ -85,7 +86,7 @@ def main(args: argparse.Namespace) -> None:
         if args.json:
             print(json.dumps(result))
             continue
-        draw(image, result, checkpoint["threshold"], args.top, drawing)
+        draw(load_image(file), result, checkpoint["threshold"], args.top, drawing)
         print(describe(result, args.top, drawing))
 
 

@@ -14,6 +14,10 @@ One annotated image, the classic check that the network can overfit:
     python train.py --image_path data/images/img.jpg --vocab_path data/vocab.pkl --batch_size 256 \\
         --learning_rate 0.001 --num_epochs 10 --num_workers 4
 
+Several processes, or machines that share the output folder, train as one:
+
+    torchrun --nproc_per_node=4 train.py
+
 The same command again continues an interrupted run. One JSON line per epoch goes to stdout and to
 log.jsonl in the output folder, beside last.pt (to continue) and best.pt (to use).
 """
@@ -24,8 +28,6 @@ import argparse
 import copy
 import json
 import math
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -34,12 +36,22 @@ import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from annotations import find_annotations
 from checkpoint import append_log, load_checkpoint, refuse_changes, save_checkpoint
-from data_loader import Preprocessing, training_data
-from decoding import predict
+from data_loader import training_data
+from decoding import Predictions, decode, encode_batches
+from distributed import (
+    as_one,
+    gather,
+    gather_batches,
+    process_group,
+    rank,
+    sum_over_processes,
+    world_size,
+)
 from metrics import average_precision, fit_threshold, mean, set_figures
-from model import ARCHS, DECODERS, HybridNet, load_encoder_weights
+from model import ARCHS, DECODERS, HybridNet
+from pictures import Preprocessing
+from run_setup import build_model, describe, fill_defaults
 from utils import (
     ArgumentParser,
     RunError,
@@ -54,13 +66,13 @@ from utils import (
     positive_float,
     positive_int,
     progress,
+    resolve_amp,
     run_script,
     without_nan,
 )
-from vocabulary import Vocabulary, check_suffix, save_vocabulary
+from vocabulary import save_vocabulary
 
-SCENES = Path("data/scenes")  # the default set, made by data/make_scenes.py
-SCENES_IMAGE_SIZE = 64
+LOOK_EVERY = 20  # steps; to look at a loss is to wait for the GPU
 REMEDY = "continue with --amp off, or start anew with a lower --learning_rate and --output_dir"
 
 
@@ -76,6 +88,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     data("--keep_unlabelled", action="store_true", help="train on images without labels, too")
     data("--limit", type=positive_int, help="use only the first N images, for a quick try")
     data("--image_size", type=positive_int, help="pixels a side; 224, or 64 for the default set")
+    data("--cache", type=Path, help="file for decoded images, built once, for slow decoding")
     net = parser.add_argument_group("model").add_argument
     net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper is better and slower")
     net("--decoder", choices=DECODERS, default="chain", help="none: the CNN alone, the control")
@@ -106,8 +119,14 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Read the data, build or restore the model, train, keep last.pt and best.pt."""
+    """Join the other processes, if torchrun started some, and train."""
     device = pick_device(args.device)
+    with process_group(device):
+        run(args, device)
+
+
+def run(args: argparse.Namespace, device: torch.device) -> None:
+    """Read the data, build or restore the model, train, keep last.pt and best.pt."""
     fill_defaults(args)
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     last_path, best_path = args.output_dir / "last.pt", args.output_dir / "best.pt"
@@ -127,22 +146,27 @@ def main(args: argparse.Namespace) -> None:
         training.load(checkpoint)
         log(f"continuing {last_path} after epoch {training.epoch} of {args.num_epochs}")
     make_folder(args.output_dir)
-    if not args.vocab_path.exists():
+    if rank() == 0 and not args.vocab_path.exists():
         save_vocabulary(vocabulary, args.vocab_path)
-    amp = autocast(device, args.amp)
+    # a run keeps the precision it began with, and evaluation that of its run
+    earlier = checkpoint["flags"] if checkpoint else {}
+    flags |= {"device": device.type, "amp": gather(resolve_amp(args.amp, device, earlier))[0]}
+    amp = autocast(device, flags["amp"])
     describe(args, model, train_loader, val_loader, selected_on, device, amp)
 
     while training.epoch < args.num_epochs:
         epoch = training.epoch + 1
         started = time.perf_counter()
-        train_loader.sampler.epoch = epoch
+        train_loader.batch_sampler.epoch = epoch
         losses = train_epoch(training, train_loader, amp, args, f"epoch {epoch}/{args.num_epochs}")
-        images_per_second = len(train_loader.sampler) / (time.perf_counter() - started)
+        images_per_second = train_loader.batch_sampler.num_items / (time.perf_counter() - started)
         figures, threshold = validate(training.ema, val_loader, amp)
         if not math.isfinite(figures["val_set_nll"]):
             raise RunError(f"the validation loss is not finite after epoch {epoch}; {REMEDY}")
         is_best = figures["val_set_nll"] < training.best_nll
         training.epoch, training.best_nll = epoch, min(training.best_nll, figures["val_set_nll"])
+        if rank() > 0:
+            continue  # the first process writes for all
         checkpoint = {
             "model": settings,
             "vocabulary": vocabulary.to_dict(),
@@ -184,7 +208,11 @@ class Training:
         # the averaged weights are what is evaluated; copied before the LSTM is packed for a GPU
         self.ema = copy.deepcopy(model).requires_grad_(False).to(device)
         self.model = model.to(device)
+        self.parallel = as_one(self.model)  # computes losses
         self.ema_decay = args.ema_decay
+        pairs = list(zip(self.ema.state_dict().values(), model.state_dict().values(), strict=True))
+        self.averaged = [pair for pair in pairs if pair[0].is_floating_point()]
+        self.copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counters
         self.optimizer = build_optimizer(model, args)
         total_steps = max(args.num_epochs * steps_per_epoch, 2)
         warm_up = max(0.2, 1.5 / total_steps)  # OneCycleLR divides by zero at 0.2 of 5 steps
@@ -220,7 +248,13 @@ class Training:
         self.scheduler.step()
         self.steps += 1
         # over few steps at first, or the average would remember the random start
-        update_ema(self.ema, self.model, min(self.ema_decay, (1 + self.steps) / (10 + self.steps)))
+        self.update_ema(min(self.ema_decay, (1 + self.steps) / (10 + self.steps)))
+
+    def update_ema(self, decay: float) -> None:
+        """Average weights and BatchNorm statistics; counters are copied."""
+        get_ema_multi_avg_fn(decay)(*zip(*self.averaged, strict=True), None)
+        for ema, current in self.copied:
+            ema.copy_(current)
 
 
 def train_epoch(
@@ -231,31 +265,52 @@ def train_epoch(
     label: str,
 ) -> dict[str, float]:
     """One pass over the training images; returns mean losses per image in nats."""
-    model = training.model.train()
-    device = next(model.parameters()).device
+    training.model.train()
+    device = next(training.model.parameters()).device
     has_decoder = args.decoder != "none"
-    sums = torch.zeros(3, device=device)
-    for images, targets, _ in progress(loader, label):
-        images = images.to(device, non_blocking=True)  # B×3×S×S
-        targets = targets.to(device, non_blocking=True)  # B×C
-        with amp:
-            losses = {name: each.mean() for name, each in model(images, targets).items()}
+    sums, pending = np.zeros(3), []
+    batches = zip(progress(loader, label), loader.batch_sampler.sizes(), strict=True)
+    for (images, targets, _), batch_size in batches:
+        images = images.to(device, non_blocking=True)  # b×3×S×S, this process's share of the batch
+        share = world_size() / batch_size  # what the processes compute is averaged
+        with amp:  # targets stay where they are: see HybridNet.forward
+            found = training.parallel(images, targets)
+        losses = {name: share * each.sum() for name, each in found.items()}
         loss = losses["set_nll"]
         if has_decoder:  # or the decoder, quick to learn, would leave the CNN little to explain
             loss = loss + args.cnn_loss_weight * losses["cnn_bce"]
-        if not torch.isfinite(loss):  # CPU-GPU sync point
-            raise RunError(f"the loss is {loss.item()} at step {training.steps + 1}; {REMEDY}")
         training.step(loss)
-        sums += torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach() * len(images)
-    loss, set_nll, cnn_bce = (sums / len(loader.sampler)).tolist()
+        terms = torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach()
+        pending.append(terms / share)
+        if len(pending) == LOOK_EVERY:
+            sums += look_at(pending, training.steps)
+            pending = []
+    if pending:
+        sums += look_at(pending, training.steps)
+    total = sum_over_processes(torch.from_numpy(sums).to(device)).cpu()
+    loss, set_nll, cnn_bce = (total / loader.batch_sampler.num_items).tolist()
     return {"train_loss": loss, "train_set_nll": set_nll, "train_cnn_bce": cnn_bce}
+
+
+def look_at(losses: list[torch.Tensor], steps: int) -> np.ndarray:
+    """The sum of the last steps' losses (3 each), the latest of them step number `steps`.
+
+    Waits for the GPU. Raises RunError naming the first step whose loss is not finite: call it for
+    every step before anything is saved.
+    """
+    values = torch.stack(losses).double().cpu().numpy()
+    if bad := np.flatnonzero(~np.isfinite(values).all(1)).tolist():
+        step = steps - len(losses) + bad[0] + 1
+        raise RunError(f"the loss is {values[bad[0], 0]} at step {step}; {REMEDY}")
+    return values.sum(0)
 
 
 def validate(
     model: HybridNet, loader: DataLoader, amp: torch.autocast
 ) -> tuple[dict[str, float], float]:
     """Figures on the hold-out, and the threshold fitted there."""
-    p = predict(model, loader, amp)
+    encoded = encode_batches(model, loader, amp)
+    p = Predictions.join(gather_batches([decode(model, e, targets) for e, targets, _ in encoded]))
     ap = average_precision(p.targets, p.marginals)
     threshold = fit_threshold(p.targets, p.marginals)
     figures = {
@@ -267,59 +322,6 @@ def validate(
     return figures, threshold
 
 
-def update_ema(ema: HybridNet, model: HybridNet, decay: float) -> None:
-    """Average weights and BatchNorm statistics; counters are copied."""
-    pairs = list(zip(ema.state_dict().values(), model.state_dict().values(), strict=True))
-    floats = [(e, m) for e, m in pairs if e.is_floating_point()]
-    averaged, current = (list(side) for side in zip(*floats, strict=True))
-    get_ema_multi_avg_fn(decay)(averaged, current, None)
-    for e, m in pairs:
-        if not e.is_floating_point():
-            e.copy_(m)
-
-
-def build_model(
-    args: argparse.Namespace, vocabulary: Vocabulary, fresh: bool
-) -> tuple[HybridNet, dict]:
-    """A model and the settings that rebuild it; a fresh one starts from the weights asked for."""
-    settings = {
-        "arch": args.arch,
-        "decoder": args.decoder,
-        "embed_size": args.embed_size,
-        "hidden_size": args.hidden_size,
-        "freeze_encoder": args.freeze_encoder,
-    }
-    try:
-        model = HybridNet(
-            num_labels=len(vocabulary),
-            label_log_odds=vocabulary.log_odds(),
-            pretrained=args.pretrained and fresh,
-            **settings,
-        )
-    except OSError as error:  # urllib's errors are
-        raise RunError(f"--pretrained could not fetch the weights ({error})") from None
-    if args.weights and fresh:
-        load_weights(model, args.weights)
-    elif fresh and not args.pretrained:
-        log("encoder: all tensors at random (--pretrained or --weights FILE would start it better)")
-    return model, settings
-
-
-def load_weights(model: HybridNet, path: Path) -> None:
-    """Load an encoder state dict and say exactly what was and what was not in it."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        loaded, missing = load_encoder_weights(model.encoder, state)
-    except OSError as error:
-        raise UsageError(f"cannot read --weights {path} ({error.strerror or error})") from None
-    except ValueError as error:
-        raise UsageError(f"--weights {path} does not fit: {error}") from None
-    except Exception:  # torch raises many things for a file that is not a state dict
-        raise UsageError(f"--weights {path} is not a state dict of tensors") from None
-    log(f"encoder: {len(loaded)} tensors from {path}: {', '.join(loaded)}")
-    log(f"encoder: {len(missing)} tensors at random: {', '.join(missing) or 'none'}")
-
-
 def build_optimizer(model: HybridNet, args: argparse.Namespace) -> torch.optim.Optimizer:
     """AdamW; weight decay on matrices and filters, not on biases and BatchNorm."""
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -328,73 +330,6 @@ def build_optimizer(model: HybridNet, args: argparse.Namespace) -> torch.optim.O
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=args.learning_rate, fused=True)
-
-
-def fill_defaults(args: argparse.Namespace) -> None:
-    """Resolve every path that was not given; makes the default set if that is what is wanted."""
-    if args.image_path is None:
-        if args.annotations or args.val_annotations or args.val_image_path:
-            raise UsageError("annotations without --image_path: name the image folder, too")
-        if not (SCENES / "annotations/instances_val.json").exists():
-            script = Path(__file__).parent / "data/make_scenes.py"
-            log(f"drawing the default set with {script.name}, once")
-            if subprocess.run(
-                [sys.executable, script, "--output_dir", SCENES], stdout=2
-            ).returncode:
-                raise RunError("the default set could not be drawn; the reason is above")
-        args.image_path = SCENES / "images/train"
-        args.annotations = SCENES / "annotations/instances_train.json"
-        args.vocab_path = args.vocab_path or SCENES / "vocab.pkl"
-        args.image_size = args.image_size or SCENES_IMAGE_SIZE
-        name = SCENES.name
-    else:
-        if not args.image_path.exists():
-            raise UsageError(f"--image_path {args.image_path} does not exist")
-        args.annotations = args.annotations or find_annotations(args.image_path, "train")
-        name = args.image_path.stem if args.image_path.is_file() else args.annotations.stem
-    args.image_size = args.image_size or 224
-    args.output_dir = args.output_dir or Path("runs") / f"{name}-{args.decoder}"
-    args.vocab_path = args.vocab_path or args.output_dir / "vocab.pkl"
-    check_suffix(args.vocab_path)
-    if args.pretrained and args.weights:
-        raise UsageError("--pretrained and --weights are two starts of the encoder: give one")
-    if args.output_dir.exists() and not args.output_dir.is_dir():
-        raise UsageError(f"--output_dir {args.output_dir} is a file; choose another")
-    if args.val_annotations:
-        args.val_image_path = args.val_image_path or args.image_path
-    elif args.val_image_path:
-        args.val_annotations = find_annotations(args.val_image_path, "val")
-
-
-def describe(args, model, train_loader, val_loader, selected_on, device, amp) -> None:
-    """The numbers derived from flags and data, before anything takes long."""
-    with amp:
-        precision = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
-    parameters = sum(p.numel() for p in model.parameters())
-    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    images = len(train_loader.dataset)
-    per_image = train_loader.dataset.targets.sum(1).mean()
-    labels = len(model.classifier.bias)
-    log(f"training on {images:,} images, {per_image:.2f} of {labels} labels each")
-    log(f"epoch and threshold are chosen on {selected_on}: {len(val_loader.dataset):,} images")
-    log(f"{args.arch} + {args.decoder}: {parameters:,} parameters, {trained:,} trained")
-    log(
-        f"{args.num_epochs} epochs of {len(train_loader)} steps, batches of "
-        f"{train_loader.batch_size} at {args.image_size} px, peak learning rate "
-        f"{args.learning_rate:g}, {device}, {precision}, "
-        f"commit {commit()}"
-    )
-    log(f"writing to {args.output_dir}")
-
-
-def commit() -> str:
-    """The code's git commit, or 'unknown' outside a repository."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    except OSError:
-        return "unknown"
-    return result.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import math
 import os
 import sys
@@ -105,9 +106,20 @@ def _fail(error: object, code: int) -> int:
     return code
 
 
+def is_launched() -> bool:
+    """Whether torchrun started this process, beside others."""
+    return "LOCAL_RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def is_first() -> bool:
+    """Whether this process speaks for all: the only one, or torchrun's first."""
+    return not is_launched() or os.environ.get("RANK") == "0"
+
+
 def log(*words: object) -> None:
-    """Progress goes to stderr: stdout is data."""
-    print(*words, file=sys.stderr, flush=True)
+    """Progress goes to stderr: stdout is data. Of several processes only the first reports."""
+    if is_first():
+        print(*words, file=sys.stderr, flush=True)
 
 
 def pick_device(name: str) -> torch.device:
@@ -116,6 +128,8 @@ def pick_device(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and is_launched():
+        name = f"cuda:{os.environ['LOCAL_RANK']}"  # a GPU for each process of this machine
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -123,14 +137,21 @@ def pick_device(name: str) -> torch.device:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(f"--device {name} cannot be used here ({reason}); try auto") from None
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         torch.backends.cudnn.allow_tf32 = (
             False  # probabilities are to be exact; the encoder has bf16
         )
     return device
 
 
+@functools.cache
 def bf16_pays(device: torch.device) -> bool:
-    """Whether bfloat16 arithmetic is native there: emulated, it is 10 times slower than fp32."""
+    """Whether training is faster there in bfloat16 than in float32: known, or measured once.
+
+    Emulated, bfloat16 is 10 times slower. A GPU or CPU with matrix units for it gains; a CPU with
+    no more than vector instructions may lose what they gain in converting, so half a second goes to
+    a small network in both precisions.
+    """
     import torch
 
     if device.type == "cuda":
@@ -138,14 +159,55 @@ def bf16_pays(device: torch.device) -> bool:
     if device.type != "cpu":
         return False
     can = torch.cpu.get_capabilities()
-    return bool(can.get("avx512_bf16") or can.get("amx_bf16") or can.get("bf16"))
+    if can.get("amx_bf16"):
+        return True
+    if not (can.get("avx512_bf16") or can.get("bf16")):
+        return False
+    gain = _bf16_gain()
+    log(f"bfloat16 is {gain:.2f} times as fast as float32 on this CPU")
+    return gain > 1.2  # for less it is not worth its rounding
+
+
+def _bf16_gain() -> float:
+    """Seconds in float32 over seconds in bfloat16 of a few training steps on the CPU."""
+    import torch
+    from torch import nn
+
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers are as if not measured
+        layers = [nn.Conv2d(3, 64, 3, padding=1)]
+        for _ in range(3):
+            layers += [nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1)]
+        net = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        images = torch.rand(8, 3, 28, 28).to(memory_format=torch.channels_last)
+    times = {False: [], True: []}
+    for _ in range(4):
+        for bf16, seconds in times.items():
+            started = time.perf_counter()
+            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                loss = net(images).float().square().mean()
+            loss.backward()
+            seconds.append(time.perf_counter() - started)
+    return min(times[False]) / min(times[True])  # what else runs can only lengthen them
+
+
+def resolve_amp(amp: str, device: torch.device, flags: dict) -> str:
+    """`auto` -> `on` or `off`: as it was in the run with these flags on such a device, if any.
+
+    A measurement may end differently the next time; a run must not change its precision, and
+    what its checkpoint says of an image must not depend on the minute.
+    """
+    if amp != "auto":
+        return amp
+    if flags.get("device") == device.type and flags.get("amp") in ("on", "off"):
+        return flags["amp"]
+    return "on" if bf16_pays(device) else "off"
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:
     """The mixed-precision context for `--amp auto|on|off`."""
     import torch
 
-    enabled = amp == "on" or (amp == "auto" and bf16_pays(device))
+    enabled = resolve_amp(amp, device, {}) == "on"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
@@ -185,7 +247,7 @@ def without_nan(value: object) -> object:
 
 def progress(batches: DataLoader, label: str) -> Iterator:
     """The batches, with a bar on a terminal, and a plain line every 15 seconds otherwise."""
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and is_first():
         yield from tqdm(batches, desc=label, unit="batch", leave=False, dynamic_ncols=True)
         return
     started = told = time.monotonic()

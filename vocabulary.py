@@ -17,8 +17,6 @@ import pickle
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from nltk import FreqDist
-
 from utils import UsageError, write_atomically
 
 FORMAT = "hybridnet-vocabulary-1"
@@ -90,6 +88,8 @@ def count_labels(
     `label_sets` holds each training image's labels; `categories` are all the names that may
     occur. Labels on fewer than `min_count` images are listed as dropped.
     """
+    from nltk import FreqDist  # takes a second to import, and a vocabulary that exists needs none
+
     counts = FreqDist(label for labels in label_sets for label in set(labels))
     ranked = sorted(set(categories) | set(counts), key=lambda label: (-counts[label], label))
     kept = [label for label in ranked if counts[label] >= min_count]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-
 from timing import Ratio, side_by_side
 
 from metrics import average_precision, set_figures

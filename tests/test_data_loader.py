@@ -3,6 +3,7 @@
 import contextlib
 import io
 import warnings
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -10,22 +11,22 @@ import torch
 from conftest import LABEL_SETS, RANKED, call, coco, refusal, write_json, write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 import data_loader
+import run_setup
 import sample
 import train
 from annotations import encode_targets, find_annotations, read_annotations
 from data_loader import (
     LabelledImages,
-    Preprocessing,
     find_images,
     load_data_set,
-    load_image,
     make_loader,
     training_data,
 )
 from model import HybridNet
+from pictures import ASPECTS, Preprocessing, View, load_image
 from utils import UsageError
 from vocabulary import Vocabulary, count_labels
 
@@ -180,6 +181,168 @@ def test_damaged_bytes_give_a_picture_or_the_sentence(tmp_path_factory, kind, ch
         warnings.simplefilter("ignore")  # Pillow's own about damaged metadata
         with contextlib.suppress(UsageError):
             assert load_image(path).mode == "RGB"
+
+
+# --- views ------------------------------------------------------------------------------------
+
+
+def smooth(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Waves without fine detail: any good way to shrink them gives the same."""
+    phases = np.random.default_rng(seed).uniform(0, 6, (3, 2))
+    x, y = np.linspace(0, 6, width)[None], np.linspace(0, 6, height)[:, None]
+    waves = [127 + 60 * np.sin(x + a) + 60 * np.cos(y + b) for a, b in phases]
+    return Image.fromarray(np.uint8(np.stack(waves, 2)))
+
+
+def random_view(seed: int, size: int = 64, **changes) -> View:
+    return Preprocessing(size, **changes).for_training(np.random.default_rng(seed))
+
+
+def rgb(view: torch.Tensor) -> np.ndarray:
+    """3×S×S -> S×S×3 that may be subtracted."""
+    return view.permute(1, 2, 0).numpy().astype(float)
+
+
+@given(
+    st.integers(0, 10**6), st.integers(1, 300), st.integers(1, 300), st.sampled_from((0.3, 0.7, 1))
+)
+def test_crops_keep_the_area_and_are_as_square_as_that_allows(seed, width, height, min_crop):
+    view = random_view(seed, min_crop=min_crop)
+    wide, high = view.extent(width / height)
+    assert 0 < wide <= 1
+    assert 0 < high <= 1
+    assert min_crop - 1e-9 <= view.area <= 1
+    assert wide * high == pytest.approx(view.area)
+    aspect = wide * width / (high * height)
+    if not ASPECTS[0] - 1e-9 <= aspect <= ASPECTS[1] + 1e-9:  # then it has a full side
+        assert max(wide, high) == pytest.approx(1)
+        assert abs(np.log(aspect)) <= abs(np.log(width / height)) + 1e-9
+
+
+def test_crops_vary_in_every_way():
+    views = [random_view(seed) for seed in range(2000)]
+    assert np.mean([v.mirrored for v in views]) == pytest.approx(0.5, abs=0.05)
+    for name, low, high in [
+        ("area", 0.7, 1.0),
+        *((name, 0.8, 1.2) for name in ("brightness", "contrast", "saturation")),
+        *((name, 0.0, 1.0) for name in ("shape", "across", "down")),
+    ]:
+        values = [getattr(v, name) for v in views]
+        assert low <= min(values) < low + 0.01 * (high - low) + 1e-3
+        assert high >= max(values) > high - 0.01 * (high - low) - 1e-3
+        assert np.mean(values) == pytest.approx((low + high) / 2, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [(90, 60), (64, 64), (30, 40), (1, 1), (200, 3)])
+def test_the_whole_picture_is_resized_as_pillow_does(size):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8))
+    seen = View(32).of_pixels(np.asarray(image), image.width / image.height)
+    expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR), float)
+    assert np.abs(rgb(seen) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_crop_is_resized_as_pillow_does(seed):
+    view, image = random_view(seed, 32, jitter=0), smooth(160, 120, seed)
+    wide, high = view.extent(160 / 120)
+    left, top = view.across * (1 - wide) * 160, view.down * (1 - high) * 120
+    box = (left, top, left + wide * 160, top + high * 120)
+    expected = image.resize((32, 32), Image.Resampling.BILINEAR, box)
+    if view.mirrored:
+        expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    seen = view.of_pixels(np.asarray(image), 160 / 120)
+    assert np.abs(rgb(seen) - np.asarray(expected, float)).max() <= 6, "edges are whole pixels"
+
+
+@pytest.mark.parametrize("name", ["Brightness", "Contrast", "Color"])
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.2])
+def test_colours_change_as_in_pillow(name, factor):
+    image = smooth(32, 32)
+    ours = "saturation" if name == "Color" else name.lower()
+    seen = View(32, **{ours: factor}).of_pixels(np.asarray(image), 1)
+    expected = np.asarray(getattr(ImageEnhance, name)(image).enhance(factor), float)
+    assert np.abs(rgb(seen) - expected).max() <= 2
+
+
+def test_all_colours_together_in_any_order():
+    image = smooth(32, 32)
+    seen = View(32, brightness=0.9, contrast=0.85, saturation=1.1).of_pixels(np.asarray(image), 1)
+    factors = {"Brightness": 0.9, "Contrast": 0.85, "Color": 1.1}
+    for order in permutations(factors):
+        expected = image
+        for name in order:
+            expected = getattr(ImageEnhance, name)(expected).enhance(factors[name])
+        assert np.abs(rgb(seen) - np.asarray(expected, float)).max() <= 4
+
+
+# --- decoding at reduced size -----------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(8, 700), st.integers(8, 700), st.integers(1, 100))
+def test_a_jpeg_is_never_decoded_smaller_than_its_crop_needs(
+    tmp_path_factory, seed, width, height, side
+):
+    path = tmp_path_factory.getbasetemp() / "reduced.jpg"
+    Image.new("RGB", (width, height)).save(path)
+    for view in (View(side), random_view(seed, side)):
+        image = load_image(path, view.least_size)
+        wide, high = view.extent(width / height)
+        # where the file itself has too few pixels, all of them are kept
+        assert image.width == width or round(wide * image.width) >= side - 1
+        assert image.height == height or round(high * image.height) >= side - 1
+        factor = min(width // view.least_size(width, height)[0], 8)
+        factor = min(height // view.least_size(width, height)[1], factor)
+        expected = 1 << max(factor, 1).bit_length() - 1
+        assert image.size == (-(-width // expected), -(-height // expected))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_reduced_jpeg_shows_the_same(tmp_path, mode):
+    image = smooth(640, 480).convert(mode)
+    image.save(tmp_path / "a.jpg", quality=95, progressive=mode == "L")
+    image.convert("RGB").save(tmp_path / "a.png")
+    for view in (View(60), *(random_view(seed) for seed in range(4))):
+        reduced = load_image(tmp_path / "a.jpg", view.least_size)
+        assert reduced.mode == "RGB"
+        assert reduced.width <= 320
+        difference = rgb(view.of_file(tmp_path / "a.jpg")) - rgb(view.of_file(tmp_path / "a.png"))
+        assert np.abs(difference).mean() < 1.5
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_reduced_jpeg_is_turned_upright(tmp_path, orientation):
+    """What is needed is asked and answered in the upright picture's width and height."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    smooth(640, 480).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    upright = (640, 480) if orientation < 5 else (480, 640)
+    asked = []
+
+    def needs(width, height):
+        asked.append((width, height))
+        return width // 4, height // 4
+
+    reduced, whole = load_image(tmp_path / "a.jpg", needs), load_image(tmp_path / "a.jpg")
+    assert asked == [upright]
+    assert whole.size == upright
+    assert reduced.size == (upright[0] // 4, upright[1] // 4)
+    difference = np.asarray(whole.resize(reduced.size), float) - np.asarray(reduced, float)
+    assert np.abs(difference).mean() < 1.5
+    wide = load_image(tmp_path / "a.jpg", lambda width, height: (upright[0] // 2, 4))
+    assert wide.size == (upright[0] // 2, upright[1] // 2)
+
+
+def test_real_photos_reduced(shared):
+    """Against the full picture: the reduction is a part of the shrinking, not one more."""
+    photos = sorted((shared / "coco-sample/images/val2014").glob("*.jpg"))[::20]
+    differences = []
+    for path in photos:
+        image, view = load_image(path), View(64)
+        whole = view.of_pixels(np.asarray(image), image.width / image.height)
+        differences.append(np.abs(rgb(view.of_file(path)) - rgb(whole)).mean())
+    assert max(differences) < 5
+    assert np.mean(differences) < 2
 
 
 # --- annotations ------------------------------------------------------------------------------
@@ -375,11 +538,11 @@ def test_dropped_labels_are_ignored_and_unknown_ones_refused(tiny, capsys):
 def make_data(tiny, seed: int = 0, image_size: int = 24) -> LabelledImages:
     images, paths = load_data_set(tiny.images, read_annotations(tiny.annotations))
     targets = encode_targets(images, count_labels(images.label_sets, images.categories))
-    return LabelledImages(paths, targets, Preprocessing(image_size).for_training(), seed)
+    return LabelledImages(paths, targets, Preprocessing(image_size), seed)
 
 
 def epoch_of(loader, epoch: int) -> list[list[torch.Tensor]]:
-    loader.sampler.epoch = epoch
+    loader.batch_sampler.epoch = epoch
     return list(loader)
 
 
@@ -448,7 +611,7 @@ def split(*flags) -> tuple[LabelledImages, LabelledImages, str]:
     args = train.get_args_parser().parse_args(
         ["--image_path", "data/images", "--image_size", "24", "--num_workers", "0", *flags]
     )
-    train.fill_defaults(args)
+    run_setup.fill_defaults(args)
     loaders = training_data(args, Preprocessing(args.image_size), False)
     return loaders[0].dataset, loaders[1].dataset, loaders[3]
 

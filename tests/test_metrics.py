@@ -8,6 +8,8 @@ from sklearn import metrics as sk
 
 import metrics
 
+SEEDS = st.integers(0, 2**32 - 1)
+
 
 def random_case(seed: int, num_images: int = 40, num_labels: int = 7):
     """Targets with a label that has no positives and scores with many ties."""
@@ -19,7 +21,7 @@ def random_case(seed: int, num_images: int = 40, num_labels: int = 7):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1))
+@given(SEEDS)
 def test_average_precision_is_scikit_learns(seed):
     targets, scores = random_case(seed)
     ap = metrics.average_precision(targets, scores)
@@ -41,7 +43,7 @@ def test_average_precision_of_equal_scores_is_the_share_of_positives():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1))
+@given(SEEDS)
 def test_set_figures_are_scikit_learns(seed):
     targets, scores = random_case(seed)
     predicted = scores > 0.5
@@ -90,6 +92,29 @@ def test_top_k_and_its_tie_rule():
     assert metrics.top_k(scores, 9).all()
 
 
+def first_labels(row: np.ndarray, k: int) -> list[int]:
+    """The k best labels of one image by the rule itself: by score, then by rank."""
+    return sorted(range(len(row)), key=lambda c: (-row[c], c))[:k]
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.integers(1, 9), st.sampled_from([np.float32, np.float64]))
+def test_ranking_figures_of_ties_and_all(seed, k, kind):
+    targets, scores = random_case(seed)
+    scores = scores.astype(kind)
+    chosen = metrics.top_k(scores, k)
+    assert [row.nonzero()[0].tolist() for row in chosen] == [
+        sorted(first_labels(row, k)) for row in scores
+    ]
+    ap = []
+    for truth, row in zip(targets, scores, strict=True):
+        hits = [truth[c] for c in first_labels(row, k)]
+        precisions = [sum(hits[: n + 1]) / (n + 1) for n, hit in enumerate(hits) if hit]
+        if truth.any():
+            ap.append(sum(precisions) / min(k, truth.sum()))
+    assert metrics.map_at_k(targets, scores, k) == pytest.approx(100 * np.mean(ap))
+
+
 def test_map_at_k_by_hand():
     targets = np.array([[1, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]])
     scores = np.array([[0.9, 0.8, 0.7, 0.1], [0.9, 0.8, 0.7, 0.1], [0.9, 0.8, 0.7, 0.1]])
@@ -117,7 +142,23 @@ def test_calibration_error_of_equal_scores_does_not_depend_on_the_order():
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(0, 2**32 - 1))
+@given(SEEDS, st.integers(1, 20), st.integers(1, 5), st.sampled_from([np.float32, np.float64]))
+def test_calibration_error_is_its_definition(seed, num_bins, num_images, kind):
+    """More bins than scores, bins within one tie, ties over many bins."""
+    targets, scores = random_case(seed, num_images)
+    pairs = sorted(zip(scores.ravel().tolist(), targets.ravel().tolist(), strict=True))
+    shared = {s: np.mean([truth for other, truth in pairs if other == s]) for s, _ in pairs}
+    ece = 0.0
+    for members in np.array_split([s for s, _ in pairs], num_bins):
+        if len(members):
+            gap = np.mean(members) - np.mean([shared[s] for s in members])
+            ece += abs(gap) * len(members) / len(pairs)
+    ours = metrics.expected_calibration_error(targets, scores.astype(kind), num_bins)
+    assert ours == pytest.approx(100 * ece, abs=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
 def test_fitted_threshold_is_the_best_one(seed):
     targets, scores = random_case(seed)
     best = max(metrics.set_figures(targets, scores >= t)["OF1"] for t in [*np.unique(scores), 2.0])

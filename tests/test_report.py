@@ -18,10 +18,10 @@ import evaluate
 import metrics
 from annotations import read_annotations
 from checkpoint import save_checkpoint
-from data_loader import Preprocessing
 from decoding import Predictions
 from gallery import choose_images, data_uri, overlay
 from model import HybridNet
+from pictures import Preprocessing
 from report import calibration_bins, label_set_sizes, pr_curve, write_report
 from uncertainty import OF_A_RULE
 from vocabulary import Vocabulary, count_labels

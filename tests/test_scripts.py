@@ -32,6 +32,7 @@ import build_vocab
 import checkpoint as checkpoint_module
 import data_loader
 import evaluate
+import run_setup
 import sample
 import train
 from utils import RunError, UsageError
@@ -447,9 +448,9 @@ def test_encoder_weights_that_do_not_fit(workdir, partial_weights):
 
 def test_the_shared_weights_say_what_is_missing(shared, workdir, capsys):
     path = shared / "weights/resnet18-conv1-layer3.pth"
-    model, _ = train.build_model(
+    model, _ = run_setup.build_model(
         train.get_args_parser().parse_args(["--weights", str(path), "--decoder", "none"]),
-        train.Vocabulary(("person",), (1,), 2),
+        run_setup.Vocabulary(("person",), (1,), 2),
         fresh=True,
     )
     missing = capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,221 @@
+"""Training against the classic tutorial loop, against the bare encoder, and the decoder's cost.
+
+The classic loop trains the very same model on the same files with as many loader processes, the
+way tutorials do it: PIL, Resize, RandomCrop and ToTensor to float32, a contiguous float32 network,
+an LSTM over sequences padded to the batch's longest with every padded step scored, Adam, and
+loss.item() in each step. A test of the benchmark itself: its loss on a batch is checked to be ours.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from material import label_sets, write_photos
+from PIL import Image
+from timing import Ratio, side_by_side
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+
+from data_loader import training_data
+from model import Encoding, HybridNet, bernoulli_nll
+from pictures import Preprocessing
+from run_setup import fill_defaults
+from train import Training, get_args_parser, train_epoch
+from utils import autocast, pick_device
+
+SIZE, BATCH_SIZE, STEPS, ROUNDS = 224, 32, 3, 3
+DECODER_BATCH = 256
+
+
+def measure() -> Iterator[Ratio]:
+    """Rows of images per second, and of the decoder's time."""
+    targets = label_sets()
+    targets = targets[torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))]
+    yield decoder_row(targets)
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_photos(Path(folder), targets[: STEPS * BATCH_SIZE])
+        for arch in ("resnet18", "resnet50"):
+            ours = OurLoop(arch, "chain", *files)
+            name = f"training, {arch}, {SIZE} px : classic float32 loop"
+            yield timed(name, ours, ClassicLoop(ours, files[0]), at_least=3)
+        for decoder, at_least in (("chain", 0.90), ("none", 0.97)):
+            ours = OurLoop("resnet18", decoder, *files)
+            encoder = BareEncoder(ours)
+            name = f"training, resnet18 + {decoder} : bare encoder"
+            yield timed(f"{name}, from files", ours, encoder, at_least=at_least)
+            ours.loader = InMemory(ours.loader)
+            yield timed(f"{name}, from memory", ours, encoder, at_least=at_least)
+
+
+def timed(name: str, ours: Callable, reference: Callable, at_least: float) -> Ratio:
+    """A row of an epoch each, with both rates as its note."""
+    row = side_by_side(name, ours, reference, ROUNDS, at_least=at_least)
+    ours_rate, rate = (STEPS * BATCH_SIZE / seconds for seconds in (row.ours, row.reference))
+    return replace(row, note=f"{ours_rate:.1f} and {rate:.1f} images/s")
+
+
+def wait() -> None:
+    """On a GPU, until all is computed."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class OurLoop:
+    """An epoch as train.py runs it."""
+
+    def __init__(self, arch: str, decoder: str, images: Path, annotations: Path) -> None:
+        flags = f"--arch {arch} --decoder {decoder} --batch_size {BATCH_SIZE} --hold_out 0"
+        files = ["--image_path", str(images), "--annotations", str(annotations)]
+        self.args = get_args_parser().parse_args([*flags.split(), *files, "--num_epochs", "99"])
+        self.args.vocab_path = images.parent / "vocab.json"
+        fill_defaults(self.args)
+        self.device = pick_device("auto")
+        self.loader, _, vocabulary, _ = training_data(
+            self.args, Preprocessing(SIZE), pin=self.device.type == "cuda"
+        )
+        model = HybridNet(arch, len(vocabulary), decoder)
+        self.training = Training(model, self.args, len(self.loader), self.device)
+        self.amp = autocast(self.device, "auto")
+
+    def __call__(self) -> None:
+        self.loader.batch_sampler.epoch += 1
+        train_epoch(self.training, self.loader, self.amp, self.args, self.args.arch)
+        wait()
+
+
+class InMemory(list):
+    """A loader's batches, read once."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        super().__init__(loader)
+        self.batch_sampler = loader.batch_sampler
+
+
+class BareEncoder:
+    """The ResNet alone, forward and backward, on as many batches that are in memory already."""
+
+    def __init__(self, ours: OurLoop) -> None:
+        self.encoder, self.amp = copy.deepcopy(ours.training.model.encoder).train(), ours.amp
+        images = torch.randn(BATCH_SIZE, 3, SIZE, SIZE, device=ours.device)
+        self.images = images.contiguous(memory_format=torch.channels_last)
+
+    def __call__(self) -> None:
+        for _ in range(STEPS):
+            self.encoder.zero_grad()
+            with self.amp:
+                loss = self.encoder(self.images).float().mean()
+            loss.backward()
+        wait()
+
+
+class ClassicImages(Dataset):
+    """Files to normalised float32 tensors, as tutorials read them."""
+
+    def __init__(self, images: Path, targets: Tensor) -> None:
+        self.images, self.targets = images, targets
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize(256),
+                transforms.RandomCrop(SIZE),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image = Image.open(self.images / f"{index}.jpg").convert("RGB")
+        return self.transform(image), self.targets[index]
+
+
+class ClassicLoop:
+    """An epoch of the tutorials' loop, on a copy of the same model."""
+
+    def __init__(self, ours: OurLoop, images: Path) -> None:
+        self.model = copy.deepcopy(ours.training.model).train()
+        self.device, self.args = ours.device, ours.args
+        check_classic_loss(self.model, ours.loader.dataset.targets[:BATCH_SIZE].to(self.device))
+        self.model.to(memory_format=torch.contiguous_format)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3)
+        workers = self.args.num_workers
+        self.loader = DataLoader(
+            ClassicImages(images, ours.loader.dataset.targets),
+            BATCH_SIZE,
+            shuffle=True,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+
+    def __call__(self) -> None:
+        total = 0.0
+        for images, targets in self.loader:
+            images, targets = images.to(self.device), targets.to(self.device)
+            loss = classic_loss(self.model, self.model.encoder(images), targets)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            total += loss.item()
+
+
+def classic_loss(model: HybridNet, features: Tensor, targets: Tensor) -> Tensor:
+    """The mean of HybridNet's two losses, from padded sequences."""
+    maps = model.classifier(features)  # B×C×h×w
+    cnn_scores = (maps.mean((2, 3)) + maps.amax((2, 3))) / 2
+    embedding = model.decoder.embed_image(features.mean((2, 3)))  # B×E
+    labels = pad_sequence([row.nonzero().squeeze(1) for row in targets], batch_first=True)  # B×W
+    outputs, _ = model.decoder.lstm(model.decoder.label_embedding[labels])
+    hidden = F.pad(outputs, (0, 0, 1, 0))  # B×(W+1)×H
+    z = model.decoder.log_odds(hidden, embedding[:, None], cnn_scores[:, None])  # B×(W+1)×C
+    step = (targets.cumsum(1) - targets).long()
+    z = z.gather(1, step[:, None]).squeeze(1)  # B×C
+    return (bernoulli_nll(z, targets) + bernoulli_nll(cnn_scores, targets)).mean()
+
+
+def check_classic_loss(model: HybridNet, targets: Tensor) -> None:
+    """Raise AssertionError unless both loops minimise the same."""
+    width = model.classifier.in_channels
+    features = torch.randn(len(targets), width, 2, 2, device=targets.device)
+    encoding: Encoding = model.encode_features(features)
+    ours = bernoulli_nll(model.set_log_odds(encoding, targets), targets)
+    ours = (ours + bernoulli_nll(encoding.cnn_scores, targets)).mean()
+    torch.testing.assert_close(ours, classic_loss(model, features, targets))
+
+
+def decoder_row(targets: Tensor) -> Ratio:
+    """From the ResNet's features on, forward and backward, against the independent head."""
+    device = pick_device("auto")
+    batches = targets[: 4 * DECODER_BATCH].float().split(DECODER_BATCH)
+    features = torch.randn(DECODER_BATCH, 512, 7, 7, device=device)
+    features = features.relu().contiguous(memory_format=torch.channels_last).requires_grad_()
+
+    def epoch(decoder: str) -> Callable[[], None]:
+        model = HybridNet("resnet18", targets.shape[1], decoder).to(device)
+
+        def run() -> None:
+            for batch in batches:
+                features.grad = None
+                model.zero_grad()
+                encoding = model.encode_features(features)
+                loss = bernoulli_nll(model.set_log_odds(encoding, batch), batch.to(device)).mean()
+                if decoder != "none":
+                    loss = loss + bernoulli_nll(encoding.cnn_scores, batch.to(device)).mean()
+                loss.backward()
+            wait()
+
+        return run
+
+    name = f"time of chain's decoder : independent head, batch {DECODER_BATCH}"
+    row = side_by_side(name, epoch("chain"), epoch("none"), 9, at_most=4)
+    ours, reference = (1000 * seconds / len(batches) for seconds in (row.ours, row.reference))
+    return replace(row, note=f"{ours:.0f} and {reference:.0f} ms a step")

@@ -1,0 +1,175 @@
+"""Picture files -> what the model sees: uint8 tensors 3×S×S, whole or augmented.
+
+    Preprocessing   how a model's pictures are prepared; kept in its checkpoint
+    View            one way to look at a picture, drawn before the picture is decoded, so that a
+                    JPEG need not be decoded larger than the look at it asks for
+
+Cropping and resizing are one antialiased step on uint8, and colours change after it, on S×S
+pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+from torch.nn import functional as F
+
+from utils import UsageError
+
+ASPECTS = (3 / 4, 4 / 3)  # width / height of a training crop
+GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R 601)
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations whose rows are the upright picture's columns
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From a picture file to the model's input; plain values, kept in every checkpoint.
+
+    Test: the whole picture squeezed to a square, so that nothing at its edges is lost.
+    Training: a crop of at least `min_crop` of the area and as nearly square as ASPECTS, mirrored
+    half of the time, brightness, contrast and saturation changed by up to `jitter`. (Of a
+    panorama no crop is both; it keeps the area and comes as near to square as that allows.)
+    """
+
+    image_size: int
+    min_crop: float = 0.7
+    jitter: float = 0.2
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain types for the checkpoint; `Preprocessing(**d)` brings it back."""
+        return asdict(self)
+
+    def for_test(self) -> View:
+        """The whole picture as it is."""
+        return View(self.image_size)
+
+    def for_training(self, rng: np.random.Generator) -> View:
+        """A random view; all that is random in it is drawn here."""
+        area, shape, across, down, mirror, *colours = rng.random(8).tolist()
+        return View(
+            self.image_size,
+            1 - area * (1 - self.min_crop),
+            shape,
+            across,
+            down,
+            mirror < 0.5,
+            *(1 + self.jitter * (2 * u - 1) for u in colours),
+        )
+
+    def cache_side(self) -> int:
+        """Pixels a side at which a cached picture still has the pixels for its smallest crop.
+
+        That is so where the crop is as oblong as the picture; one side of another falls
+        short of S by at most 1 - sqrt(min_crop), 16 %.
+        """
+        return 8 * math.ceil(self.image_size / math.sqrt(self.min_crop) / 8)
+
+
+@dataclass(frozen=True)
+class View:
+    """One way to look at a picture; the same for a picture decoded at any size.
+
+    side                 pixels S of the result
+    area                 share of the picture's area that is seen
+    shape, across, down  0..1: narrowest to widest crop allowed, far left to right, top to bottom
+    brightness, contrast, saturation   factors, 1 leaves as it is
+    """
+
+    side: int
+    area: float = 1.0
+    shape: float = 0.5
+    across: float = 0.5
+    down: float = 0.5
+    mirrored: bool = False
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+
+    def of_file(self, path: Path) -> Tensor:
+        """What is seen of a picture file, 3×S×S uint8. Raises UsageError as `load_image` does."""
+        image = load_image(path, self.least_size)
+        return self.of_pixels(np.asarray(image), image.width / image.height)
+
+    def of_pixels(self, pixels: np.ndarray, aspect: float) -> Tensor:
+        """What is seen of a picture H×W×3 uint8 that is in truth `aspect` times as wide as high."""
+        (height, width), (wide, high) = pixels.shape[:2], self.extent(aspect)
+        columns, rows = round(wide * width) or 1, round(high * height) or 1
+        left, top = round(self.across * (width - columns)), round(self.down * (height - rows))
+        # a copy, as torch takes no arrays that are read-only
+        crop = torch.from_numpy(np.array(pixels[top : top + rows, left : left + columns]))
+        size = (self.side, self.side)
+        seen = F.interpolate(crop.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)[0]
+        if self.mirrored:
+            seen = seen.flip(2)
+        if (self.brightness, self.contrast, self.saturation) == (1, 1, 1):
+            return seen
+        return self._coloured(seen)
+
+    def extent(self, aspect: float) -> tuple[float, float]:
+        """Width and height of the part that is seen, as shares of the picture's."""
+        # the widest crop of this area has the picture's full width, the narrowest its full height
+        narrowest, widest = self.area * aspect, aspect / self.area
+        low, high = (min(max(a, narrowest), widest) for a in ASPECTS)
+        shape = low * (high / low) ** self.shape
+        width = min(1.0, math.sqrt(self.area * shape / aspect))
+        return width, min(1.0, self.area / width)
+
+    def least_size(self, width: int, height: int) -> tuple[int, int]:
+        """The size to which a picture of width×height may be reduced before anyone looks.
+
+        Its crop then still has S×S pixels (give or take the rounding of its edges), so the
+        reduction only takes a part of the shrinking that follows anyway and costs no detail.
+        It is the crop that counts: a picture just larger than S×S gives a crop that is smaller.
+        """
+        wide, high = self.extent(width / height)
+        return math.ceil(self.side / wide - 1e-6), math.ceil(self.side / high - 1e-6)
+
+    def _coloured(self, seen: Tensor) -> Tensor:
+        """Brightness, contrast and saturation of 3×S×S uint8 changed, in one pass.
+
+        Each blends with black, the mean grey or the pixel's grey, so together they are linear
+        and, clipped at the end only, the same in any order.
+        """
+        x = seen.float()
+        grey = GREY[0] * x[0] + GREY[1] * x[1] + GREY[2] * x[2]  # S×S
+        gain = self.brightness * self.contrast
+        offset = self.brightness * (1 - self.contrast) * float(grey.mean()) + 0.5  # to round
+        x.mul_(gain * self.saturation).add_(grey.mul_(gain * (1 - self.saturation)).add_(offset))
+        return x.clamp_(0, 255).byte()
+
+
+def load_image(
+    path: Path, least_size: Callable[[int, int], tuple[int, int]] | None = None
+) -> Image.Image:
+    """Any picture Pillow reads -> upright RGB; transparency is laid on white.
+
+    least_size: from the upright picture's width and height to those that are needed; a JPEG is
+    then decoded at 1/2, 1/4 or 1/8 of its size where that is no less.
+    Raises UsageError for what is not a readable picture.
+    """
+    try:
+        with Image.open(path) as image:
+            if least_size:
+                turn = -1 if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS else 1
+                image.draft(None, least_size(*image.size[::turn])[::turn])
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+    except FileNotFoundError:
+        raise UsageError(f"there is no image {path}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        raise UsageError(f"{path} cannot be read as an image (damaged or another kind)") from None
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: convert() would clip
+        values = np.asarray(image, np.float64)
+        scale = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
+        return Image.fromarray(np.uint8(255 * np.clip(values / scale, 0, 1))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")

@@ -1,0 +1,95 @@
+"""What speed is bought with: precision chosen once, losses looked at late, rows of a table."""
+
+import sys
+
+import pytest
+import torch
+from conftest import QUICK, REPO, call, run
+
+import train
+import utils
+from utils import RunError
+
+sys.path.insert(0, str(REPO / "benchmarks"))
+import bench
+import bench_training
+from timing import Ratio
+
+from model import HybridNet
+
+CPU = torch.device("cpu")
+TRAIN = ("--image_path", "data/images", *QUICK)
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_auto_is_what_the_run_had_or_else_what_is_faster(monkeypatch, pays):
+    monkeypatch.setattr(utils, "bf16_pays", lambda device: pays)
+    faster = "on" if pays else "off"
+    for then in ("on", "off"):
+        assert utils.resolve_amp("auto", CPU, {"device": "cpu", "amp": then}) == then
+        assert utils.resolve_amp("auto", CPU, {"device": "cuda", "amp": then}) == faster
+        assert utils.resolve_amp(then, CPU, {"device": "cpu", "amp": "on"}) == then
+    assert utils.resolve_amp("auto", CPU, {}) == faster
+    assert utils.resolve_amp("auto", CPU, {"device": "auto", "amp": "auto"}) == faster
+
+
+def test_measuring_bfloat16_leaves_the_random_numbers_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    assert utils._bf16_gain() > 0
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_a_continued_run_keeps_its_precision(workdir, monkeypatch, capsys):
+    """Even where a second measurement ends otherwise."""
+    monkeypatch.setattr(utils, "bf16_pays", lambda device: True)
+    save = train.save_checkpoint
+
+    def save_and_stop(checkpoint, path):
+        save(checkpoint, path)
+        if path.name == "last.pt":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_checkpoint", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            call(train, *TRAIN)
+    monkeypatch.setattr(utils, "bf16_pays", lambda device: False)
+    capsys.readouterr()
+    call(train, *TRAIN)
+    assert "cpu, bfloat16" in capsys.readouterr().err
+    flags = torch.load(workdir / "runs/instances-chain/last.pt", weights_only=True)["flags"]
+    assert (flags["device"], flags["amp"]) == ("cpu", "on")
+
+
+def test_the_first_loss_that_is_not_finite_is_named():
+    losses = [torch.tensor([1.0, 2.0, 3.0])] * 4
+    assert train.look_at(losses, 10).tolist() == [4, 8, 12]
+    losses[2] = losses[3] = torch.tensor([float("nan"), 2.0, 3.0])
+    with pytest.raises(RunError, match="the loss is nan at step 9;"):
+        train.look_at(losses, 10)
+
+
+def test_the_classic_loop_minimises_the_same():
+    torch.manual_seed(0)
+    model = HybridNet("resnet18", 6, "chain", 8, 8)
+    for parameter in model.decoder.parameters():
+        torch.nn.init.normal_(parameter)
+    targets = torch.tensor([[1.0, 1, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 0]])
+    bench_training.check_classic_loss(model, targets)
+
+
+def test_rows_of_the_table():
+    row = bench.format_row(Ratio("a : b", 2.0, 3.0, 0.1, at_least=1.5, note="fast"))
+    assert row == "| a : b | 1.50 ± 0.10 | at least 1.5 | met | fast |"
+    row = bench.format_row(Ratio("a : b", 9.0, 3.0, 0.1, at_most=2))
+    assert row == "| a : b | 3.00 ± 0.10 | at most 2 | missed |  |"
+    assert "|  |  |" in bench.format_row(Ratio("a : b", 9.0, 3.0, 0.1))
+
+
+def test_an_unknown_topic_is_refused(tmp_path):
+    result = run("benchmarks/bench.py", "nonsense", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert "no topic nonsense" in result.stderr
