@@ -17,7 +17,6 @@ it and no file can run code:
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -102,11 +101,3 @@ def refuse_changes(checkpoint: dict, flags: dict, path: Path) -> None:
         raise UsageError(f"{path} is of another run ({what}); choose another --output_dir")
     if "training" not in checkpoint:
         raise UsageError(f"{path} has no optimizer state to continue from; choose --output_dir")
-
-
-def append_log(line: dict, path: Path) -> None:
-    """Add an epoch's line; lines of epochs done again after a crash are replaced."""
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
-    kept = [text for text in lines if json.loads(text)["epoch"] < line["epoch"]]
-    text = "\n".join([*kept, json.dumps(line)]) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))

@@ -22,6 +22,7 @@ from charts import Chart, nice_ticks, sparkline
 from gallery import data_uri
 from insights import clustered_order, co_occurrence
 from tables import RULES
+from training_log import CURVES
 from utils import log, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -237,36 +238,28 @@ def read_log(path: Path) -> list[dict]:
 
 
 def draw_training(lines: list[dict], chosen_epoch: int) -> list[tuple[str, Chart]]:
-    """(title, chart) of the loss, and of the hold-out's figures; none without a log."""
-    groups = {
-        "set NLL": ({"train_set_nll": "training", "val_set_nll": "hold-out"}, "nats an image"),
-        "figures on the hold-out": (
-            {"val_mAP": "mAP", "val_OF1": "OF1", "val_EM": "exact match"},
-            "percent",
-        ),
-    }
+    """(unit, chart) of what training_log.CURVES names; none without a log."""
     drawn = []
-    for title, (series, unit) in groups.items():
+    for unit, names in CURVES.items():
         curves = {
             name: [(n["epoch"], n[key]) for n in lines if isinstance(n.get(key), (int, float))]
-            for key, name in series.items()
+            for key, name in names.items()
         }
         values = [value for curve in curves.values() for _, value in curve]
         if not values:
             continue
         first, last = lines[0]["epoch"], max(lines[-1]["epoch"], lines[0]["epoch"] + 1)
-        low = 0.0 if unit == "percent" else math.floor(0.95 * min(values))
-        high = 1.05 * max(*values, low + 1e-3)
-        chart = Chart((first, last), (low, high), "epoch", unit)
-        epochs = [(x, t) for x, t in nice_ticks(last, first, 8) if x == round(x)]
-        chart.ticks(epochs, nice_ticks(high, low))
+        high = max(1.05 * max(values), 1e-3)
+        chart = Chart((first, last), (0, high), "epoch", unit.split(",")[0])
+        epochs = [(x, text) for x, text in nice_ticks(last, first, 8) if x == round(x)]
+        chart.ticks(epochs, nice_ticks(high))
         if first <= chosen_epoch <= last:
-            chart.line("", "guide", (chosen_epoch, chosen_epoch), (low, high))
+            chart.line("", "guide", (chosen_epoch, chosen_epoch), (0, high))
         for css, (name, curve) in zip("abc", curves.items(), strict=False):
             if curve:
                 chart.line(name, css, *zip(*curve, strict=True))
                 chart.dot(name, css, *curve[-1], f"{name}: {curve[-1][1]:.2f}")
-        drawn.append((title, chart))
+        drawn.append((unit, chart))
     return drawn
 
 

@@ -19,7 +19,7 @@ Several processes, or machines that share the output folder, train as one:
     torchrun --nproc_per_node=4 train.py
 
 The same command again continues an interrupted run. One JSON line per epoch goes to stdout and to
-log.jsonl in the output folder, beside last.pt (to continue) and best.pt (to use).
+log.jsonl in the output folder, beside curves.png, last.pt (to continue) and best.pt (to use).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ import torch
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from checkpoint import append_log, load_checkpoint, refuse_changes, save_checkpoint
+from checkpoint import load_checkpoint, refuse_changes, save_checkpoint
 from data_loader import training_data
 from decoding import Predictions, decode, encode_batches
 from distributed import (
@@ -52,6 +52,7 @@ from metrics import average_precision, fit_threshold, mean, set_figures
 from model import ARCHS, DECODERS, HybridNet
 from pictures import Preprocessing
 from run_setup import build_model, describe, fill_defaults
+from training_log import append_log, describe_mistakes, draw_curves
 from utils import (
     ArgumentParser,
     RunError,
@@ -160,7 +161,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         train_loader.batch_sampler.epoch = epoch
         losses = train_epoch(training, train_loader, amp, args, f"epoch {epoch}/{args.num_epochs}")
         images_per_second = train_loader.batch_sampler.num_items / (time.perf_counter() - started)
-        figures, threshold = validate(training.ema, val_loader, amp)
+        p = predict(training.ema, val_loader, amp)
+        figures, threshold = measure(p)
         if not math.isfinite(figures["val_set_nll"]):
             raise RunError(f"the validation loss is not finite after epoch {epoch}; {REMEDY}")
         is_best = figures["val_set_nll"] < training.best_nll
@@ -184,6 +186,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         speed = {"images_per_second": images_per_second, "seconds": seconds}
         line = without_nan({"epoch": epoch, **losses, **figures, **speed})
         append_log(line, args.output_dir / "log.jsonl")
+        draw_curves(args.output_dir / "log.jsonl", args.output_dir / "curves.png")
         save_checkpoint({**checkpoint, "training": training.state_dict()}, last_path)
         print(json.dumps(line), flush=True)
         log(
@@ -192,6 +195,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
             f"OF1 {figures['val_OF1']:.1f}, exact {figures['val_EM']:.1f}, "
             f"{images_per_second:.0f} images/s{' (best so far)' if is_best else ''}"
         )
+        log(*describe_mistakes(p, threshold, val_loader.dataset.paths, vocabulary.labels), sep="\n")
     log(f"trained {args.num_epochs} epochs; the best is {best_path}")
 
 
@@ -305,12 +309,16 @@ def look_at(losses: list[torch.Tensor], steps: int) -> np.ndarray:
     return values.sum(0)
 
 
-def validate(
-    model: HybridNet, loader: DataLoader, amp: torch.autocast
-) -> tuple[dict[str, float], float]:
-    """Figures on the hold-out, and the threshold fitted there."""
+def predict(model: HybridNet, loader: DataLoader, amp: torch.autocast) -> Predictions:
+    """Everybody's share of the validation images decoded, together and in order."""
     encoded = encode_batches(model, loader, amp)
-    p = Predictions.join(gather_batches([decode(model, e, targets) for e, targets, _ in encoded]))
+    return Predictions.join(
+        gather_batches([decode(model, e, targets) for e, targets, _ in encoded])
+    )
+
+
+def measure(p: Predictions) -> tuple[dict[str, float], float]:
+    """Figures on the validation images, and the threshold fitted there."""
     ap = average_precision(p.targets, p.marginals)
     threshold = fit_threshold(p.targets, p.marginals)
     figures = {

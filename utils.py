@@ -116,10 +116,10 @@ def is_first() -> bool:
     return not is_launched() or os.environ.get("RANK") == "0"
 
 
-def log(*words: object) -> None:
+def log(*words: object, sep: str = " ") -> None:
     """Progress goes to stderr: stdout is data. Of several processes only the first reports."""
     if is_first():
-        print(*words, file=sys.stderr, flush=True)
+        print(*words, sep=sep, file=sys.stderr, flush=True)
 
 
 def pick_device(name: str) -> torch.device:

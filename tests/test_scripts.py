@@ -236,7 +236,12 @@ def test_the_readme_command(tmp_path):
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
     assert (tmp_path / "data/vocab.pkl").exists()
     output = tmp_path / "runs/img-chain"
-    assert sorted(p.name for p in output.iterdir()) == ["best.pt", "last.pt", "log.jsonl"]
+    assert sorted(p.name for p in output.iterdir()) == [
+        "best.pt",
+        "curves.png",
+        "last.pt",
+        "log.jsonl",
+    ]
     shutil.rmtree(output)
 
 
@@ -765,7 +770,7 @@ def test_without_any_flags(tmp_path, monkeypatch, capsys):
     assert "trained on these" not in captured.err
     output = tmp_path / "runs/scenes-none"
     assert sorted(p.name for p in output.iterdir()) == [
-        *("best.pt", "evaluate.log", "last.pt", "log.jsonl", "metrics.json"),
+        *("best.pt", "curves.png", "evaluate.log", "last.pt", "log.jsonl", "metrics.json"),
         "predictions.npz",
     ]
     assert (tmp_path / "samples/scene_val_000001_labels.png").exists()
