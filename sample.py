@@ -1,4 +1,4 @@
-"""Tag pictures: labels with probabilities, the predicted set, and a picture of it all.
+"""Tag pictures: labels with probabilities, the predicted set, and a slide that shows it all.
 
     python sample.py photo.jpg
     python sample.py photo.jpg holiday/ --checkpoint runs/scenes-chain/best.pt --output tagged
@@ -6,26 +6,30 @@
     python sample.py photo.jpg --decide map --num_sets 5 --standard_errors
     python sample.py photo.jpg --json | jq .predicted
 
-Needs nothing but a checkpoint (the latest run's if none is named) and images.
+Needs nothing but a checkpoint (the latest run's if none is named) and images. Of several pictures
+it also writes a contact sheet, and their labels to labels.csv and labels.jsonl.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 from difflib import get_close_matches
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from checkpoint import find_checkpoint, load_checkpoint, restore
 from decoding import BestSets, Samples, expected_f1_sets, most_probable_sets, sample_label_sets
 from pictures import load_image
+from slides import draw_slide, make_tile, name_set, save_contact_sheet
 from utils import (
     ArgumentParser,
     UsageError,
     autocast,
+    log,
     make_folder,
     pick_device,
     positive_int,
@@ -74,20 +78,28 @@ def main(args: argparse.Namespace) -> None:
     drawings = name_drawings(files, args.output)
     if not args.json:
         make_folder(args.output)
+    results, tiles = [], []
     for file, drawing in zip(files, drawings, strict=True):
         with amp:
             encoding = model.encode(view.of_file(file).unsqueeze(0).to(device))  # 1×3×S×S
         samples = sample_label_sets(model, encoding, args.num_samples, known=known)
         best = most_probable_sets(model, encoding, args.num_sets, known=known)
-        result = {
-            "image": str(file),
-            **conclude(samples, best, vocabulary, checkpoint["threshold"], args),
-        }
+        found = conclude(samples, best, vocabulary, checkpoint["threshold"], args)
+        results.append({"image": str(file), **found})
         if args.json:
-            print(json.dumps(result))
+            print(json.dumps(results[-1]))
             continue
-        draw(load_image(file), result, checkpoint["threshold"], args.top, drawing)
-        print(describe(result, args.top, drawing))
+        photo = load_image(file)
+        maps = dict(
+            zip(vocabulary.labels, encoding.class_maps[0].float().cpu().numpy(), strict=True)
+        )
+        draw_slide(photo, found, maps, checkpoint["threshold"], args.top, drawing)
+        print(describe(results[-1], args.top, drawing))
+        tiles.append(make_tile(photo, found["predicted"]))
+    if len(tiles) > 1:
+        save_contact_sheet(tiles, args.output / "contact_sheet.png")
+        save_labels(results, args.output)
+        log(f"wrote contact_sheet.png, labels.csv and labels.jsonl to {args.output}")
 
 
 def conclude(
@@ -199,36 +211,19 @@ def describe(result: dict, top: int, drawing: Path) -> str:
     return "\n".join(lines)
 
 
-def name_set(found: dict) -> str:
-    """A label set and its probability in words."""
-    return f"{', '.join(found['labels']) or 'no label'} ({100 * found['probability']:.1f}%)"
-
-
-def draw(image: Image.Image, result: dict, threshold: float, top: int, path: Path) -> None:
-    """The picture beside a bar for each label; predicted ones in colour."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    plt.rcParams["text.parse_math"] = False  # a label may hold a dollar sign
-    image.thumbnail((1000, 1000))
-    labels = list(result["labels"].items())[:top][::-1]
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(10, 4.6), width_ratios=(1.1, 1), layout="constrained"
-    )
-    left.imshow(image)
-    left.axis("off")
-    colours = ["#2a6fbb" if label in result["predicted"] else "#c3c9d1" for label, _ in labels]
-    bars = right.barh([label for label, _ in labels], [p for _, p in labels], color=colours)
-    right.bar_label(bars, [f" {100 * p:.0f}%" for _, p in labels], fontsize=11)
-    right.axvline(threshold, color="#888888", linewidth=0.8, linestyle=":")
-    right.set(xlim=(0, 1.1), xticks=[])
-    right.tick_params(axis="y", length=0, labelsize=12)
-    right.spines[:].set_visible(False)
-    figure.suptitle(name_set(result["most_probable_sets"][0]), fontsize=13, wrap=True)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
-    plt.close(figure)
+def save_labels(results: list[dict], folder: Path) -> None:
+    """labels.csv, a column for each label's probability; labels.jsonl, all that --json prints."""
+    columns = ["image", "predicted", *sorted(results[0]["labels"])]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    for r in results:
+        probabilities = (f"{r['labels'][label]:.4f}" for label in columns[2:])
+        writer.writerow([r["image"], "; ".join(r["predicted"]), *probabilities])
+    lines = "".join(json.dumps(r) + "\n" for r in results)
+    for name, content in (("labels.csv", text.getvalue()), ("labels.jsonl", lines)):
+        data = content.encode("utf-8", "surrogateescape")
+        write_atomically(folder / name, lambda t, data=data: t.write_bytes(data))
 
 
 if __name__ == "__main__":

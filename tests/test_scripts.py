@@ -34,6 +34,7 @@ import data_loader
 import evaluate
 import run_setup
 import sample
+import slides
 import train
 from utils import RunError, UsageError
 
@@ -619,7 +620,18 @@ def test_sample_end_to_end(trained):
         if "picture: " in line:
             with Image.open(trained.folder / line.split("picture: ")[1]) as picture:
                 picture.verify()
-    assert len(list((trained.folder / "tagged").iterdir())) == 13, "img_02 twice, kept apart"
+    tagged = trained.folder / "tagged"
+    assert len(list(tagged.glob("*_labels.png"))) == 13, "img_02 twice, kept apart"
+    with Image.open(tagged / "contact_sheet.png") as sheet:
+        assert sheet.size == (5 * 240, 3 * 296)
+    with (tagged / "labels.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = [json.loads(line) for line in (tagged / "labels.jsonl").read_text().splitlines()]
+    assert len(rows) == len(lines) == 13
+    for row, line in zip(rows, lines, strict=True):
+        assert row["image"] == line["image"]
+        assert row["predicted"] == "; ".join(line["predicted"])
+        assert all(float(row[k]) == pytest.approx(p, abs=1e-4) for k, p in line["labels"].items())
 
 
 def test_sample_json(trained, workdir, capsys):
@@ -747,9 +759,11 @@ def test_labels_are_drawn_as_they_are_written(tmp_path, monkeypatch):
     result = {
         "labels": {"$x^2$": 0.9, "b": 0.2},
         "predicted": ["$x^2$"],
+        "decided_by": "threshold",
         "most_probable_sets": [{"labels": ["$x^2$"], "probability": 0.5}],
     }
-    sample.draw(Image.new("RGB", (30, 20)), result, 0.5, 8, tmp_path / "a.png")
+    maps = {"$x^2$": np.zeros((2, 2)), "b": np.ones((1, 3))}
+    slides.draw_slide(Image.new("RGB", (30, 20)), result, maps, 0.5, 8, tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()
     assert [s for s, math in read if math] == []
 
