@@ -30,6 +30,7 @@ import json
 import shlex
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -133,15 +134,14 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
 
     known = reveal_labels(targets, args.reveal) if args.reveal else None
     started = time.perf_counter()
-    amp = autocast(device, resolve_amp(args.amp, device, checkpoint["flags"]))
-    p, told, gain, influence = decode_all(
-        model.to(device), progress(loader, "evaluating"), amp, known, args
-    )
+    amp = autocast(device, gather(resolve_amp(args.amp, device, checkpoint["flags"]))[0])
+    model.to(device)
+    decoded = decode_all(model, progress(loader, "evaluating"), amp, known, args)
     seconds = time.perf_counter() - started
     if rank() > 0:
         return  # the first process reports for all
-    sets = predicted_sets(p, checkpoint["threshold"])
-    chosen = sets[args.decide]
+    p, threshold = decoded.predictions, checkpoint["threshold"]
+    sets = predicted_sets(p, threshold)
     results = {
         "command": shlex.join(["python", *sys.argv]),
         "checkpoint": str(path),
@@ -152,53 +152,73 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         "protocol": ("all images" if args.keep_unlabelled else "images with labels")
         + (" (the first ones)" if args.limit else ""),
         "num_samples": args.num_samples,
-        "threshold": checkpoint["threshold"],
+        "threshold": threshold,
         "threshold_fitted_on": checkpoint["selected_on"],
         "set_nll": float(p.set_nll.mean()),
         **figures(p.targets, p.marginals, sets),
         "decide": args.decide,
-        "per_label": per_label(vocabulary.labels, p.targets, p.marginals, chosen),
+        "per_label": per_label(vocabulary.labels, p.targets, p.marginals, sets[args.decide]),
         "map_certain": 100 * float(p.certain.mean()),
         "images_per_second": round(len(images) / seconds, 1),
+        **beyond_figures(decoded, known, threshold, paths, vocabulary.labels, args),
     }
     if args.report:
         log("drawing the images anew, for the intervals")
-        results["intervals"] = figure_intervals(
-            WeightedFigures(p.targets, p.marginals, sets, p.set_nll)
-        )
+        weighted = WeightedFigures(p.targets, p.marginals, sets, p.set_nll)
+        results["intervals"] = figure_intervals(weighted)
         results["calibration"] = calibration_bins(p.targets, p.marginals)
         results["label_set_sizes"] = label_set_sizes(p.targets, sets)
-    if args.reveal:
-        results["revealed"] = {
-            "labels_per_image": args.reveal,
-            "before": figures_of_the_rest(p.targets, p.marginals, known, checkpoint["threshold"]),
-            "after": figures_of_the_rest(p.targets, told, known, checkpoint["threshold"]),
-        }
-    if args.suspects:
-        keys = ("image", "label", "annotation", "probability")
-        results["suspects"] = [
-            dict(zip(keys, (str(paths[image]), vocabulary.labels[label], *rest), strict=True))
-            for image, label, *rest in suspects(gain, p.targets, args.suspects)
-        ]
     if args.influence:
-        ratio = co_occurrence(p.targets)
-        save_influence(influence, ratio, vocabulary.labels, output_dir / "label_influence")
-        pairs = np.triu_indices(len(ratio), 1)
-        agree = spearmanr(influence[pairs], ratio[pairs]).statistic if influence.any() else np.nan
-        results["influence_agreement"] = float(agree)
-        log(f"wrote {output_dir / 'label_influence.csv'} and label_influence.png")
+        stem = output_dir / "label_influence"
+        save_influence(decoded.influence, co_occurrence(p.targets), vocabulary.labels, stem)
+        log(f"wrote {stem}.csv and label_influence.png")
     as_json = json.dumps(without_nan(results), indent=1)
     tables = format_tables(results)
     save_predictions(p, vocabulary.labels, images.file_names, output_dir)
     for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
         write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
     if args.report:
-        view, log_path = preprocessing.for_test(), path.parent / "log.jsonl"
+        view, log_path, chosen = (
+            preprocessing.for_test(),
+            path.parent / "log.jsonl",
+            sets[args.decide],
+        )
         gallery = draw_gallery(p, chosen, vocabulary.labels, paths, model, view, amp)
         write_report(results, p.targets, p.marginals, chosen, gallery, log_path, tables, output_dir)
         log(f"wrote {output_dir / 'report.html'} and pr_curves.csv")
     print(as_json if args.json else tables)
     log(f"wrote {output_dir / 'metrics.json'}, evaluate.log and {PREDICTIONS}")
+
+
+def beyond_figures(
+    decoded: Decoded,
+    known: np.ndarray | None,
+    threshold: float,
+    paths: list[Path],
+    labels: tuple[str, ...],
+    args: argparse.Namespace,
+) -> dict:
+    """What --reveal, --suspects and --influence add to the results."""
+    p, results = decoded.predictions, {}
+    if args.reveal:
+        results["revealed"] = {
+            "labels_per_image": args.reveal,
+            "before": figures_of_the_rest(p.targets, p.marginals, known, threshold),
+            "after": figures_of_the_rest(p.targets, decoded.told, known, threshold),
+        }
+    if args.suspects:
+        keys = ("image", "label", "annotation", "probability")
+        results["suspects"] = [
+            dict(zip(keys, (str(paths[image]), labels[label], *rest), strict=True))
+            for image, label, *rest in suspects(decoded.gain, p.targets, args.suspects)
+        ]
+    if args.influence:
+        pairs = np.triu_indices(len(labels), 1)
+        ours, theirs = decoded.influence[pairs], co_occurrence(p.targets)[pairs]
+        results["influence_agreement"] = (
+            float(spearmanr(ours, theirs).statistic) if ours.any() else np.nan
+        )
+    return results
 
 
 def print_comparison(args: argparse.Namespace) -> None:
@@ -218,18 +238,24 @@ def print_comparison(args: argparse.Namespace) -> None:
     print(json.dumps(without_nan(found), indent=1) if args.json else text)
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """All that the images were asked for; None where a flag did not ask."""
+
+    predictions: Predictions
+    told: np.ndarray | None  # N×C  marginals given the revealed labels
+    gain: np.ndarray | None  # N×C  of flipping each annotation, see insights.Flips
+    influence: np.ndarray | None  # C×C  mean over images, symmetric
+
+
 def decode_all(
     model: HybridNet,
     loader: DataLoader,
     amp: torch.autocast,
     known: np.ndarray | None,
     args: argparse.Namespace,
-) -> tuple[Predictions, np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-    """Encode each image once and ask all that is to be known of it.
-
-    Returns the predictions, the marginals N×C given `known`, the gain N×C of flipping each
-    annotation, and the mean influence C×C of labels on each other: None where not asked for.
-    """
+) -> Decoded:
+    """Encode each image once and ask all that is to be known of it."""
     rows, told, gains, influence = [], [], [], 0.0
     for encoding, targets, indices in encode_batches(model, loader, amp):
         rows.append(decode(model, encoding, targets, args.num_samples))
@@ -243,12 +269,12 @@ def decode_all(
             influence = influence + flips.influence.double().cpu().numpy()
     p = Predictions.join(gather_batches(rows))
     told, gains = gather_batches(told), gather_batches(gains)
-    influence = sum(gather(influence))
-    return (
+    influence = sum(gather(influence)) / len(p.targets)
+    return Decoded(
         p,
         np.concatenate(told) if told else None,
         np.concatenate(gains) if gains else None,
-        (influence + np.transpose(influence)) / len(p.targets),
+        influence + influence.T if args.influence else None,
     )
 
 
