@@ -25,7 +25,7 @@ import numpy as np
 from annotations import SHARD_INDEX, AnnotatedImages
 from utils import UsageError
 
-WINDOW = 4  # shards whose images are mixed: more mix better and want more memory for files
+WINDOW = 4  # shards whose images are mixed: more mix better and spread the reading over more files
 REMEDY = "copy the shards again or make them anew with data/make_shards.py"
 
 
@@ -59,11 +59,8 @@ class ShardMember(NamedTuple):
 
 @functools.lru_cache(2 * WINDOW)
 def _opened(shard: Path) -> BinaryIO:
-    """The shard, asked for as a whole: the next images wanted are in it, too."""
-    file = open(shard, "rb", buffering=0)  # noqa: SIM115
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_WILLNEED)
-    return file
+    """Kept open, as opening is slow over a network; read by position, as forks share the file."""
+    return open(shard, "rb", buffering=0)
 
 
 def find_members(folder: Path, images: AnnotatedImages) -> list[ShardMember]:

@@ -116,7 +116,7 @@ def main(args: argparse.Namespace) -> None:
     text = json.dumps(index)
     write_atomically(args.output_dir / SHARD_INDEX, lambda file: file.write_text(text))
     print(
-        f"{count:,} shards, {sum(shard['bytes'] for shard in shards) / 1e9:.2g} GB: "
+        f"{count:,} shards, {sum(shard['bytes'] for shard in shards) / 1e6:,.1f} MB: "
         f"{len(images):,} images, {len(images.labelled()):,} with labels, {len(ids)} labels, "
         f"{len(pairs):,} labels in all, in {args.output_dir}"
     )
