@@ -12,13 +12,12 @@ index, from a stranger can at worst hold pictures that cannot be read.
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import os
 import tarfile
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -42,25 +41,18 @@ class ShardMember(NamedTuple):
     def open(self, mode: str = "rb") -> io.BytesIO:
         """The image's bytes. Raises UsageError if they are not where the index says."""
         try:
-            file = _opened(self.shard).fileno()
-            header = tarfile.TarInfo.frombuf(
-                os.pread(file, tarfile.BLOCKSIZE, self.offset), "utf-8", "surrogateescape"
-            )
-            start = self.offset + tarfile.BLOCKSIZE
-            is_whole = start + header.size <= os.fstat(file).st_size
-            if header.name == self.name and header.isreg() and is_whole:
-                return io.BytesIO(os.pread(file, header.size, start))
+            with open(self.shard, "rb", buffering=0) as file:
+                file.seek(self.offset)
+                block = file.read(tarfile.BLOCKSIZE)
+                header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+                left = os.fstat(file.fileno()).st_size - file.tell()
+                if header.name == self.name and header.isreg() and 0 <= header.size <= left:
+                    return io.BytesIO(file.read(header.size))
         except (tarfile.HeaderError, OverflowError):
             pass
         except OSError as error:
             raise UsageError(f"cannot read the shard {self.shard} ({error.strerror})") from None
         raise UsageError(f"the shard {self.shard} lacks {self.name}; {REMEDY}")
-
-
-@functools.lru_cache(2 * WINDOW)
-def _opened(shard: Path) -> BinaryIO:
-    """Kept open, as opening is slow over a network; read by position, as forks share the file."""
-    return open(shard, "rb", buffering=0)
 
 
 def find_members(folder: Path, images: AnnotatedImages) -> list[ShardMember]:
