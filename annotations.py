@@ -13,6 +13,8 @@ from annotation_index import read_once
 from utils import UsageError, log
 from vocabulary import Vocabulary
 
+SHARD_INDEX = "shards.json"  # annotations that lie with their images, see shards.py
+
 
 @dataclass(frozen=True)
 class AnnotatedImages:
@@ -172,7 +174,10 @@ def find_annotations(image_path: Path, prefer: str) -> Path:
 
     Of several files takes the only one that lists the image (for a single image), that bears the
     folder's name, or that is called instances_<prefer>2014.json. Raises UsageError otherwise.
+    A folder of shards brings its own.
     """
+    if (image_path / SHARD_INDEX).is_file():
+        return image_path / SHARD_INDEX
     start = image_path.parent if image_path.is_file() else image_path
     folder = next(
         (p / "annotations" for p in start.absolute().parents[:2] if (p / "annotations").is_dir()),

@@ -19,19 +19,28 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from annotations import AnnotatedImages, encode_targets, find_annotations, read_annotations
+from annotations import (
+    SHARD_INDEX,
+    AnnotatedImages,
+    encode_targets,
+    find_annotations,
+    read_annotations,
+)
 from distributed import first_alone, rank, world_size
 from image_cache import ImageCache
 from pictures import Preprocessing
+from shards import ShardMember, find_members, shard_after_shard
 from utils import ArgumentParser, UsageError, log, non_negative_int, positive_int, run_script
 from vocabulary import Vocabulary, count_labels, load_vocabulary
 
 
-def find_images(image_path: Path, images: AnnotatedImages) -> list[Path]:
-    """Where each image lies: in the folder itself or in a folder directly below it.
+def find_images(image_path: Path, images: AnnotatedImages) -> list[Path] | list[ShardMember]:
+    """Where each image lies: in the folder itself, in a folder directly below it, or in its shards.
 
     Raises UsageError if the folder or any of the images is missing.
     """
+    if (image_path / SHARD_INDEX).is_file():
+        return find_members(image_path, images)
     if not image_path.is_dir():
         raise UsageError(f"the image folder {image_path} does not exist")
     folders = [image_path, *sorted(p for p in image_path.iterdir() if p.is_dir())]
@@ -64,7 +73,7 @@ class LabelledImages(Dataset):
 
     def __init__(
         self,
-        paths: list[Path],
+        paths: list[Path] | list[ShardMember],
         targets: np.ndarray,
         preprocessing: Preprocessing,
         seed: int | None = None,
@@ -72,6 +81,9 @@ class LabelledImages(Dataset):
     ) -> None:
         self.paths, self.preprocessing, self.seed, self.cache = paths, preprocessing, seed, cache
         self.targets = torch.from_numpy(targets).float()  # N×C
+        numbers = {}  # all files of a folder count as one shard
+        of_each = [numbers.setdefault(getattr(p, "shard", None), len(numbers)) for p in paths]
+        self.shards = np.array(of_each)  # N
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -97,15 +109,22 @@ class LabelledImages(Dataset):
 class Batches(Sampler):
     """Batches of (epoch, index); set `epoch` before each pass. Shuffled by (seed, epoch) if seeded.
 
+    shards: for each index its shard's number; a few shards are shuffled together, then the next.
     repeats > 1 goes through the images that many times per epoch. Of several processes (see
     distributed.py) each gets its share: in training a part of every batch, else whole batches.
     """
 
     def __init__(
-        self, length: int, batch_size: int, seed: int | None = None, repeats: int = 1
+        self,
+        length: int,
+        batch_size: int,
+        seed: int | None = None,
+        repeats: int = 1,
+        shards: np.ndarray | None = None,
     ) -> None:
         self.length, self.batch_size, self.seed, self.repeats = length, batch_size, seed, repeats
         self.num_items, self.epoch = length * repeats, 0
+        self.shards = np.zeros(length, int) if shards is None else shards
 
     def sizes(self) -> list[int]:
         """Images in each batch, over all processes."""
@@ -130,7 +149,8 @@ class Batches(Sampler):
         """N×2: (number of the pass, index) in the order of one pass through the images."""
         order = np.arange(self.length)
         if self.seed is not None:
-            order = np.random.default_rng([self.seed, self.epoch, repeat]).permutation(order)
+            rng = np.random.default_rng([self.seed, self.epoch, repeat])
+            order = shard_after_shard(rng.permutation(order), self.shards, rng)
         number = self.epoch * self.repeats + repeat
         return np.stack([np.full_like(order, number), order], axis=1)
 
@@ -148,9 +168,10 @@ def make_loader(
     pin_memory: bool = False,
 ) -> DataLoader:
     """Batches (images B×3×S×S uint8, targets B×C, indices B); set `loader.batch_sampler.epoch`."""
+    seed = data.seed if shuffle else None
     return DataLoader(
         data,
-        batch_sampler=Batches(len(data), batch_size, data.seed if shuffle else None, repeats),
+        batch_sampler=Batches(len(data), batch_size, seed, repeats, data.shards),
         collate_fn=data.collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
@@ -163,7 +184,7 @@ def load_data_set(
     images: AnnotatedImages,
     keep_unlabelled: bool = False,
     limit: int | None = None,
-) -> tuple[AnnotatedImages, list[Path]]:
+) -> tuple[AnnotatedImages, list[Path] | list[ShardMember]]:
     """The images to use and where they lie; prints what is dropped. Raises UsageError.
 
     A single image file must be in the annotations; then it is the whole data set.
@@ -242,7 +263,9 @@ def training_data(
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--image_path", type=Path, required=True, help="image folder or one image")
+    parser.add_argument(
+        "--image_path", type=Path, required=True, help="image folder, shards or image"
+    )
     parser.add_argument("--annotations", type=Path, help="COCO json; found in ../annotations else")
     parser.add_argument("--image_size", type=positive_int, default=224, help="pixels a side")
     parser.add_argument("--batch_size", type=positive_int, default=32, help="images a batch")

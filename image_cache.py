@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pictures import View, load_image
+from shards import ShardMember
 from utils import RunError, UsageError, log, make_folder, progress, write_atomically
 
 FORMAT = "hybridnet-images-1"
@@ -35,6 +36,8 @@ class ImageCache:
     """
 
     def __init__(self, path: Path, files: list[Path], side: int) -> None:
+        if any(isinstance(file, ShardMember) for file in files):
+            raise UsageError("--cache is for image folders: leave it out, or name no shards")
         self.path, self.side = path, side
         self.rows = {file: row for row, file in enumerate(sorted(set(files)))}
         about = {"format": FORMAT, "side": side, "images": len(self.rows)}

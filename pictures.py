@@ -21,6 +21,7 @@ from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from shards import ShardMember
 from utils import UsageError
 
 ASPECTS = (3 / 4, 4 / 3)  # width / height of a training crop
@@ -92,7 +93,7 @@ class View:
     contrast: float = 1.0
     saturation: float = 1.0
 
-    def of_file(self, path: Path) -> Tensor:
+    def of_file(self, path: Path | ShardMember) -> Tensor:
         """What is seen of a picture file, 3×S×S uint8. Raises UsageError as `load_image` does."""
         image = load_image(path, self.least_size)
         return self.of_pixels(np.asarray(image), image.width / image.height)
@@ -146,7 +147,7 @@ class View:
 
 
 def load_image(
-    path: Path, least_size: Callable[[int, int], tuple[int, int]] | None = None
+    path: Path | ShardMember, least_size: Callable[[int, int], tuple[int, int]] | None = None
 ) -> Image.Image:
     """Any picture Pillow reads -> upright RGB; transparency is laid on white.
 
@@ -155,7 +156,7 @@ def load_image(
     Raises UsageError for what is not a readable picture.
     """
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, Image.open(file) as image:
             if least_size:
                 turn = -1 if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS else 1
                 image.draft(None, least_size(*image.size[::turn])[::turn])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from annotations import find_annotations
+from annotations import SHARD_INDEX, find_annotations
 from distributed import first_alone, world_size
 from model import HybridNet, load_encoder_weights
 from utils import RunError, UsageError, log
@@ -76,7 +76,8 @@ def fill_defaults(args: argparse.Namespace) -> None:
         if not args.image_path.exists():
             raise UsageError(f"--image_path {args.image_path} does not exist")
         args.annotations = args.annotations or find_annotations(args.image_path, "train")
-        name = args.image_path.stem if args.image_path.is_file() else args.annotations.stem
+        own = args.image_path.is_file() or args.annotations.name == SHARD_INDEX
+        name = args.image_path.stem if own else args.annotations.stem
     args.image_size = args.image_size or 224
     args.output_dir = args.output_dir or Path("runs") / f"{name}-{args.decoder}"
     args.vocab_path = args.vocab_path or args.output_dir / "vocab.pkl"

@@ -80,7 +80,7 @@ REMEDY = "continue with --amp off, or start anew with a lower --learning_rate an
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     data = parser.add_argument_group("data").add_argument
-    data("--image_path", type=Path, help="image folder or one annotated image; else default set")
+    data("--image_path", type=Path, help="image folder, shards or one image; else default set")
     data("--annotations", type=Path, help="COCO json; if not given, looked for in ../annotations")
     data("--val_image_path", type=Path, help="validation images, instead of a hold-out")
     data("--val_annotations", type=Path, help="their COCO json; they choose epoch and threshold")
