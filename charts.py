@@ -13,7 +13,7 @@ LEFT, RIGHT, TOP, BOTTOM = 62, 22, 12, 40  # room for ticks and the axes' names
 
 @dataclass
 class Chart:
-    """Axes from data to pixels; x and y are (lowest, highest), of log10 where `log`."""
+    """Axes from data to pixels; x and y are (lowest, highest)."""
 
     x: tuple[float, float]
     y: tuple[float, float]

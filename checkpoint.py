@@ -28,7 +28,8 @@ from utils import UsageError, log, write_atomically
 from vocabulary import Vocabulary
 
 FORMAT = "hybridnet-checkpoint-1"
-MAY_CHANGE = {"num_workers", "device", "amp", "output_dir"}  # between a run and its continuation
+# between a run and its continuation; the vocabulary itself is compared, wherever it lies
+MAY_CHANGE = {"num_workers", "device", "amp", "output_dir", "vocab_path"}
 PARTS = ("model", "vocabulary", "preprocessing", "weights")
 PARTS += ("threshold", "epoch", "selected_on", "flags")
 

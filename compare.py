@@ -75,7 +75,7 @@ def read_run(path: Path) -> Run:
     except Exception:  # numpy and zipfile raise many things for a file of another kind
         raise UsageError(f"{arrays_path} is damaged; {again}") from None
     belongs = p.targets.shape == p.marginals.shape == (len(names), len(labels))
-    if not belongs or float(p.set_nll.mean()) != figures[0]:
+    if not belongs or not np.isclose(p.set_nll.mean(), figures[0], rtol=1e-5):
         raise UsageError(f"{path} and {arrays_path.name} are not of the same evaluation; {again}")
     return Run(path, results, labels, names, p)
 

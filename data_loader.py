@@ -212,7 +212,7 @@ def training_data(
     args: argparse.Namespace, preprocessing: Preprocessing, pin: bool
 ) -> tuple[DataLoader, DataLoader, Vocabulary, str]:
     """Loaders for training and validation, the vocabulary, and what the validation images are."""
-    listed = read_annotations(args.annotations)
+    listed = first_alone(lambda: read_annotations(args.annotations))  # leaves the others an index
     images, paths = load_data_set(args.image_path, listed, args.keep_unlabelled, args.limit)
     if args.vocab_path.exists():
         vocabulary = load_vocabulary(args.vocab_path)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from itertools import zip_longest
 from typing import TypeVar
 
@@ -30,7 +31,9 @@ def process_group(device: torch.device) -> Iterator[None]:
     if not is_launched():
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # the others wait while the first draws a data set or fills a cache: torch's minutes are too few
+    patience = timedelta(hours=12)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield
     finally:

@@ -27,8 +27,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shlex
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +54,8 @@ from utils import (
     ArgumentParser,
     UsageError,
     autocast,
+    command_line,
+    is_first,
     log,
     make_folder,
     non_negative_int,
@@ -106,7 +106,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Compare finished evaluations; or join torchrun's other processes, if any, and evaluate."""
     if args.compare:
-        return print_comparison(args)
+        return print_comparison(args) if is_first() else None
     device = pick_device(args.device)
     with process_group(device):
         run(args, device)
@@ -120,9 +120,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     output_dir = args.output_dir or path.parent
     make_folder(output_dir)
     image_path, annotations = choose_data(args, checkpoint)
-    images, paths = load_data_set(
-        image_path, read_annotations(annotations), args.keep_unlabelled, args.limit
-    )
+    listed = first_alone(lambda: read_annotations(annotations))  # and leaves the others an index
+    images, paths = load_data_set(image_path, listed, args.keep_unlabelled, args.limit)
     targets = encode_targets(images, vocabulary)
     warn_of_leaks(checkpoint, annotations)
     cache = None
@@ -143,7 +142,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     p, threshold = decoded.predictions, checkpoint["threshold"]
     sets = predicted_sets(p, threshold)
     results = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": command_line(),
         "checkpoint": str(path),
         "epoch": checkpoint["epoch"],
         "decoder": checkpoint["model"]["decoder"],
@@ -178,11 +177,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
         write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
     if args.report:
-        view, log_path, chosen = (
-            preprocessing.for_test(),
-            path.parent / "log.jsonl",
-            sets[args.decide],
-        )
+        view, chosen = preprocessing.for_test(), sets[args.decide]
+        log_path = path.parent / "log.jsonl"
         gallery = draw_gallery(p, chosen, vocabulary.labels, paths, model, view, amp)
         write_report(results, p.targets, p.marginals, chosen, gallery, log_path, tables, output_dir)
         log(f"wrote {output_dir / 'report.html'} and pr_curves.csv")
@@ -227,7 +223,7 @@ def print_comparison(args: argparse.Namespace) -> None:
     used = {"compare", "report", "output_dir", "json"}
     if given := [k for k, v in vars(args).items() if v != defaults[k] and k not in used]:
         raise UsageError(f"--compare evaluates nothing: leave out --{given[0]}")
-    found = {"command": shlex.join(["python", *sys.argv]), **compare(args.compare)}
+    found = {"command": command_line(), **compare(args.compare)}
     text = format_comparison(found)
     if args.report:
         output_dir = args.output_dir or args.compare[0].parent
@@ -305,7 +301,10 @@ def choose_data(args: argparse.Namespace, checkpoint: dict) -> tuple[Path, Path]
     annotations = Path("data/annotations/instances_val2014.json")
     if Path(str(flags.get("annotations"))).stem == "instances_train2014" and annotations.exists():
         return Path("data/images"), annotations
-    raise UsageError(f"name the data: --image_path and --annotations (there is no {annotations})")
+    raise UsageError(
+        "the checkpoint names no validation images: name the data with --image_path and "
+        "--annotations"
+    )
 
 
 def warn_of_leaks(checkpoint: dict, annotations: Path) -> None:

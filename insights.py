@@ -107,6 +107,12 @@ def clustered_order(ratio: np.ndarray) -> np.ndarray:
     return leaves_list(tree)
 
 
+def colour_limit(ratio: np.ndarray) -> float:
+    """Where a heat-map's colours end: all but the strongest 1 % of the pairs that are not 0."""
+    strengths = np.abs(ratio[np.triu_indices(len(ratio), 1)])
+    return float(np.quantile(strengths[strengths > 0], 0.99)) if strengths.any() else 1.0
+
+
 def save_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], stem: Path) -> None:
     """Write `stem`.csv (C×C, rows and columns named) and draw `stem`.png beside the data's own.
 
@@ -138,8 +144,7 @@ def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
     titles = {"in the annotations": ratio, "in the network, given the image": influence}
     for axis, (title, matrix) in zip(axes, titles.items(), strict=True):
         shown = matrix[np.ix_(order, order)]
-        off_diagonal = np.abs(shown[~np.eye(len(shown), dtype=bool)])
-        limit = float(np.quantile(off_diagonal, 0.99)) if off_diagonal.any() else 1.0
+        limit = colour_limit(shown)
         picture = axis.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axis.set_title(f"log odds ratio of two labels {title}", fontsize=14)
         axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)

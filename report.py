@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
-import json
 import math
 from pathlib import Path
 
@@ -20,10 +19,10 @@ from PIL import Image
 
 from charts import Chart, nice_ticks, sparkline
 from gallery import data_uri
-from insights import clustered_order, co_occurrence
+from insights import clustered_order, co_occurrence, colour_limit
 from tables import RULES
-from training_log import CURVES
-from utils import log, write_atomically
+from training_log import CURVES, read_log
+from utils import write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 NUM_BINS = 15  # of the calibration diagram, as of metrics.expected_calibration_error
@@ -200,8 +199,7 @@ def draw_together(targets: np.ndarray, predicted: np.ndarray, labels: tuple[str,
     ratios = {"annotated": co_occurrence(targets), "predicted": co_occurrence(predicted)}
     order = clustered_order(ratios["annotated"])
     pairs = np.triu_indices(len(labels), 1)
-    strengths = np.abs(ratios["annotated"][pairs])
-    limit = float(np.quantile(strengths, 0.99)) if strengths.any() else 1.0
+    limit = colour_limit(ratios["annotated"])
     gap = (ratios["predicted"] - ratios["annotated"])[pairs]
     largest = np.argsort(-np.abs(gap), kind="stable")[:PAIRS_SHOWN]
     return {
@@ -223,18 +221,6 @@ def _heat_map(strength: np.ndarray) -> str:
     pixels[..., :3] = np.where(strength[..., None] > 0, (214, 69, 51), (42, 111, 187))
     pixels[..., 3] = 255 * np.clip(np.abs(strength), 0, 1)
     return data_uri(Image.fromarray(pixels), "PNG")
-
-
-def read_log(path: Path) -> list[dict]:
-    """The epochs of a run's log.jsonl; none, with a note, if it is missing or damaged."""
-    try:
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        return [{**line, "epoch": int(line["epoch"])} for line in lines]
-    except FileNotFoundError:
-        log(f"note: no {path}, so the report has no training curves")
-    except (OSError, ValueError, KeyError, TypeError):
-        log(f"note: {path} cannot be read, so the report has no training curves")
-    return []
 
 
 def draw_training(lines: list[dict], chosen_epoch: int) -> list[tuple[str, Chart]]:

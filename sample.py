@@ -41,6 +41,7 @@ from vocabulary import Vocabulary
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
+SHEET = 200  # pictures on the contact sheet at most: the first ones
 DECIDE = "predict labels of enough probability, the most probable set, or that of best expected F1"
 
 
@@ -80,8 +81,15 @@ def main(args: argparse.Namespace) -> None:
         make_folder(args.output)
     results, tiles = [], []
     for file, drawing in zip(files, drawings, strict=True):
+        try:
+            image = view.of_file(file).unsqueeze(0).to(device)  # 1×3×S×S
+        except UsageError as error:
+            if file in args.images:
+                raise
+            log(f"note: {error}; left out")
+            continue
         with amp:
-            encoding = model.encode(view.of_file(file).unsqueeze(0).to(device))  # 1×3×S×S
+            encoding = model.encode(image)
         samples = sample_label_sets(model, encoding, args.num_samples, known=known)
         best = most_probable_sets(model, encoding, args.num_sets, known=known)
         found = conclude(samples, best, vocabulary, checkpoint["threshold"], args)
@@ -95,11 +103,14 @@ def main(args: argparse.Namespace) -> None:
         )
         draw_slide(photo, found, maps, checkpoint["threshold"], args.top, drawing)
         print(describe(results[-1], args.top, drawing))
-        tiles.append(make_tile(photo, found["predicted"]))
+        if len(tiles) < SHEET:
+            tiles.append(make_tile(photo, found["predicted"]))
     if len(tiles) > 1:
         save_contact_sheet(tiles, args.output / "contact_sheet.png")
         save_labels(results, args.output)
-        log(f"wrote contact_sheet.png, labels.csv and labels.jsonl to {args.output}")
+        log(
+            f"wrote contact_sheet.png (of {len(tiles)} pictures), labels.csv and labels.jsonl to {args.output}"
+        )
 
 
 def conclude(
@@ -118,17 +129,21 @@ def conclude(
     }[args.decide]
     names, order = vocabulary.labels, marginals.argsort(descending=True).tolist()
     # labels known make a set more probable, by as much as they were improbable
-    probabilities = (best.log_probs[0] - samples.log_evidence).exp().clamp_max(1)
+    log_probs = best.log_probs[0]
+    probabilities = (log_probs - samples.log_evidence).double().exp().clamp_max(1)
     sets = [
         {"labels": [names[i] for i in labels.nonzero().squeeze(1)], "probability": float(p)}
-        for labels, p in zip(best.label_sets[0], probabilities, strict=True)
-        if p > 0
+        for labels, p, exists in zip(
+            best.label_sets[0], probabilities, log_probs > -torch.inf, strict=True
+        )
+        if exists
     ]
     result = {
         "predicted": [names[i] for i in order if chosen[i]],
         "decided_by": args.decide,
         "most_probable_sets": sets,
         "sets_are_certain": bool(best.certain[0]),
+        "covered": min(1.0, float(best.covered[0] / samples.log_evidence[0].exp())),
         "labels": {names[i]: float(marginals[i]) for i in order},
     }
     if args.standard_errors:
@@ -165,7 +180,11 @@ def list_images(given: list[Path]) -> list[Path]:
     files = []
     for path in given:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            inside = sorted(
+                p
+                for p in path.iterdir()
+                if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
+            )
             if not inside:
                 raise UsageError(f"the folder {path} holds no pictures")
             files += inside
@@ -178,14 +197,14 @@ def list_images(given: list[Path]) -> list[Path]:
 
 def name_drawings(files: list[Path], folder: Path) -> list[Path]:
     """Where each picture goes; a number keeps files of the same name apart."""
-    names: list[Path] = []
+    names: dict[Path, None] = {}  # a set in order
     for file in files:
         name, n = folder / f"{file.stem}_labels.png", 1
         while name in names:
             n += 1
             name = folder / f"{file.stem}_{n}_labels.png"
-        names.append(name)
-    return names
+        names[name] = None
+    return list(names)
 
 
 def describe(result: dict, top: int, drawing: Path) -> str:
@@ -207,6 +226,8 @@ def describe(result: dict, top: int, drawing: Path) -> str:
     best, *others = result["most_probable_sets"]
     lines.append(f"  most probable set: {name_set(best)}")
     lines += [f"                     {name_set(other)}" for other in others]
+    if others:
+        lines.append(f"  these sets together: {100 * result['covered']:.1f}%")
     lines.append(f"  picture: {drawing}")
     return "\n".join(lines)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 SHOWN = ("CF1", "OF1", "EM", "EBF1")  # of each decision rule, where there is no room for all
 RULES = {
     "threshold": "score above the threshold fitted on the hold-out",
@@ -61,6 +63,8 @@ def _interval_lines(intervals: dict) -> list[str]:
         cells = ("{:.1f} to {:.1f}".format(*found[name]) for name in SHOWN)
         lines.append(f"{rule:<14}" + "".join(f"{cell:>16}" for cell in cells))
     m_ap, set_nll = intervals["mAP"], intervals["set_nll"]
+    if math.isnan(set_nll[0]):
+        return ["no intervals: too few images"]
     last = f"mAP {m_ap[0]:.2f} to {m_ap[1]:.2f}   set NLL {set_nll[0]:.3f} to {set_nll[1]:.3f}"
     return [*lines, f"{last}   (bootstrap over images)"]
 

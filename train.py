@@ -186,8 +186,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         speed = {"images_per_second": images_per_second, "seconds": seconds}
         line = without_nan({"epoch": epoch, **losses, **figures, **speed})
         append_log(line, args.output_dir / "log.jsonl")
-        draw_curves(args.output_dir / "log.jsonl", args.output_dir / "curves.png")
         save_checkpoint({**checkpoint, "training": training.state_dict()}, last_path)
+        draw_curves(args.output_dir / "log.jsonl", args.output_dir / "curves.png")
         print(json.dumps(line), flush=True)
         log(
             f"epoch {epoch}/{args.num_epochs}: loss {losses['train_loss']:.3f}, validation set NLL "

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from decoding import Predictions
-from utils import write_atomically
+from utils import log, write_atomically
 
 CURVES = {  # of the left and the right picture: key in log.jsonl -> name
     "nats per image": {
@@ -22,13 +22,21 @@ CURVES = {  # of the left and the right picture: key in log.jsonl -> name
 
 def append_log(line: dict, path: Path) -> None:
     """Add an epoch's line; lines of epochs done again after a crash are replaced."""
-    kept = [text for text in _lines(path) if json.loads(text)["epoch"] < line["epoch"]]
-    text = "\n".join([*kept, json.dumps(line)]) + "\n"
+    kept = [earlier for earlier in read_log(path) if earlier["epoch"] < line["epoch"]]
+    text = "".join(json.dumps(each) + "\n" for each in [*kept, line])
     write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text("utf-8").splitlines() if path.exists() else []
+def read_log(path: Path) -> list[dict]:
+    """The epochs of a run's log.jsonl; none if it is missing or, with a note, if it is damaged."""
+    try:
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        return [{**line, "epoch": int(line["epoch"])} for line in lines]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError):
+        log(f"note: {path} is damaged and not used")
+        return []
 
 
 def draw_curves(log_path: Path, path: Path) -> None:
@@ -38,11 +46,11 @@ def draw_curves(log_path: Path, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    epochs = [json.loads(text) for text in _lines(log_path)]
+    epochs = read_log(log_path)
     figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for axis, (unit, curves) in zip(axes, CURVES.items(), strict=True):
         for key, name in curves.items():
-            values = [np.nan if e[key] is None else e[key] for e in epochs]
+            values = [np.nan if e.get(key) is None else e[key] for e in epochs]
             axis.plot([e["epoch"] for e in epochs], values, marker="o", markersize=4, label=name)
         axis.set(xlabel="epoch", ylabel=unit, ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -116,6 +117,13 @@ def is_first() -> bool:
     return not is_launched() or os.environ.get("RANK") == "0"
 
 
+def command_line() -> str:
+    """The command that runs, as a user would type it."""
+    world = os.environ.get("WORLD_SIZE")
+    start = ["torchrun", f"--nproc_per_node={world}"] if is_launched() else ["python"]
+    return shlex.join([*start, *sys.argv])
+
+
 def log(*words: object, sep: str = " ") -> None:
     """Progress goes to stderr: stdout is data. Of several processes only the first reports."""
     if is_first():
@@ -138,9 +146,8 @@ def pick_device(name: str) -> torch.device:
         raise UsageError(f"--device {name} cannot be used here ({reason}); try auto") from None
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        torch.backends.cudnn.allow_tf32 = (
-            False  # probabilities are to be exact; the encoder has bf16
-        )
+        # probabilities are to be exact; the encoder has bf16
+        torch.backends.cudnn.allow_tf32 = False
     return device
 
 

@@ -40,6 +40,7 @@ def measure() -> Iterator[Ratio]:
     targets = label_sets()
     targets = targets[torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))]
     yield decoder_row(targets)
+    yield from label_rows()
     with tempfile.TemporaryDirectory() as folder:
         files = write_photos(Path(folder), targets[: STEPS * BATCH_SIZE])
         for arch in ("resnet18", "resnet50"):
@@ -219,3 +220,30 @@ def decoder_row(targets: Tensor) -> Ratio:
     row = side_by_side(name, epoch("chain"), epoch("none"), 9, at_most=4)
     ours, reference = (1000 * seconds / len(batches) for seconds in (row.ours, row.reference))
     return replace(row, note=f"{ours:.0f} and {reference:.0f} ms a step")
+
+
+def label_rows() -> Iterator[Ratio]:
+    """A step of chain's decoder for many labels against 80: at most linear in their number."""
+    device = pick_device("auto")
+    features = torch.randn(BATCH_SIZE, 512, 7, 7, device=device)
+    features = features.relu().contiguous(memory_format=torch.channels_last)
+
+    def step(num_labels: int) -> Callable[[], None]:
+        model = HybridNet("resnet18", num_labels).to(device)
+        targets = torch.zeros(BATCH_SIZE, num_labels)
+        targets.scatter_(1, torch.randint(num_labels, (BATCH_SIZE, 3)), 1)  # as COCO has them
+
+        def run() -> None:
+            encoding = model.encode_features(features)
+            bernoulli_nll(
+                model.set_log_odds(encoding, targets), targets.to(device)
+            ).mean().backward()
+            model.zero_grad()
+            wait()
+
+        return run
+
+    for num_labels in (1000, 10_000):
+        name = f"time of a decoder step, {num_labels:,} labels : 80 labels, batch {BATCH_SIZE}"
+        row = side_by_side(name, step(num_labels), step(80), 9, at_most=num_labels / 80)
+        yield replace(row, note=f"{1000 * row.ours:.0f} and {1000 * row.reference:.0f} ms")

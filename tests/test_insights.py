@@ -15,6 +15,7 @@ from test_model import ALL_SETS, NUM_LABELS
 from evaluate import figures_of_the_rest
 from insights import (
     clustered_order,
+    colour_limit,
     co_occurrence,
     flip_each_label,
     reveal_labels,
@@ -125,3 +126,10 @@ def test_few_or_odd_labels_can_be_drawn(tmp_path, num_labels):
     save_influence(zeros, zeros, labels, tmp_path / "m")
     assert (tmp_path / "m.png").stat().st_size > 0
     assert len((tmp_path / "m.csv").read_text().splitlines()) == num_labels + 1
+
+
+def test_colours_end_at_the_strongest_pairs_even_if_few_are_not_zero():
+    ratio = np.zeros((60, 60))
+    assert colour_limit(ratio) == 1
+    ratio[3, 5] = ratio[5, 3] = -2.5
+    assert colour_limit(ratio) == 2.5

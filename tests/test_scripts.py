@@ -676,6 +676,24 @@ def test_sample_with_known_labels(trained, workdir, capsys):
     )
 
 
+def test_a_damaged_picture_in_a_folder_is_left_out(trained, workdir, capsys):
+    (workdir / "data/images/bad.jpg").write_text("no picture")
+    (workdir / "data/images/._img_00.jpg").write_text("what macOS leaves")
+    best = ("--checkpoint", trained.output / "best.pt", "--output", "o")
+    call(sample, "data/images", *best)
+    assert "bad.jpg cannot be read as an image" in capsys.readouterr().err
+    assert len((workdir / "o/labels.jsonl").read_text().splitlines()) == len(LABEL_SETS)
+    assert "cannot be read as an image" in refusal(sample, "data/images/bad.jpg", *best)
+
+
+def test_a_damaged_log_does_not_stop_training(workdir, capsys):
+    (workdir / "runs").mkdir()
+    (workdir / "runs/log.jsonl").write_text("no json\n")
+    call(train, *TRAIN, "--output_dir", "runs")
+    assert "log.jsonl is damaged and not used" in capsys.readouterr().err
+    assert len((workdir / "runs/log.jsonl").read_text().splitlines()) == 2
+
+
 def test_sample_decides_by_the_rule_asked_for(trained, workdir, capsys):
     flags = ("data/images/img_02.jpg", "--checkpoint", trained.output / "best.pt", "--json")
     results = {}
@@ -687,6 +705,7 @@ def test_sample_decides_by_the_rule_asked_for(trained, workdir, capsys):
     assert len(sets) == 2 ** len(RANKED), "all there are"
     assert r["sets_are_certain"]
     assert sum(s["probability"] for s in sets) == pytest.approx(1, abs=1e-4)
+    assert r["covered"] == pytest.approx(1, abs=1e-4)
     assert set(r["predicted"]) == set(sets[0]["labels"])
     threshold = load(trained.output / "best.pt")["threshold"]
     probable = {label for label, p in r["labels"].items() if p >= threshold}
