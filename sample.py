@@ -105,12 +105,13 @@ def main(args: argparse.Namespace) -> None:
         print(describe(results[-1], args.top, drawing))
         if len(tiles) < SHEET:
             tiles.append(make_tile(photo, found["predicted"]))
+    if not results:
+        raise UsageError("none of the pictures can be read")
     if len(tiles) > 1:
         save_contact_sheet(tiles, args.output / "contact_sheet.png")
         save_labels(results, args.output)
-        log(
-            f"wrote contact_sheet.png (of {len(tiles)} pictures), labels.csv and labels.jsonl to {args.output}"
-        )
+        what = f"contact_sheet.png ({len(tiles)} pictures), labels.csv and labels.jsonl"
+        log(f"wrote {what} to {args.output}")
 
 
 def conclude(

@@ -15,8 +15,8 @@ from test_model import ALL_SETS, NUM_LABELS
 from evaluate import figures_of_the_rest
 from insights import (
     clustered_order,
-    colour_limit,
     co_occurrence,
+    colour_limit,
     flip_each_label,
     reveal_labels,
     save_influence,
