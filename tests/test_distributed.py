@@ -143,6 +143,7 @@ def test_two_processes_evaluate_as_one(runs):
     one, two = run(*flags, cwd=folder), torchrun(2, *flags, cwd=folder)
     assert one.returncode == two.returncode == 0, two.stderr
     a, b = json.loads(one.stdout), json.loads(two.stdout)
+    assert b.pop("command") == a.pop("command").replace("python", "torchrun --nproc_per_node=2", 1)
     a.pop("images_per_second"), b.pop("images_per_second")
     assert a == b
 
