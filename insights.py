@@ -131,7 +131,7 @@ def save_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
 
 
 def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], path: Path) -> None:
-    """Two heat-maps in one order of labels; each has its own scale, for the units differ little."""
+    """Two heat-maps in one order of labels, each on its own scale: the image explains a part."""
     import matplotlib
 
     matplotlib.use("Agg")

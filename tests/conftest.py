@@ -49,6 +49,12 @@ COLOURS = {
     "zebra": (10, 10, 10),
 }
 QUICK = ("--image_size", "32", "--num_epochs", "2", "--batch_size", "4", "--num_workers", "0")
+TRAIN = ("--image_path", "data/images", *QUICK)
+TIMINGS = {"seconds", "images_per_second"}
+EVALUATE = (
+    *("--image_path", "data/images", "--annotations", "data/annotations/instances.json"),
+    *("--num_workers", "0"),
+)
 
 
 def coco(label_sets=LABEL_SETS, names=None, categories=CATEGORY_IDS) -> dict:
@@ -121,6 +127,38 @@ def refusal(module: ModuleType, *args: object) -> str:
     assert sentence
     assert "\n" not in sentence
     return sentence
+
+
+def load(path) -> dict:
+    """A checkpoint, read as anyone may read a stranger's file."""
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def same(a, b) -> bool:
+    """Equal to the bit, through all nesting."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return type(a) is type(b) and a == b
+
+
+def log_lines(folder) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines]
+
+
+def one_error(result, code: int = 2) -> str:
+    """The result of a refused command, end to end; returns its sentence."""
+    assert result.returncode == code, result.stderr
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1, result.stderr
+    assert result.stderr.splitlines()[-1] == errors[0]
+    return errors[0]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -5,6 +5,7 @@ import json
 import shutil
 import tracemalloc
 
+import make_scenes
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from sklearn import metrics as sk
 
 import evaluate
 import metrics
+import train
 from annotations import read_annotations
 from checkpoint import save_checkpoint
 from decoding import Predictions
@@ -91,6 +93,21 @@ def ccp(tmp_path_factory, shared):
     call(evaluate, *best, *data, "--num_workers", 0, "--limit", 60, "--report", "--amp", "off")
     (folder / "best.pt").unlink()
     return folder
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """The report of a short run on a small default set."""
+    folder = tmp_path_factory.mktemp("scenes")
+    size = ("--num_train", 24, "--num_val", 12, "--image_size", 48, "--num_workers", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        call(make_scenes, *size)
+        call(train, "--num_epochs", 2, "--num_workers", 0, "--output_dir", "run", "--amp", "off")
+        call(evaluate, "--checkpoint", "run/best.pt", "--num_workers", 0, "--report")
+    for path in folder.rglob("*.pt"):
+        path.unlink()
+    return folder / "run"
 
 
 # --- in a browser -----------------------------------------------------------------------------
@@ -179,6 +196,17 @@ def test_the_comparison_page(hostile, opened):
     page = opened(hostile / "comparison.html")
     check_layout(page)
     assert "p = 1" in page.evaluate("document.body.innerText")
+
+
+def test_the_report_of_the_default_set(scenes, opened):
+    page = opened(scenes / "report.html")
+    check_layout(page)
+    assert page.evaluate("document.querySelectorAll('#training svg').length") == 2
+    found = json.loads((scenes / "metrics.json").read_text())
+    page.locator(".sortable th button", has_text="images").click()
+    support = [int(text) for text in column(page, 1)]
+    assert support == sorted((row["support"] for row in found["per_label"]), reverse=True)
+    assert f"{found['mAP']:.2f}" in page.evaluate("document.body.innerText")
 
 
 def test_the_report_of_real_photos(ccp, opened):

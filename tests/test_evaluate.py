@@ -1,0 +1,151 @@
+"""evaluate.py: its tables and files, and the checkpoints it takes and refuses."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from conftest import EVALUATE, LABEL_SETS, RANKED, TRAIN, call, coco, load, refusal, run, write_json
+from PIL import Image
+
+import evaluate
+import sample
+import train
+
+
+def test_evaluate_end_to_end(trained):
+    """Numbers on the console, in the log and in the JSON are the same numbers."""
+    result = run("evaluate.py", *EVALUATE, cwd=trained.folder)
+    assert result.returncode == 0, result.stderr
+    assert "using runs/instances-chain/best.pt" in result.stderr
+    assert "trained on these very annotations" in result.stderr
+    assert result.stdout == (trained.output / "evaluate.log").read_text()
+    results = json.loads((trained.output / "metrics.json").read_text())
+    assert results["num_images"] == 11
+    assert f"mAP {results['mAP']:.2f} over {results['mAP_labels']} labels" in result.stdout
+    assert f"set NLL {results['set_nll']:.3f}" in result.stdout
+    for rule, figures in results["predicted_sets"].items():
+        row = next(x for x in result.stdout.splitlines() if x.startswith(f"{rule} "))
+        assert row.split()[1:10] == [f"{value:.1f}" for value in figures.values()]
+    for row in results["per_label"]:
+        line = next(x for x in result.stdout.splitlines() if x.startswith(row["label"]))
+        cells = [f"{row[k]:.1f}" for k in ("AP", "precision", "recall", "f1")]
+        assert line.split() == [row["label"], str(row["support"]), *cells]
+    assert [row["support"] for row in results["per_label"]] == [7, 4, 4, 2, 2]
+
+
+def test_evaluate_json_without_nan(trained, workdir, capsys):
+    """Zebra and apple are on none of these images: undefined figures are null, not NaN."""
+    val = write_json(coco([("person",), ("dog",), ("cat", "person"), ()]), workdir / "val.json")
+    best = trained.output / "best.pt"
+    flags = ("--checkpoint", best, "--image_path", "data/images", "--annotations", val)
+    call(evaluate, *flags, "--num_workers", 0, "--output_dir", "out", "--json", "--keep_unlabelled")
+    captured = capsys.readouterr()
+    assert "NaN" not in captured.out
+    results = json.loads(captured.out)
+    assert captured.out == (workdir / "out/metrics.json").read_text()
+    assert (workdir / "out/evaluate.log").exists()
+    by_label = {row["label"]: row for row in results["per_label"]}
+    assert by_label["zebra"]["AP"] is None
+    assert by_label["zebra"]["support"] == 0
+    assert by_label["person"]["support"] == 2
+    assert results["num_images"] == 4
+    assert results["mAP_labels"] == 3
+    assert results["protocol"] == "all images"
+
+
+def test_evaluation_is_repeatable(trained, workdir, capsys):
+    """Neither batch size nor workers may change a figure."""
+    found = []
+    for flags in (("--batch_size", 4), ("--batch_size", 4, "--num_workers", 2)):
+        best = trained.output / "best.pt"
+        call(evaluate, *EVALUATE, "--checkpoint", best, "--output_dir", "o", "--json", *flags)
+        results = json.loads(capsys.readouterr().out)
+        del results["images_per_second"]
+        found.append(results)
+    assert found[0] == found[1]
+
+
+def test_what_evaluate_can_be_asked_beside_the_figures(trained, workdir, capsys):
+    best = ("--checkpoint", trained.output / "best.pt", "--output_dir", "o")
+    asked = ("--reveal", 1, "--suspects", 4, "--influence", "--decide", "map", "--num_workers", 0)
+    call(evaluate, *EVALUATE, *best, *asked)
+    out = capsys.readouterr().out
+    assert out == (workdir / "o/evaluate.log").read_text()
+    found = json.loads((workdir / "o/metrics.json").read_text())
+    rows = found["suspects"]
+    assert [row["probability"] for row in rows] == sorted(row["probability"] for row in rows)
+    for row in rows:
+        labels = LABEL_SETS[int(Path(row["image"]).stem.removeprefix("img_"))]
+        assert row["annotation"] == ("surplus" if row["label"] in labels else "missing")
+        assert any(row["image"] in line and row["label"] in line for line in out.splitlines())
+    assert set(found["revealed"]["before"]) == set(found["revealed"]["after"])
+    assert "before mAP" in out
+    with (workdir / "o/label_influence.csv").open(newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header == ["label", *RANKED]
+    matrix = np.array([line[1:] for line in lines], float)
+    assert np.array_equal(matrix, matrix.T)
+    with Image.open(workdir / "o/label_influence.png") as picture:
+        picture.verify()
+    recall = {row["label"]: row["recall"] for row in found["per_label"]}
+    call(evaluate, *EVALUATE, *best, "--num_workers", 0, "--json")
+    by_threshold = json.loads(capsys.readouterr().out)
+    assert "suspects" not in by_threshold
+    sets = by_threshold["predicted_sets"]
+    assert sets["map"]["CR"] == pytest.approx(sum(recall.values()) / len(RANKED))
+
+
+def test_checkpoints_of_another_kind(trained, workdir):
+    torch.save([1, 2], "list.pt")
+    torch.save(torchvision.models.resnet18().state_dict(), "resnet.pt")
+    torch.save({"format": "hybridnet-checkpoint-1"}, "empty.pt")
+    (workdir / "zip.pt").write_bytes(b"PK\x03\x04" + bytes(200))
+    (workdir / "none.pt").write_bytes(b"")
+    whole = (trained.output / "best.pt").read_bytes()
+    (workdir / "half.pt").write_bytes(whole[: len(whole) // 2])
+    checkpoint = load(trained.output / "best.pt")
+    del checkpoint["weights"]["classifier.bias"]
+    torch.save(checkpoint, "lacking.pt")
+    for name in ("list.pt", "resnet.pt", "empty.pt", "zip.pt", "none.pt", "half.pt", "lacking.pt"):
+        sentence = refusal(evaluate, *EVALUATE, "--checkpoint", name)
+        assert name in sentence
+        assert "damaged" in sentence
+        assert name in refusal(sample, "data/images", "--checkpoint", name)
+    assert "there is no checkpoint" in refusal(evaluate, *EVALUATE, "--checkpoint", "absent.pt")
+    assert "there is no checkpoint" in refusal(evaluate, *EVALUATE, "--checkpoint", "data")
+
+
+class Hostile:
+    """Unpickled carelessly, makes a file."""
+
+    def __reduce__(self):
+        return (open, ("hacked", "w"))
+
+
+def test_a_hostile_checkpoint_does_not_run(workdir):
+    torch.save({"format": "hybridnet-checkpoint-1", "weights": Hostile()}, "bad.pt")
+    assert "damaged" in refusal(sample, "data/images", "--checkpoint", "bad.pt")
+    assert "is not a state dict" in refusal(train, *TRAIN, "--weights", "bad.pt")
+    assert not (workdir / "hacked").exists()
+
+
+def test_last_pt_can_be_evaluated_too(trained, workdir, capsys):
+    last = trained.output / "last.pt"
+    call(evaluate, *EVALUATE, "--checkpoint", last, "--output_dir", "o", "--json", "--limit", 3)
+    assert json.loads(capsys.readouterr().out)["num_images"] == 3
+
+
+def test_evaluate_refuses(trained, workdir):
+    best = ("--checkpoint", trained.output / "best.pt")
+    assert "go together" in refusal(evaluate, *best, "--image_path", "data/images")
+    assert "name the data" in refusal(evaluate, *best)
+    other = {**{"unicorn": 77}, "cat": 17}
+    write_json(coco([("unicorn",)], categories=other), workdir / "other.json")
+    assert "'unicorn', which the vocabulary lacks" in refusal(
+        evaluate, *best, "--image_path", "data/images", "--annotations", "other.json"
+    )
+    assert "no trained model found" in refusal(evaluate, *EVALUATE)

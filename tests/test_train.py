@@ -1,0 +1,286 @@
+"""train.py: what a run leaves, its continuation, and the weights it starts from."""
+
+import io
+import json
+import pickle
+import shutil
+
+import pytest
+import torch
+import torchvision
+from conftest import (
+    QUICK,
+    RANKED,
+    REPO,
+    TRAIN,
+    call,
+    coco,
+    load,
+    log_lines,
+    refusal,
+    run,
+    same,
+    write_json,
+    write_picture,
+    write_tiny_set,
+)
+
+import build_vocab
+import checkpoint as checkpoint_module
+import run_setup
+import train
+from utils import RunError
+
+# --- training ---------------------------------------------------------------------------------
+
+
+def test_the_readme_command(tmp_path):
+    """One image whose labels the network learns by heart; verbatim but for its size."""
+    write_picture(tmp_path / "data/images/img.jpg", ("person", "dog"), side=300)
+    content = coco([("person", "dog"), ("cat",)], ["img.jpg", "other.jpg"])
+    write_json(content, tmp_path / "data/annotations/instances_train2014.json")
+    command = (
+        "--image_path data/images/img.jpg --vocab_path data/vocab.pkl --batch_size 256 "
+        "--learning_rate 0.001 --num_epochs 10 --num_workers 4"
+    )
+    small = ("--image_size", 32)  # 224, the default, takes two minutes on two busy cores
+    result = run("train.py", *command.split(), *small, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["epoch"] for line in lines] == list(range(1, 11))
+    assert lines[-1]["train_loss"] < lines[0]["train_loss"]
+    assert (tmp_path / "data/vocab.pkl").exists()
+    output = tmp_path / "runs/img-chain"
+    assert sorted(p.name for p in output.iterdir()) == [
+        "best.pt",
+        "curves.png",
+        "last.pt",
+        "log.jsonl",
+    ]
+    shutil.rmtree(output)
+
+
+def test_the_smallest_annotations_of_the_data_readme(workdir):
+    """data/README.md's json, word for word; and the vocabulary is the whole file's."""
+    text = (REPO / "data/README.md").read_text().split("```json")[1].split("```")[0]
+    (workdir / "own").mkdir()
+    write_picture(workdir / "own/img.jpg")
+    (workdir / "own.json").write_text(text)
+    call(train, "--image_path", "own/img.jpg", "--annotations", "own.json", *QUICK)
+    vocabulary = load(workdir / "runs/img-chain/best.pt")["vocabulary"]
+    assert vocabulary["labels"] == ["cat", "couch"]
+
+
+def test_limit_leaves_the_vocabulary_whole(workdir):
+    call(train, *TRAIN, "--limit", 3, "--num_epochs", 1, "--vocab_path", "v.json")
+    assert json.loads((workdir / "v.json").read_text())["labels"] == list(RANKED)
+
+
+@pytest.mark.parametrize("num_steps", range(1, 13))
+def test_any_number_of_steps_can_be_scheduled(num_steps):
+    args = train.get_args_parser().parse_args([f"--num_epochs={num_steps}"])
+    training = train.Training(torch.nn.Linear(2, 2), args, 1, torch.device("cpu"))
+    for _ in range(num_steps):
+        training.step(training.model(torch.ones(1, 2)).sum())
+    assert training.steps == num_steps
+
+
+def test_the_run_tells_what_it_does(trained):
+    result = trained.result
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert "training on 10 images" in result.stderr
+    assert "a hold-out of 1 training images" in result.stderr
+    assert "epoch 2/2" in result.stderr
+    assert lines == [
+        json.loads(line) for line in (trained.output / "log.jsonl").read_text().splitlines()
+    ]
+
+
+def test_a_finished_run_stays_as_it_is(trained):
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in trained.output.iterdir()}
+    result = run(*trained.command, cwd=trained.folder)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    assert "after epoch 2 of 2" in result.stderr
+    assert before == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in trained.output.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Three epochs without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_tiny_set(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        call(train, *TRAIN, "--num_epochs", 3)
+    output = folder / "runs/instances-chain"
+    files = {name: load(output / name) for name in ("best.pt", "last.pt")}
+    files["log"] = log_lines(output)
+    shutil.rmtree(output)
+    return files
+
+
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(workdir, monkeypatch, whole_run, at):
+    """Stopped after the first best.pt, the first last.pt, and in the second epoch's saving."""
+    flags = (*TRAIN, "--num_epochs", 3)
+    saves = []
+
+    def save_and_stop(checkpoint, path):
+        checkpoint_module.save_checkpoint(checkpoint, path)
+        saves.append(path.name)
+        if len(saves) == at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "save_checkpoint", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            call(train, *flags)
+    call(train, *flags)
+    output = workdir / "runs/instances-chain"
+    assert log_lines(output) == whole_run["log"]
+    for name in ("best.pt", "last.pt"):
+        assert same(load(output / name), whole_run[name]), name
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(workdir):
+    with pytest.raises(RunError, match=r"the loss is (nan|inf) at step"):
+        call(train, *TRAIN, "--learning_rate", "1e30")
+    assert not list(workdir.rglob("best.pt"))
+
+
+def test_changed_flags_are_refused_by_name(trained, monkeypatch):
+    monkeypatch.chdir(trained.folder)
+    flags = trained.command[1:]
+    for flag, value in (
+        ("--num_epochs", 3),
+        ("--learning_rate", 0.01),
+        ("--image_size", 48),
+        ("--seed", 1),
+        ("--limit", 5),
+        ("--keep_unlabelled", None),
+    ):
+        changed = (*flags, flag) if value is None else (*flags, flag, value)
+        sentence = refusal(train, *changed)
+        assert f"{flag} was" in sentence
+        assert "last.pt" in sentence
+    vocab_path = trained.output / "vocab.pkl"
+    before = vocab_path.read_bytes()
+    call(build_vocab, *VOCAB, "--vocab_path", vocab_path, "--min_count", 4)
+    try:
+        assert "another vocabulary" in refusal(train, *flags)
+    finally:
+        vocab_path.write_bytes(before)
+
+
+VOCAB = ("--annotations", "data/annotations/instances.json")
+
+
+def test_checkpoints_hold_plain_types(trained):
+    """weights_only=True refuses everything that could run code."""
+    plain = (str, int, float, bool, type(None), torch.Tensor)
+
+    def check(value, where=""):
+        if isinstance(value, dict):
+            for k, v in value.items():
+                assert type(k) in plain
+                check(v, f"{where}/{k}")
+        elif type(value) in (list, tuple):
+            for v in value:
+                check(v, where)
+        else:
+            assert type(value) in plain, where
+
+    best, last = load(trained.output / "best.pt"), load(trained.output / "last.pt")
+    check(best)
+    check(last)
+    assert best["vocabulary"]["labels"] == list(RANKED)
+    assert best.keys() | {"training"} == last.keys()
+    assert "training" not in best
+    assert best["preprocessing"]["image_size"] == 32
+    assert 0 < best["threshold"] < 1
+
+
+def test_checkpoints_that_cannot_be_continued(trained, workdir):
+    """best.pt in last.pt's place, and a file of another kind."""
+    output = workdir / "runs/instances-chain"
+    output.mkdir(parents=True)
+    shutil.copy(trained.output / "best.pt", output / "last.pt")
+    assert "no optimizer state" in refusal(train, *TRAIN)
+    (output / "last.pt").write_bytes(b"PK\x03\x04 garbage")
+    assert "last.pt is damaged" in refusal(train, *TRAIN)
+
+
+def test_a_damaged_log_does_not_stop_training(workdir, capsys):
+    (workdir / "runs").mkdir()
+    (workdir / "runs/log.jsonl").write_text("no json\n")
+    call(train, *TRAIN, "--output_dir", "runs")
+    assert "log.jsonl is damaged and not used" in capsys.readouterr().err
+    assert len((workdir / "runs/log.jsonl").read_text().splitlines()) == 2
+
+
+# --- encoder weights --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def partial_weights(workdir):
+    """A ResNet-18 state dict without its last stage, as ../shared/weights has it."""
+    torch.manual_seed(5)
+    state = torchvision.models.resnet18().state_dict()
+    for name, tensor in state.items():
+        if name.endswith(("running_mean", "running_var")):
+            tensor.uniform_(0.5, 1.5)
+    state = {k: v for k, v in state.items() if not k.startswith(("layer4", "fc"))}
+    torch.save(state, workdir / "part.pth")
+    return state
+
+
+def test_a_frozen_encoder_keeps_what_it_was_given(workdir, partial_weights, capsys):
+    flags = (*TRAIN, "--weights", "part.pth", "--freeze_encoder", "--num_epochs", 1)
+    call(train, *flags)
+    err = capsys.readouterr().err
+    loaded = next(line for line in err.splitlines() if "tensors from part.pth" in line)
+    missing = next(line for line in err.splitlines() if "tensors at random" in line)
+    assert f"{len(partial_weights)} tensors" in loaded
+    assert all(name in loaded for name in partial_weights)
+    assert "layer4.0.conv1.weight" in missing
+    assert "layer3" not in missing
+    last = load(workdir / "runs/instances-chain/last.pt")
+    for weights in (last["weights"], last["training"]["weights"]):
+        for name, tensor in partial_weights.items():
+            assert torch.equal(weights[f"encoder.{name}"], tensor), name
+    ema, live = last["weights"], last["training"]["weights"]
+    for name in (n for n in ema if n.startswith("encoder.")):
+        assert torch.equal(ema[name], live[name]), name
+    assert not torch.equal(ema["classifier.weight"], live["classifier.weight"])
+
+
+def test_encoder_weights_that_do_not_fit(workdir, partial_weights):
+    torch.save({"conv1.weight": torch.zeros(64, 1, 7, 7)}, "shape.pth")
+    assert "conv1.weight has shape (64, 1, 7, 7)" in refusal(
+        train, *TRAIN, "--weights", "shape.pth"
+    )
+    torch.save({"backbone.conv1.weight": torch.zeros(64, 3, 7, 7)}, "names.pth")
+    assert "none of its tensors" in refusal(train, *TRAIN, "--weights", "names.pth")
+    assert "needs" in refusal(train, *TRAIN, "--weights", "part.pth", "--arch", "resnet50")
+    torch.save([1, 2], "list.pth")
+    torch.save({"conv1.weight": 3}, "number.pth")
+    (workdir / "text.pth").write_text("hello")
+    (workdir / "class.pth").write_bytes(pickle.dumps(io.BytesIO()))
+    for name in ("list.pth", "number.pth", "text.pth", "class.pth"):
+        assert "is not a state dict" in refusal(train, *TRAIN, "--weights", name)
+    for name in ("absent.pth", "data"):
+        assert "cannot read --weights" in refusal(train, *TRAIN, "--weights", name)
+
+
+def test_the_shared_weights_say_what_is_missing(shared, workdir, capsys):
+    path = shared / "weights/resnet18-conv1-layer3.pth"
+    model, _ = run_setup.build_model(
+        train.get_args_parser().parse_args(["--weights", str(path), "--decoder", "none"]),
+        run_setup.Vocabulary(("person",), (1,), 2),
+        fresh=True,
+    )
+    missing = capsys.readouterr().err.splitlines()[-1]
+    assert missing.count("layer4") == missing.split("tensors")[1].count(",") + 1
+    assert torch.equal(model.encoder.conv1.weight, load(path)["conv1.weight"])
