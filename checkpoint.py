@@ -12,24 +12,39 @@ it and no file can run code:
     epoch, figures  when it was made and its figures on the hold-out
     selected_on     which images chose the epoch and the threshold
     flags           the training command's flags; device and amp as what `auto` stood for
+    data            number and digest of the training and of the validation images with labels
     training        only in last.pt: what continuing needs
+
+last.pt is written in the middle of epochs, too; the one before it stays beside it as previous.pt.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from distributed import rank
 from model import HybridNet
 from pictures import Preprocessing
 from utils import UsageError, log, write_atomically
 from vocabulary import Vocabulary
 
+if TYPE_CHECKING:
+    from data_loader import LabelledImages
+
 FORMAT = "hybridnet-checkpoint-1"
 # between a run and its continuation; the vocabulary itself is compared, wherever it lies
-MAY_CHANGE = {"num_workers", "device", "amp", "output_dir", "vocab_path"}
+MAY_CHANGE = {"num_workers", "device", "amp", "output_dir", "vocab_path", "cache"}
+MAY_CHANGE |= {"save_minutes", "accept_changes"}
+# the weights would not fit
+MUST_NOT_CHANGE = {"arch", "decoder", "embed_size", "hidden_size", "freeze_encoder"}
+LAST, PREVIOUS = "last.pt", "previous.pt"
 PARTS = ("model", "vocabulary", "preprocessing", "weights")
 PARTS += ("threshold", "epoch", "selected_on", "flags")
 
@@ -93,12 +108,75 @@ def find_checkpoint(runs: Path = Path("runs")) -> Path:
     return found[-1]
 
 
-def refuse_changes(checkpoint: dict, flags: dict, path: Path) -> None:
-    """Raise UsageError if this command is not the one that `path` comes from."""
-    then = checkpoint["flags"]
+def save_last(checkpoint: dict, folder: Path) -> None:
+    """Write last.pt; what it was becomes previous.pt, once the new one is whole and on the disk."""
+    new, last = folder / ".new.pt", folder / LAST
+    save_checkpoint(checkpoint, new)
+    if last.exists():
+        os.replace(last, folder / PREVIOUS)
+    os.replace(new, last)
+
+
+def load_last(folder: Path) -> dict | None:
+    """The checkpoint to continue from, or None; previous.pt, and loudly, if last.pt is damaged.
+
+    Raises UsageError if neither can be read. Removes what a killed run left half written.
+    """
+    if rank() == 0:
+        for left in (*folder.glob(".*.tmp*"), folder / ".new.pt"):
+            left.unlink(missing_ok=True)
+    found = [path for name in (LAST, PREVIOUS) if (path := folder / name).exists()]
+    problem = None
+    for path in found:
+        try:
+            checkpoint = load_checkpoint(path)
+        except UsageError as error:
+            problem = problem or error
+            log(f"WARNING: {error}")
+            continue
+        if "training" not in checkpoint:
+            raise UsageError(f"{path} has no optimizer state to continue from; move it away")
+        if path.name == PREVIOUS:
+            log(f"WARNING: continuing from {path}, the checkpoint before the last")
+        return checkpoint
+    if problem:
+        raise UsageError(f"{problem}; move it away to begin anew, or choose another --output_dir")
+    return None
+
+
+def fingerprint(data: LabelledImages) -> list:
+    """Number of images, and a digest of their names and labels, in order."""
+    digest = hashlib.sha256(np.packbits(data.targets.numpy().astype(bool)).tobytes())
+    for path in data.paths:
+        digest.update(os.fsencode(path.name) + b"\0")
+    return [len(data), digest.hexdigest()]
+
+
+def find_changes(checkpoint: dict, flags: dict, data: dict, accepted: bool) -> bool:
+    """Whether this command is another than the one of `checkpoint`.
+
+    Raises UsageError, naming each change, unless they are accepted and the weights still fit.
+    """
+    then, known = checkpoint["flags"], checkpoint.get("data", {})
     changed = [k for k in flags if k not in MAY_CHANGE and flags[k] != then.get(k)]
-    if changed:
-        what = ", ".join(f"--{k} was {then.get(k)}, is {flags[k]}" for k in changed)
-        raise UsageError(f"{path} is of another run ({what}); choose another --output_dir")
-    if "training" not in checkpoint:
-        raise UsageError(f"{path} has no optimizer state to continue from; choose --output_dir")
+    what = [f"--{k} was {then.get(k)}, is {flags[k]}" for k in changed]
+    what += [
+        f"the {part} images or their labels have changed: {known[part][0]:,} then, {now[0]:,} now"
+        for part, now in data.items()
+        if part in known and known[part] != now
+    ]
+    if not what:
+        return False
+    text = "; ".join(what)
+    if refused := MUST_NOT_CHANGE & set(changed):
+        raise UsageError(
+            f"the run in --output_dir is another ({text}), and --{sorted(refused)[0]} cannot "
+            "change: choose another --output_dir"
+        )
+    if not accepted:
+        raise UsageError(
+            f"the run in --output_dir is another ({text}): choose another --output_dir, or "
+            "--accept_changes to continue all the same"
+        )
+    log(f"WARNING: continuing, though {text}; an epoch under way begins again")
+    return True

@@ -28,6 +28,7 @@ from annotations import (
 )
 from distributed import first_alone, rank, world_size
 from image_cache import ImageCache
+from interruption import leave_signals_to_the_run
 from pictures import Preprocessing
 from shards import ShardMember, find_members, shard_after_shard
 from utils import ArgumentParser, UsageError, log, non_negative_int, positive_int, run_script
@@ -100,7 +101,10 @@ class LabelledImages(Dataset):
     def collate(self, items: list[tuple[Tensor, Tensor, int]]) -> list[Tensor]:
         """A batch of them; of none, if there are more processes than images in a step."""
         if items:
-            return default_collate(items)
+            # channels_last, as pictures and ResNets have it: to reorder a batch costs milliseconds
+            items = [(image.permute(1, 2, 0), *others) for image, *others in items]
+            images, targets, indices = default_collate(items)
+            return [images.permute(0, 3, 1, 2), targets, indices]
         side = self.preprocessing.image_size
         images = torch.empty(0, 3, side, side, dtype=torch.uint8)
         return [images, self.targets[:0], torch.empty(0, dtype=torch.long)]
@@ -109,6 +113,7 @@ class LabelledImages(Dataset):
 class Batches(Sampler):
     """Batches of (epoch, index); set `epoch` before each pass. Shuffled by (seed, epoch) if seeded.
 
+    A pass begins with batch number `first`: that is where an interrupted one continues.
     shards: for each index its shard's number; a few shards are shuffled together, then the next.
     repeats > 1 goes through the images that many times per epoch. Of several processes (see
     distributed.py) each gets its share: in training a part of every batch, else whole batches.
@@ -123,13 +128,13 @@ class Batches(Sampler):
         shards: np.ndarray | None = None,
     ) -> None:
         self.length, self.batch_size, self.seed, self.repeats = length, batch_size, seed, repeats
-        self.num_items, self.epoch = length * repeats, 0
+        self.num_items, self.epoch, self.first = length * repeats, 0, 0
         self.shards = np.zeros(length, int) if shards is None else shards
 
     def sizes(self) -> list[int]:
-        """Images in each batch, over all processes."""
+        """Images in each batch that is left, over all processes."""
         full, left = divmod(self.num_items, self.batch_size)
-        return [self.batch_size] * full + [left] * (left > 0)
+        return ([self.batch_size] * full + [left] * (left > 0))[self.first :]
 
     def __len__(self) -> int:
         """Batches that this process gets."""
@@ -139,7 +144,7 @@ class Batches(Sampler):
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = np.concatenate([self._pass(repeat) for repeat in range(self.repeats)])
         items = [(int(e), int(i)) for e, i in order]
-        starts = range(0, self.num_items, self.batch_size)
+        starts = range(self.first * self.batch_size, self.num_items, self.batch_size)
         if self.seed is None:
             yield from (items[s : s + self.batch_size] for s in self._mine(starts))
         else:
@@ -176,6 +181,8 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
+        worker_init_fn=leave_signals_to_the_run,
+        generator=torch.Generator(),  # of the workers' seeds, which nothing here depends on
     )
 
 

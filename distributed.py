@@ -57,6 +57,11 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values
 
 
+def any_process(flag: bool) -> bool:
+    """Whether it is set for anybody, for everybody."""
+    return any(gather(flag))
+
+
 def gather(value: object) -> list:
     """Everybody's value, in order of rank, for everybody."""
     if not dist.is_initialized():

@@ -124,7 +124,7 @@ class SqueezedImages(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, float]:
-        image = load_image(self.files[index], self.view.least_size)
+        image = load_image(self.files[index], self.view.side)
         aspect = image.width / image.height
         return self.view.of_pixels(np.asarray(image), aspect).permute(1, 2, 0), aspect
 

@@ -1,23 +1,21 @@
 """Picture files -> what the model sees: uint8 tensors 3×S×S, whole or augmented.
 
     Preprocessing   how a model's pictures are prepared; kept in its checkpoint
-    View            one way to look at a picture, drawn before the picture is decoded, so that a
-                    JPEG need not be decoded larger than the look at it asks for
+    View            one way to look at a picture
 
-Cropping and resizing are one antialiased step on uint8, and colours change after it, on S×S
-pixels.
+A JPEG is decoded at a fraction of its size where the whole picture keeps S×S pixels, cropping and
+resizing are one antialiased step on uint8, and colours change after it, on S×S pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +24,6 @@ from utils import UsageError
 
 ASPECTS = (3 / 4, 4 / 3)  # width / height of a training crop
 GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R 601)
-SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations whose rows are the upright picture's columns
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,8 @@ class View:
 
     def of_file(self, path: Path | ShardMember) -> Tensor:
         """What is seen of a picture file, 3×S×S uint8. Raises UsageError as `load_image` does."""
-        image = load_image(path, self.least_size)
+        # a crop may fall short of S by 1 - sqrt(min_crop), but not of the detail seen at test
+        image = load_image(path, self.side)
         return self.of_pixels(np.asarray(image), image.width / image.height)
 
     def of_pixels(self, pixels: np.ndarray, aspect: float) -> Tensor:
@@ -104,9 +102,9 @@ class View:
         columns, rows = round(wide * width) or 1, round(high * height) or 1
         left, top = round(self.across * (width - columns)), round(self.down * (height - rows))
         # a copy, as torch takes no arrays that are read-only
-        crop = torch.from_numpy(np.array(pixels[top : top + rows, left : left + columns]))
+        crop = _as_tensor(np.array(pixels[top : top + rows, left : left + columns]))
         size = (self.side, self.side)
-        seen = F.interpolate(crop.permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)[0]
+        seen = F.interpolate(crop[None], size, mode="bilinear", antialias=True)[0]
         if self.mirrored:
             seen = seen.flip(2)
         if (self.brightness, self.contrast, self.saturation) == (1, 1, 1):
@@ -122,16 +120,6 @@ class View:
         width = min(1.0, math.sqrt(self.area * shape / aspect))
         return width, min(1.0, self.area / width)
 
-    def least_size(self, width: int, height: int) -> tuple[int, int]:
-        """The size to which a picture of width×height may be reduced before anyone looks.
-
-        Its crop then still has S×S pixels (give or take the rounding of its edges), so the
-        reduction only takes a part of the shrinking that follows anyway and costs no detail.
-        It is the crop that counts: a picture just larger than S×S gives a crop that is smaller.
-        """
-        wide, high = self.extent(width / height)
-        return math.ceil(self.side / wide - 1e-6), math.ceil(self.side / high - 1e-6)
-
     def _coloured(self, seen: Tensor) -> Tensor:
         """Brightness, contrast and saturation of 3×S×S uint8 changed, in one pass.
 
@@ -140,26 +128,30 @@ class View:
         """
         x = seen.float()
         grey = GREY[0] * x[0] + GREY[1] * x[1] + GREY[2] * x[2]  # S×S
+        # whole numbers add up alike in any order: pixels do not depend on the number of threads
+        sums = seen.sum((1, 2)).tolist()
+        mean_grey = sum(g * n for g, n in zip(GREY, sums, strict=True)) / grey.numel()
         gain = self.brightness * self.contrast
-        offset = self.brightness * (1 - self.contrast) * float(grey.mean()) + 0.5  # to round
+        offset = self.brightness * (1 - self.contrast) * mean_grey + 0.5  # to round
         x.mul_(gain * self.saturation).add_(grey.mul_(gain * (1 - self.saturation)).add_(offset))
         return x.clamp_(0, 255).byte()
 
 
-def load_image(
-    path: Path | ShardMember, least_size: Callable[[int, int], tuple[int, int]] | None = None
-) -> Image.Image:
+def _as_tensor(pixels: np.ndarray) -> Tensor:
+    """H×W×3 -> 3×H×W, the same memory."""
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def load_image(path: Path | ShardMember, least_side: int | None = None) -> Image.Image:
     """Any picture Pillow reads -> upright RGB; transparency is laid on white.
 
-    least_size: from the upright picture's width and height to those that are needed; a JPEG is
-    then decoded at 1/2, 1/4 or 1/8 of its size where that is no less.
+    least_side: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where no side gets shorter.
     Raises UsageError for what is not a readable picture.
     """
     try:
         with path.open("rb") as file, Image.open(file) as image:
-            if least_size:
-                turn = -1 if image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS else 1
-                image.draft(None, least_size(*image.size[::turn])[::turn])
+            if least_side:
+                image.draft(None, (least_side, least_side))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
     except FileNotFoundError:

@@ -18,41 +18,35 @@ Several processes, or machines that share the output folder, train as one:
 
     torchrun --nproc_per_node=4 train.py
 
-The same command again continues an interrupted run. One JSON line per epoch goes to stdout and to
-log.jsonl in the output folder, beside curves.png, last.pt (to continue) and best.pt (to use).
+The same command again continues an interrupted run, however it ended, exactly where it was last
+saved. One JSON line per epoch goes to stdout and to log.jsonl in the output folder, beside
+curves.png, last.pt (to continue) and best.pt (to use).
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import math
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from checkpoint import load_checkpoint, refuse_changes, save_checkpoint
+from checkpoint import find_changes, fingerprint, load_last
 from data_loader import training_data
 from decoding import Predictions, decode, encode_batches
-from distributed import (
-    as_one,
-    gather,
-    gather_batches,
-    process_group,
-    rank,
-    sum_over_processes,
-    world_size,
-)
+from distributed import gather, gather_batches, process_group, rank, world_size
+from interruption import StopOnSignal, only_run_in
 from metrics import average_precision, fit_threshold, mean, set_figures
 from model import ARCHS, DECODERS, HybridNet
 from pictures import Preprocessing
 from run_setup import build_model, describe, fill_defaults
 from training_log import append_log, describe_mistakes, draw_curves
+from training_state import Saver, Training
 from utils import (
     ArgumentParser,
     RunError,
@@ -70,6 +64,7 @@ from utils import (
     resolve_amp,
     run_script,
     without_nan,
+    write_atomically,
 )
 from vocabulary import save_vocabulary
 
@@ -116,6 +111,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     run("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     run("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     run("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: where fast")
+    run("--save_minutes", type=positive_float, default=10.0, help="between saves in an epoch")
+    run("--accept_changes", action="store_true", help="continue though flags or data have changed")
     return parser
 
 
@@ -130,135 +127,109 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     """Read the data, build or restore the model, train, keep last.pt and best.pt."""
     fill_defaults(args)
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    last_path, best_path = args.output_dir / "last.pt", args.output_dir / "best.pt"
-    checkpoint = load_checkpoint(last_path) if last_path.exists() else None
-    if checkpoint:
-        refuse_changes(checkpoint, flags, last_path)
+    if device.type == "cpu":
+        # or threads would add up gradients of rows in the order in which they come
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
     torch.manual_seed(args.seed)
     preprocessing = Preprocessing(args.image_size)
     train_loader, val_loader, vocabulary, selected_on = training_data(
         args, preprocessing, pin=device.type == "cuda"
     )
-    model, settings = build_model(args, vocabulary, fresh=checkpoint is None)
-    training = Training(model, args, len(train_loader), device)
-    if checkpoint:
-        if checkpoint["vocabulary"] != vocabulary.to_dict():
-            raise UsageError(f"{last_path} is of another vocabulary; choose another --output_dir")
-        training.load(checkpoint)
-        log(f"continuing {last_path} after epoch {training.epoch} of {args.num_epochs}")
+    data = {"training": fingerprint(train_loader.dataset)}
+    data["validation"] = fingerprint(val_loader.dataset)
     make_folder(args.output_dir)
-    if rank() == 0 and not args.vocab_path.exists():
-        save_vocabulary(vocabulary, args.vocab_path)
-    # a run keeps the precision it began with, and evaluation that of its run
-    earlier = checkpoint["flags"] if checkpoint else {}
-    flags |= {"device": device.type, "amp": gather(resolve_amp(args.amp, device, earlier))[0]}
-    amp = autocast(device, flags["amp"])
-    describe(args, model, train_loader, val_loader, selected_on, device, amp)
-
-    while training.epoch < args.num_epochs:
-        epoch = training.epoch + 1
-        started = time.perf_counter()
-        train_loader.batch_sampler.epoch = epoch
-        losses = train_epoch(training, train_loader, amp, args, f"epoch {epoch}/{args.num_epochs}")
-        images_per_second = train_loader.batch_sampler.num_items / (time.perf_counter() - started)
-        p = predict(training.ema, val_loader, amp)
-        figures, threshold = measure(p)
-        if not math.isfinite(figures["val_set_nll"]):
-            raise RunError(f"the validation loss is not finite after epoch {epoch}; {REMEDY}")
-        is_best = figures["val_set_nll"] < training.best_nll
-        training.epoch, training.best_nll = epoch, min(training.best_nll, figures["val_set_nll"])
-        if rank() > 0:
-            continue  # the first process writes for all
-        checkpoint = {
+    with only_run_in(args.output_dir), StopOnSignal() as stop:
+        earlier = load_last(args.output_dir)
+        changed = bool(earlier) and find_changes(earlier, flags, data, args.accept_changes)
+        model, settings = build_model(args, vocabulary, fresh=earlier is None)
+        training = Training(model, args, len(train_loader), device)
+        if earlier:
+            if earlier["vocabulary"] != vocabulary.to_dict():
+                raise UsageError(
+                    f"the run in {args.output_dir} is of another vocabulary; choose another "
+                    "--output_dir"
+                )
+            training.load(earlier, changed)
+            log(
+                f"continuing {args.output_dir} after epoch {training.epoch} of {args.num_epochs}"
+                + (f" and {training.step} steps" if training.step else "")
+            )
+        if rank() == 0 and not args.vocab_path.exists():
+            save_vocabulary(vocabulary, args.vocab_path)
+        # a run keeps the precision it began with, and evaluation that of its run
+        precision = resolve_amp(args.amp, device, earlier["flags"] if earlier else {})
+        flags |= {"device": device.type, "amp": gather(precision)[0]}
+        amp = autocast(device, flags["amp"])
+        describe(args, model, train_loader, val_loader, selected_on, device, amp)
+        about = {
             "model": settings,
             "vocabulary": vocabulary.to_dict(),
             "preprocessing": preprocessing.to_dict(),
-            "weights": training.ema.state_dict(),
-            "threshold": threshold,
-            "epoch": epoch,
-            "figures": figures,
             "selected_on": selected_on,
             "flags": flags,
+            "data": data,
         }
-        if is_best:
-            save_checkpoint(checkpoint, best_path)
-        seconds = time.perf_counter() - started
-        speed = {"images_per_second": images_per_second, "seconds": seconds}
-        line = without_nan({"epoch": epoch, **losses, **figures, **speed})
+        saver = Saver(training, about, args, stop)
+        while training.epoch < args.num_epochs:
+            run_epoch(training, train_loader, val_loader, amp, args, saver)
+    log(f"trained {args.num_epochs} epochs; the best is {args.output_dir / 'best.pt'}")
+
+
+def run_epoch(
+    training: Training,
+    train_loader: DataLoader,
+    val_loader: DataLoader,
+    amp: torch.autocast,
+    args: argparse.Namespace,
+    saver: Saver,
+) -> None:
+    """Train (what is left of) an epoch, validate, save, log."""
+    epoch, batches = training.epoch + 1, train_loader.batch_sampler
+    started = time.perf_counter()
+    batches.epoch, batches.first = epoch, training.step
+    name, num_items = f"epoch {epoch}/{args.num_epochs}", sum(batches.sizes())
+    try:
+        losses = train_epoch(training, train_loader, amp, args, name, saver.between_steps)
+    except LossError:
+        raise
+    except (UsageError, RunError):  # an image is gone, a worker was killed: keep what was done
+        if world_size() == 1 and not saver.stop.received:
+            look_at(training, train_loader, args.output_dir)
+            saver.save()
+        raise
+    images_per_second = num_items / (time.perf_counter() - started)
+    saver.save()  # validation may take long
+    p = predict(training.ema, saver.stop.watch(progress(val_loader, "validating")), amp)
+    figures, threshold = measure(p)
+    if not math.isfinite(figures["val_set_nll"]):
+        raise RunError(f"the validation loss is not finite after epoch {epoch}; {REMEDY}")
+    if is_best := training.end_epoch(figures, threshold):
+        saver.save_best()
+    timings = {
+        "images_per_second": images_per_second,
+        "seconds": time.perf_counter() - started,
+    }
+    line = without_nan({"epoch": epoch, **losses, **figures, **timings})
+    if rank() == 0:
         append_log(line, args.output_dir / "log.jsonl")
-        save_checkpoint({**checkpoint, "training": training.state_dict()}, last_path)
         draw_curves(args.output_dir / "log.jsonl", args.output_dir / "curves.png")
-        print(json.dumps(line), flush=True)
-        log(
-            f"epoch {epoch}/{args.num_epochs}: loss {losses['train_loss']:.3f}, validation set NLL "
-            f"{figures['val_set_nll']:.3f}, mAP {figures['val_mAP']:.1f}, "
-            f"OF1 {figures['val_OF1']:.1f}, exact {figures['val_EM']:.1f}, "
-            f"{images_per_second:.0f} images/s{' (best so far)' if is_best else ''}"
-        )
-        log(*describe_mistakes(p, threshold, val_loader.dataset.paths, vocabulary.labels), sep="\n")
-    log(f"trained {args.num_epochs} epochs; the best is {best_path}")
+    saver.save()
+    if rank() > 0:
+        return
+    print(json.dumps(line), flush=True)
+    log(
+        f"epoch {epoch}/{args.num_epochs}: loss {losses['train_loss']:.3f}, validation set NLL "
+        f"{figures['val_set_nll']:.3f}, mAP {figures['val_mAP']:.1f}, "
+        f"OF1 {figures['val_OF1']:.1f}, exact {figures['val_EM']:.1f}, "
+        f"{images_per_second:.0f} images/s{' (best so far)' if is_best else ''}"
+    )
+    labels = saver.about["vocabulary"]["labels"]
+    log(*describe_mistakes(p, threshold, val_loader.dataset.paths, labels), sep="\n")
 
 
-class Training:
-    """What changes while training runs, and what continuing it needs."""
-
-    def __init__(
-        self,
-        model: HybridNet,
-        args: argparse.Namespace,
-        steps_per_epoch: int,
-        device: torch.device,
-    ) -> None:
-        # the averaged weights are what is evaluated; copied before the LSTM is packed for a GPU
-        self.ema = copy.deepcopy(model).requires_grad_(False).to(device)
-        self.model = model.to(device)
-        self.parallel = as_one(self.model)  # computes losses
-        self.ema_decay = args.ema_decay
-        pairs = list(zip(self.ema.state_dict().values(), model.state_dict().values(), strict=True))
-        self.averaged = [pair for pair in pairs if pair[0].is_floating_point()]
-        self.copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counters
-        self.optimizer = build_optimizer(model, args)
-        total_steps = max(args.num_epochs * steps_per_epoch, 2)
-        warm_up = max(0.2, 1.5 / total_steps)  # OneCycleLR divides by zero at 0.2 of 5 steps
-        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, args.learning_rate, total_steps=total_steps, pct_start=warm_up
-        )
-        self.epoch, self.steps, self.best_nll = 0, 0, math.inf
-
-    def state_dict(self) -> dict:
-        """Plain types and tensors; the averaged weights are in the checkpoint already."""
-        return {
-            "weights": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "progress": [self.epoch, self.steps, self.best_nll],
-        }
-
-    def load(self, checkpoint: dict) -> None:
-        """Go back to where `checkpoint` was written."""
-        state = checkpoint["training"]
-        self.model.load_state_dict(state["weights"])
-        self.ema.load_state_dict(checkpoint["weights"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.epoch, self.steps, self.best_nll = state["progress"]
-
-    def step(self, loss: torch.Tensor) -> None:
-        """One update of the weights and of their average."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
-        self.optimizer.step()
-        self.scheduler.step()
-        self.steps += 1
-        # over few steps at first, or the average would remember the random start
-        self.update_ema(min(self.ema_decay, (1 + self.steps) / (10 + self.steps)))
-
-    def update_ema(self, decay: float) -> None:
-        """Average weights and BatchNorm statistics; counters are copied."""
-        get_ema_multi_avg_fn(decay)(*zip(*self.averaged, strict=True), None)
-        for ema, current in self.copied:
-            ema.copy_(current)
+class LossError(RunError):
+    """The weights are spoilt from here on: nothing may be saved any more."""
 
 
 def train_epoch(
@@ -267,14 +238,18 @@ def train_epoch(
     amp: torch.autocast,
     args: argparse.Namespace,
     label: str,
+    between_steps: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
-    """One pass over the training images; returns mean losses per image in nats."""
+    """The steps that are left of an epoch; returns its mean losses per image in nats.
+
+    between_steps is called where everything is as saved: after each step, on a GPU after some.
+    """
     training.model.train()
     device = next(training.model.parameters()).device
+    look_every = 1 if device.type == "cpu" else LOOK_EVERY
     has_decoder = args.decoder != "none"
-    sums, pending = np.zeros(3), []
     batches = zip(progress(loader, label), loader.batch_sampler.sizes(), strict=True)
-    for (images, targets, _), batch_size in batches:
+    for (images, targets, indices), batch_size in batches:
         images = images.to(device, non_blocking=True)  # b×3×S×S, this process's share of the batch
         share = world_size() / batch_size  # what the processes compute is averaged
         with amp:  # targets stay where they are: see HybridNet.forward
@@ -283,35 +258,48 @@ def train_epoch(
         loss = losses["set_nll"]
         if has_decoder:  # or the decoder, quick to learn, would leave the CNN little to explain
             loss = loss + args.cnn_loss_weight * losses["cnn_bce"]
-        training.step(loss)
+        training.update(loss)
         terms = torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach()
-        pending.append(terms / share)
-        if len(pending) == LOOK_EVERY:
-            sums += look_at(pending, training.steps)
-            pending = []
-    if pending:
-        sums += look_at(pending, training.steps)
-    total = sum_over_processes(torch.from_numpy(sums).to(device)).cpu()
-    loss, set_nll, cnn_bce = (total / loader.batch_sampler.num_items).tolist()
-    return {"train_loss": loss, "train_set_nll": set_nll, "train_cnn_bce": cnn_bce}
+        training.pending.append((terms / share, indices))
+        if len(training.pending) == look_every:
+            look_at(training, loader, args.output_dir)
+            between_steps()
+    look_at(training, loader, args.output_dir)
+    total = np.sum(gather(training.sums), axis=0) / loader.batch_sampler.num_items
+    return dict(zip(("train_loss", "train_set_nll", "train_cnn_bce"), total.tolist(), strict=True))
 
 
-def look_at(losses: list[torch.Tensor], steps: int) -> np.ndarray:
-    """The sum of the last steps' losses (3 each), the latest of them step number `steps`.
+def look_at(training: Training, loader: DataLoader, output_dir: Path) -> None:
+    """Add up the losses of the steps that nobody has looked at yet. Waits for the GPU.
 
-    Waits for the GPU. Raises RunError naming the first step whose loss is not finite: call it for
-    every step before anything is saved.
+    Raises LossError at the first step whose loss is not finite, with the names of its images in
+    nonfinite_batch.json.
     """
-    values = torch.stack(losses).double().cpu().numpy()
+    if not training.pending:
+        return
+    terms, indices = zip(*training.pending, strict=True)
+    values = torch.stack(terms).double().cpu().numpy()  # steps×3
     if bad := np.flatnonzero(~np.isfinite(values).all(1)).tolist():
-        step = steps - len(losses) + bad[0] + 1
-        raise RunError(f"the loss is {values[bad[0], 0]} at step {step}; {REMEDY}")
-    return values.sum(0)
+        step = training.steps - len(values) + bad[0] + 1
+        path = output_dir / "nonfinite_batch.json"
+        batch = {
+            "epoch": training.epoch + 1,
+            "step": step,
+            "losses": [str(x) for x in values[bad[0]]],
+            "images": [str(loader.dataset.paths[i]) for i in indices[bad[0]].tolist()],
+        }
+        write_atomically(path, lambda t: t.write_text(json.dumps(batch, indent=1), "utf-8"))
+        raise LossError(
+            f"the loss is {values[bad[0], 0]} at step {step}, on the images listed in {path}; "
+            f"{REMEDY}"
+        )
+    training.add_losses(values)
+    training.pending.clear()
 
 
-def predict(model: HybridNet, loader: DataLoader, amp: torch.autocast) -> Predictions:
+def predict(model: HybridNet, batches: Iterable, amp: torch.autocast) -> Predictions:
     """Everybody's share of the validation images decoded, together and in order."""
-    encoded = encode_batches(model, loader, amp)
+    encoded = encode_batches(model, batches, amp)
     return Predictions.join(
         gather_batches([decode(model, e, targets) for e, targets, _ in encoded])
     )
@@ -328,16 +316,6 @@ def measure(p: Predictions) -> tuple[dict[str, float], float]:
         "val_EM": set_figures(p.targets, p.best_sets)["EM"],
     }
     return figures, threshold
-
-
-def build_optimizer(model: HybridNet, args: argparse.Namespace) -> torch.optim.Optimizer:
-    """AdamW; weight decay on matrices and filters, not on biases and BatchNorm."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": args.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=args.learning_rate, fused=True)
 
 
 if __name__ == "__main__":

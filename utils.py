@@ -100,6 +100,10 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParse
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         sys.exit(_fail("stopped by the user", 1))
+    except (MemoryError, RuntimeError) as error:  # torch's own for a GPU is a RuntimeError
+        if not isinstance(error, MemoryError) and "out of memory" not in str(error):
+            raise
+        sys.exit(_fail("out of memory: lower --batch_size or --image_size", 1))
 
 
 def _fail(error: object, code: int) -> int:
@@ -254,7 +258,22 @@ def without_nan(value: object) -> object:
 
 
 def progress(batches: DataLoader, label: str) -> Iterator:
-    """The batches, with a bar on a terminal, and a plain line every 15 seconds otherwise."""
+    """The batches, with a bar on a terminal, and a plain line every 15 seconds otherwise.
+
+    Raises RunError if one of the loader's processes is killed.
+    """
+    try:
+        yield from _shown(batches, label)
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise RunError(
+            "a process that loads images was killed, for lack of memory perhaps: lower "
+            "--num_workers or --batch_size"
+        ) from None
+
+
+def _shown(batches: DataLoader, label: str) -> Iterator:
     if sys.stderr.isatty() and is_first():
         yield from tqdm(batches, desc=label, unit="batch", leave=False, dynamic_ncols=True)
         return

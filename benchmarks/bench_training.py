@@ -31,7 +31,7 @@ from run_setup import fill_defaults
 from train import Training, get_args_parser, train_epoch
 from utils import autocast, pick_device
 
-SIZE, BATCH_SIZE, STEPS, ROUNDS = 224, 32, 3, 3
+SIZE, BATCH_SIZE, STEPS = 224, 32, 3
 DECODER_BATCH = 256
 
 
@@ -52,13 +52,17 @@ def measure() -> Iterator[Ratio]:
             encoder = BareEncoder(ours)
             name = f"training, resnet18 + {decoder} : bare encoder"
             yield timed(f"{name}, from files", ours, encoder, at_least=at_least)
+            cached = OurLoop("resnet18", decoder, *files, "--cache", str(Path(folder) / "cache"))
+            yield timed(f"{name}, from files with --cache", cached, encoder, at_least=at_least)
             ours.loader = InMemory(ours.loader)
-            yield timed(f"{name}, from memory", ours, encoder, at_least=at_least)
+            yield timed(f"{name}, from memory", ours, encoder, 9, at_least=at_least)
 
 
-def timed(name: str, ours: Callable, reference: Callable, at_least: float) -> Ratio:
+def timed(
+    name: str, ours: Callable, reference: Callable, rounds: int = 5, **targets: float
+) -> Ratio:
     """A row of an epoch each, with both rates as its note."""
-    row = side_by_side(name, ours, reference, ROUNDS, at_least=at_least)
+    row = side_by_side(name, ours, reference, rounds, **targets)
     ours_rate, rate = (STEPS * BATCH_SIZE / seconds for seconds in (row.ours, row.reference))
     return replace(row, note=f"{ours_rate:.1f} and {rate:.1f} images/s")
 
@@ -72,10 +76,14 @@ def wait() -> None:
 class OurLoop:
     """An epoch as train.py runs it."""
 
-    def __init__(self, arch: str, decoder: str, images: Path, annotations: Path) -> None:
+    def __init__(
+        self, arch: str, decoder: str, images: Path, annotations: Path, *more: str
+    ) -> None:
         flags = f"--arch {arch} --decoder {decoder} --batch_size {BATCH_SIZE} --hold_out 0"
         files = ["--image_path", str(images), "--annotations", str(annotations)]
-        self.args = get_args_parser().parse_args([*flags.split(), *files, "--num_epochs", "99"])
+        self.args = get_args_parser().parse_args(
+            [*flags.split(), *files, "--num_epochs", "999", *more]
+        )
         self.args.vocab_path = images.parent / "vocab.json"
         fill_defaults(self.args)
         self.device = pick_device("auto")

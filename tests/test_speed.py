@@ -1,12 +1,16 @@
 """What speed is bought with: precision chosen once, losses looked at late, rows of a table."""
 
+import json
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import QUICK, REPO, call, run
 
 import train
+import training_state
 import utils
 from utils import RunError
 
@@ -44,15 +48,14 @@ def test_measuring_bfloat16_leaves_the_random_numbers_alone():
 def test_a_continued_run_keeps_its_precision(workdir, monkeypatch, capsys):
     """Even where a second measurement ends otherwise."""
     monkeypatch.setattr(utils, "bf16_pays", lambda device: True)
-    save = train.save_checkpoint
+    save = training_state.save_last
 
-    def save_and_stop(checkpoint, path):
-        save(checkpoint, path)
-        if path.name == "last.pt":
-            raise KeyboardInterrupt
+    def save_and_stop(checkpoint, folder):
+        save(checkpoint, folder)
+        raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "save_checkpoint", save_and_stop)
+        patch.setattr(training_state, "save_last", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             call(train, *TRAIN)
     monkeypatch.setattr(utils, "bf16_pays", lambda device: False)
@@ -63,12 +66,29 @@ def test_a_continued_run_keeps_its_precision(workdir, monkeypatch, capsys):
     assert (flags["device"], flags["amp"]) == ("cpu", "on")
 
 
-def test_the_first_loss_that_is_not_finite_is_named():
-    losses = [torch.tensor([1.0, 2.0, 3.0])] * 4
-    assert train.look_at(losses, 10).tolist() == [4, 8, 12]
-    losses[2] = losses[3] = torch.tensor([float("nan"), 2.0, 3.0])
-    with pytest.raises(RunError, match="the loss is nan at step 9;"):
-        train.look_at(losses, 10)
+def test_the_first_loss_that_is_not_finite_is_named(tmp_path):
+    args = train.get_args_parser().parse_args([])
+    training = train.Training(torch.nn.Linear(2, 2), args, 10, torch.device("cpu"))
+    loader = SimpleNamespace(dataset=SimpleNamespace(paths=[Path(f"{i}.jpg") for i in range(8)]))
+
+    def after(*losses):
+        training.steps += len(losses)
+        for i, loss in enumerate(losses):
+            terms = torch.tensor([loss, 2.0, 3.0])
+            training.pending.append((terms, torch.tensor([2 * i, 2 * i + 1])))
+        train.look_at(training, loader, tmp_path)
+
+    after(1.0, 1.0, 1.0)
+    after(1.0)
+    assert training.sums.tolist() == [4, 8, 12]
+    with pytest.raises(RunError, match=r"the loss is nan at step 7, on the images .*batch.json;"):
+        after(1.0, 1.0, float("nan"), float("nan"))
+    assert json.loads((tmp_path / "nonfinite_batch.json").read_text()) == {
+        "epoch": 1,
+        "step": 7,
+        "losses": ["nan", "2.0", "3.0"],
+        "images": ["4.jpg", "5.jpg"],
+    }
 
 
 def test_the_classic_loop_minimises_the_same():

@@ -16,17 +16,13 @@ from conftest import (
     call,
     coco,
     load,
-    log_lines,
     refusal,
     run,
-    same,
     write_json,
     write_picture,
-    write_tiny_set,
 )
 
 import build_vocab
-import checkpoint as checkpoint_module
 import run_setup
 import train
 from utils import RunError
@@ -51,12 +47,8 @@ def test_the_readme_command(tmp_path):
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
     assert (tmp_path / "data/vocab.pkl").exists()
     output = tmp_path / "runs/img-chain"
-    assert sorted(p.name for p in output.iterdir()) == [
-        "best.pt",
-        "curves.png",
-        "last.pt",
-        "log.jsonl",
-    ]
+    left = {"best.pt", "curves.png", "last.pt", "previous.pt", "log.jsonl", ".lock"}
+    assert {p.name for p in output.iterdir()} == left
     shutil.rmtree(output)
 
 
@@ -81,7 +73,7 @@ def test_any_number_of_steps_can_be_scheduled(num_steps):
     args = train.get_args_parser().parse_args([f"--num_epochs={num_steps}"])
     training = train.Training(torch.nn.Linear(2, 2), args, 1, torch.device("cpu"))
     for _ in range(num_steps):
-        training.step(training.model(torch.ones(1, 2)).sum())
+        training.update(training.model(torch.ones(1, 2)).sum())
     assert training.steps == num_steps
 
 
@@ -106,48 +98,13 @@ def test_a_finished_run_stays_as_it_is(trained):
     assert before == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in trained.output.iterdir()}
 
 
-@pytest.fixture(scope="module")
-def whole_run(tmp_path_factory):
-    """Three epochs without interruption."""
-    folder = tmp_path_factory.mktemp("whole")
-    write_tiny_set(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        call(train, *TRAIN, "--num_epochs", 3)
-    output = folder / "runs/instances-chain"
-    files = {name: load(output / name) for name in ("best.pt", "last.pt")}
-    files["log"] = log_lines(output)
-    shutil.rmtree(output)
-    return files
-
-
-@pytest.mark.parametrize("at", [1, 2, 3])
-def test_an_interrupted_run_ends_as_an_uninterrupted_one(workdir, monkeypatch, whole_run, at):
-    """Stopped after the first best.pt, the first last.pt, and in the second epoch's saving."""
-    flags = (*TRAIN, "--num_epochs", 3)
-    saves = []
-
-    def save_and_stop(checkpoint, path):
-        checkpoint_module.save_checkpoint(checkpoint, path)
-        saves.append(path.name)
-        if len(saves) == at:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train, "save_checkpoint", save_and_stop)
-        with pytest.raises(KeyboardInterrupt):
-            call(train, *flags)
-    call(train, *flags)
-    output = workdir / "runs/instances-chain"
-    assert log_lines(output) == whole_run["log"]
-    for name in ("best.pt", "last.pt"):
-        assert same(load(output / name), whole_run[name]), name
-
-
 def test_a_loss_that_is_not_finite_stops_the_run(workdir):
     with pytest.raises(RunError, match=r"the loss is (nan|inf) at step"):
         call(train, *TRAIN, "--learning_rate", "1e30")
-    assert not list(workdir.rglob("best.pt"))
+    assert not list(workdir.rglob("*.pt"))
+    batch = json.loads((workdir / "runs/instances-chain/nonfinite_batch.json").read_text())
+    assert 1 <= len(batch["images"]) <= 4
+    assert all((workdir / name).is_file() for name in batch["images"])
 
 
 def test_changed_flags_are_refused_by_name(trained, monkeypatch):
@@ -164,7 +121,7 @@ def test_changed_flags_are_refused_by_name(trained, monkeypatch):
         changed = (*flags, flag) if value is None else (*flags, flag, value)
         sentence = refusal(train, *changed)
         assert f"{flag} was" in sentence
-        assert "last.pt" in sentence
+        assert "--accept_changes" in sentence
     vocab_path = trained.output / "vocab.pkl"
     before = vocab_path.read_bytes()
     call(build_vocab, *VOCAB, "--vocab_path", vocab_path, "--min_count", 4)

@@ -1,0 +1,84 @@
+"""A run that is told to stop saves first, and has its output folder for itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import FrameType
+
+from filelock import FileLock, Timeout
+
+from distributed import any_process, rank
+from utils import RunError, UsageError
+
+
+class StopOnSignal:
+    """Within it, SIGTERM and SIGINT (Ctrl-C) only leave a note; a second one stops at once."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.received: str | None = None
+
+    def __enter__(self) -> StopOnSignal:
+        self.before = {number: signal.signal(number, self._note) for number in self.SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number).name
+        # print() may be what was interrupted
+        os.write(2, f"{self.received}: saving, then stopping; again to stop at once\n".encode())
+
+    def is_requested(self) -> bool:
+        """Whether any of the processes was told to stop; all have to ask together."""
+        return any_process(self.received is not None)
+
+    def error(self) -> RunError:
+        """What ends the run once all is saved."""
+        return RunError(
+            f"stopped by {self.received or 'a signal'}; all is saved: the same command continues"
+        )
+
+    def watch(self, batches: Iterable) -> Iterator:
+        """The batches, while nothing was received; `error` then. For work that is not saved."""
+        for batch in batches:
+            if self.received:
+                raise self.error()
+            yield batch
+
+
+@contextlib.contextmanager
+def only_run_in(folder: Path) -> Iterator[None]:
+    """Raises UsageError if another run is writing to `folder`. A dead run's lock is none."""
+    if rank() > 0:  # the first process has it for all
+        yield
+        return
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UsageError(
+            f"another run is training into {folder}: wait for its end, or choose --output_dir"
+        ) from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"cannot write to --output_dir {folder} ({reason})") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def leave_signals_to_the_run(worker: int) -> None:
+    """For a DataLoader's processes: Ctrl-C and job schedulers signal them, too."""
+    for number in StopOnSignal.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)

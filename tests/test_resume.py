@@ -1,0 +1,248 @@
+"""A run that ends early, in whatever way, and is started again ends as if nothing had happened."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from conftest import (
+    REPO,
+    TRAIN,
+    call,
+    load,
+    log_lines,
+    one_error,
+    refusal,
+    run,
+    same,
+    write_tiny_set,
+)
+from filelock import FileLock
+
+import checkpoint
+import train
+import training_state
+from utils import RunError
+
+FLAGS = (*TRAIN, "--num_epochs", 3)  # 3 steps an epoch
+OFTEN = ("--save_minutes", 1e-9)  # a save after each step
+OUTPUT = "runs/instances-chain"
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """A run saves 180 MB, some of these after each step."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+class Stopped(BaseException):
+    """As if the process had ended here."""
+
+
+def everything(output) -> dict:
+    """All that a run leaves which must not depend on how it came about."""
+    files = {name: load(output / name) for name in ("best.pt", "last.pt")}
+    for content in files.values():
+        content["flags"] = {
+            k: v for k, v in content["flags"].items() if k not in checkpoint.MAY_CHANGE
+        }
+    return {**files, "log": log_lines(output)}
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Three epochs without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_tiny_set(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        call(train, *FLAGS)
+    found = everything(folder / OUTPUT)
+    shutil.rmtree(folder / OUTPUT)
+    return found
+
+
+def stop_at(patch, module, name: str, number: int, done: bool) -> None:
+    """The process ends with this call of a function: before it is done, or right after it."""
+    original, calls = getattr(module, name), []
+
+    def stopping(*args):
+        calls.append(name)
+        if len(calls) < number or done:
+            original(*args)
+        if len(calls) == number:
+            raise Stopped
+
+    patch.setattr(module, name, stopping)
+
+
+# each run has two stops, of which the second is in what continues the first
+STOPS = [
+    (("save_last", 2, True), ("save_last", 3, True)),  # in mid-epoch, twice
+    (("save_last", 3, True), ("save_checkpoint", 1, False)),  # a pass is done; then before best.pt
+    (("save_checkpoint", 1, True), ("append_log", 1, True)),  # best.pt, but not last.pt
+    (("draw_curves", 2, True), ("save_last", 1, False)),
+    (("update", 5, True), ("update", 1, False)),  # between saves
+]
+MODULES = {"append_log": train, "draw_curves": train, "update": train.Training}
+
+
+@pytest.mark.parametrize("stops", STOPS, ids=lambda stops: stops[0][0])
+def test_a_run_in_pieces_is_the_run(workdir, monkeypatch, whole_run, stops):
+    often = OFTEN if stops[0][0] == "save_last" else ()
+    for name, number, done in stops:
+        with monkeypatch.context() as patch:
+            stop_at(patch, MODULES.get(name, training_state), name, number, done)
+            with pytest.raises(Stopped):
+                call(train, *FLAGS, *often)
+    call(train, *FLAGS, "--num_workers", 1)
+    assert same(everything(workdir / OUTPUT), whole_run)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(workdir, monkeypatch, whole_run, capsys):
+    with monkeypatch.context() as patch:
+        stop_at(patch, training_state, "save_last", 5, True)
+        with pytest.raises(Stopped):
+            call(train, *FLAGS, *OFTEN)
+    last = workdir / OUTPUT / "last.pt"
+    os.truncate(last, last.stat().st_size // 2)
+    (last.parent / ".new.pt").write_bytes(b"half")
+    (last.parent / ".last.pt.tmp123").write_bytes(b"half")
+    call(train, *FLAGS)
+    err = capsys.readouterr().err
+    assert "WARNING: runs/instances-chain/last.pt is damaged" in err
+    assert "continuing from runs/instances-chain/previous.pt" in err
+    assert same(everything(workdir / OUTPUT), whole_run)
+    assert not list(last.parent.glob(".*pt*"))
+
+
+def test_without_any_readable_checkpoint_nothing_is_trained(workdir):
+    (workdir / OUTPUT).mkdir(parents=True)
+    for name in ("last.pt", "previous.pt"):
+        (workdir / OUTPUT / name).write_bytes(b"PK\x03\x04 garbage")
+    assert "last.pt is damaged" in refusal(train, *FLAGS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_the_run(workdir, whole_run, number):
+    """The whole process group gets it, as from a terminal or a scheduler: the workers, too."""
+    flags = [*map(str, FLAGS), "--num_workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, REPO / "train.py", *flags],
+        cwd=workdir,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stderr:
+        if line.startswith("writing to"):
+            break
+    time.sleep(0.2)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert err.splitlines()[-1].startswith("error: stopped by SIG"), err
+    assert "Traceback" not in err
+    assert (workdir / OUTPUT / "last.pt").exists()
+    call(train, *FLAGS)
+    assert same(everything(workdir / OUTPUT), whole_run)
+
+
+def test_a_second_run_into_the_same_folder_is_refused(workdir):
+    (workdir / OUTPUT).mkdir(parents=True)
+    with FileLock(workdir / OUTPUT / ".lock"):
+        assert "another run is training into" in refusal(train, *FLAGS)
+    assert [p.name for p in (workdir / OUTPUT).iterdir()] == [".lock"]
+
+
+def test_changes_are_named_and_can_be_accepted(workdir, capsys):
+    call(train, *TRAIN, "--num_epochs", 1)
+    annotations = workdir / "data/annotations/instances.json"
+    content = json.loads(annotations.read_text())
+    zebra = {"image_id": 110, "category_id": 24}
+    content["annotations"] = [a for a in content["annotations"] if not zebra.items() <= a.items()]
+    annotations.write_text(json.dumps(content))
+    more = (*TRAIN, "--num_epochs", 2, "--learning_rate", 0.002)
+    sentence = refusal(train, *more)
+    assert "--num_epochs was 1, is 2" in sentence
+    assert "--learning_rate was 0.001, is 0.002" in sentence
+    assert "training images or their labels have changed" in sentence
+    call(train, *more, "--accept_changes", "--vocab_path", f"{OUTPUT}/vocab.pkl")
+    assert "WARNING: continuing, though --num_epochs" in capsys.readouterr().err
+    last = load(workdir / OUTPUT / "last.pt")
+    assert last["training"]["progress"][0] == 2
+    assert last["training"]["scheduler"]["total_steps"] == last["training"]["progress"][2]
+    assert "--arch cannot change" in refusal(train, *more, "--accept_changes", "--arch", "resnet34")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full on this system")
+def test_a_full_disk_leaves_the_old_checkpoint(workdir, monkeypatch, whole_run):
+    call(train, *TRAIN, "--num_epochs", 3, "--limit", 4, "--output_dir", "other")
+    before = (workdir / "other/last.pt").read_bytes()
+    content = load(workdir / "other/last.pt")
+
+    def full(data, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.torch, "save", full)
+    with pytest.raises(RunError, match="No space left"):
+        checkpoint.save_last(content, workdir / "other")
+    assert (workdir / "other/last.pt").read_bytes() == before
+
+
+def test_an_image_that_goes_during_training(workdir, monkeypatch, whole_run):
+    """What was done is kept; with the image back, the run ends as it would have."""
+    original = training_state.Training.update
+    image, away = workdir / "data/images/img_03.jpg", workdir / "away.jpg"
+
+    def update(self, loss):
+        original(self, loss)
+        if self.steps == 4 and image.exists():
+            image.rename(away)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_state.Training, "update", update)
+        assert "img_03.jpg" in refusal(train, *FLAGS)
+    assert load(workdir / OUTPUT / "last.pt")["training"]["progress"][2] >= 4
+    away.rename(image)
+    call(train, *FLAGS)
+    assert same(everything(workdir / OUTPUT), whole_run)
+
+
+def test_a_killed_worker_is_one_sentence(workdir):
+    """As the system does when memory runs out."""
+    code = (
+        "import os, signal, sys, data_loader, train, utils\n"
+        "get = data_loader.LabelledImages.__getitem__\n"
+        "def killed(self, item):\n"
+        "    if item[0] == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return get(self, item)\n"
+        "data_loader.LabelledImages.__getitem__ = killed\n"
+        "utils.run_script(train.main, train.get_args_parser())\n"
+    )
+    flags = [*map(str, FLAGS), "--num_workers", "1"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *flags],
+        cwd=workdir,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    assert "a process that loads images was killed" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_an_output_folder_that_cannot_be_written(workdir):
+    if os.geteuid() == 0:
+        pytest.skip("root may write anywhere")
+    (workdir / OUTPUT).mkdir(parents=True)
+    (workdir / OUTPUT).chmod(0o500)
+    assert "cannot write to" in one_error(run("train.py", *FLAGS, cwd=workdir))
