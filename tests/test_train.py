@@ -115,7 +115,7 @@ def test_changed_flags_are_refused_by_name(trained, monkeypatch):
         ("--learning_rate", 0.01),
         ("--image_size", 48),
         ("--seed", 1),
-        ("--limit", 5),
+        ("--limit", 7),
         ("--keep_unlabelled", None),
     ):
         changed = (*flags, flag) if value is None else (*flags, flag, value)
