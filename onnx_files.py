@@ -108,7 +108,8 @@ def to_onnx(model: HybridNet, constants: Mapping[str, str]) -> dict[str, bytes]:
     if constants["decoder"] != "none":
         with torch.no_grad():
             cnn_scores, image_embedding = encoder(**images)
-        hidden, cell = model.decoder.initial_state(2)
+        # copies, for one tensor given twice becomes one input: the cell would be read for both
+        hidden, cell = (state.clone() for state in model.decoder.initial_state(2))
         example = {
             "hidden": hidden,
             "cell": cell,
