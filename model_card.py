@@ -89,12 +89,19 @@ def write_card(
             predict=_block(f"python predict_onnx.py {shlex.quote(str(folder))} photo.jpg"),
             sample=_block(f"python sample.py photo.jpg --checkpoint {shlex.quote(str(path))}"),
             measured=_block(figures["command"]) if figures else None,
-            flags=_block(
-                *(f"--{k} {shlex.quote(str(v))}" for k, v in checkpoint["flags"].items() if v)
-            ),
+            flags=_block(*_flags(checkpoint["flags"])),
         )
         .encode("utf-8", "replace")
     )
+
+
+def _flags(flags: dict) -> list[str]:
+    """Those that were set, as typed: a switch has no value."""
+    return [
+        f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}"
+        for name, value in flags.items()
+        if value is not None and value is not False
+    ]
 
 
 def _block(*lines: str) -> Markup:
