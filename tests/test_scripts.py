@@ -20,13 +20,14 @@ from conftest import (
 import build_vocab
 import data_loader
 import evaluate
+import export
 import sample
 import train
 from utils import RunError, UsageError
 
 # --- command lines ----------------------------------------------------------------------------
 
-SCRIPTS = (build_vocab, data_loader, train, evaluate, sample, make_scenes)
+SCRIPTS = (build_vocab, data_loader, train, evaluate, sample, export, make_scenes)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.__name__)
