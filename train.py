@@ -89,6 +89,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     data("--keep_unlabelled", action="store_true", help="train on images without labels, too")
     data("--limit", type=positive_int, help="use only the first N images, for a quick try")
     data("--image_size", type=positive_int, help="pixels a side; 224, or 64 for the default set")
+    data("--skip_bad_images", action="store_true", help="go on without those that cannot be read")
     data("--cache", type=Path, help="file for decoded images, built once, for slow decoding")
     net = parser.add_argument_group("model").add_argument
     net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper is better and slower")
@@ -147,6 +148,9 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         training.load(checkpoint)
         log(f"continuing {last_path} after epoch {training.epoch} of {args.num_epochs}")
     make_folder(args.output_dir)
+    bad_images = train_loader.dataset.bad
+    if bad_images and rank() == 0 and not checkpoint:
+        bad_images.forget()
     if rank() == 0 and not args.vocab_path.exists():
         save_vocabulary(vocabulary, args.vocab_path)
     # a run keeps the precision it began with, and evaluation that of its run
@@ -161,7 +165,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         train_loader.batch_sampler.epoch = epoch
         losses = train_epoch(training, train_loader, amp, args, f"epoch {epoch}/{args.num_epochs}")
         images_per_second = train_loader.batch_sampler.num_items / (time.perf_counter() - started)
-        p = predict(training.ema, val_loader, amp)
+        p, rows = predict(training.ema, val_loader, amp)
         figures, threshold = measure(p)
         if not math.isfinite(figures["val_set_nll"]):
             raise RunError(f"the validation loss is not finite after epoch {epoch}; {REMEDY}")
@@ -184,7 +188,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
             save_checkpoint(checkpoint, best_path)
         seconds = time.perf_counter() - started
         speed = {"images_per_second": images_per_second, "seconds": seconds}
-        line = without_nan({"epoch": epoch, **losses, **figures, **speed})
+        skipped = {"bad_images": len(bad_images.read())} if bad_images else {}
+        line = without_nan({"epoch": epoch, **losses, **figures, **skipped, **speed})
         append_log(line, args.output_dir / "log.jsonl")
         save_checkpoint({**checkpoint, "training": training.state_dict()}, last_path)
         draw_curves(args.output_dir / "log.jsonl", args.output_dir / "curves.png")
@@ -195,7 +200,10 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
             f"OF1 {figures['val_OF1']:.1f}, exact {figures['val_EM']:.1f}, "
             f"{images_per_second:.0f} images/s{' (best so far)' if is_best else ''}"
         )
-        log(*describe_mistakes(p, threshold, val_loader.dataset.paths, vocabulary.labels), sep="\n")
+        val_paths = [val_loader.dataset.paths[i] for i in rows]
+        log(*describe_mistakes(p, threshold, val_paths, vocabulary.labels), sep="\n")
+    if bad_images and (bad := bad_images.read()):
+        log(f"{len(bad):,} images could not be read and were left out: {bad_images.path}")
     log(f"trained {args.num_epochs} epochs; the best is {best_path}")
 
 
@@ -309,12 +317,19 @@ def look_at(losses: list[torch.Tensor], steps: int) -> np.ndarray:
     return values.sum(0)
 
 
-def predict(model: HybridNet, loader: DataLoader, amp: torch.autocast) -> Predictions:
-    """Everybody's share of the validation images decoded, together and in order."""
+def predict(
+    model: HybridNet, loader: DataLoader, amp: torch.autocast
+) -> tuple[Predictions, list[int]]:
+    """Everybody's share of the validation images decoded, together and in order; which they are.
+
+    Raises UsageError if none of them can be read.
+    """
     encoded = encode_batches(model, loader, amp)
-    return Predictions.join(
-        gather_batches([decode(model, e, targets) for e, targets, _ in encoded])
-    )
+    batches = gather_batches([(decode(model, e, targets), i) for e, targets, i in encoded])
+    rows = torch.cat([indices for _, indices in batches]).tolist()
+    if not rows:
+        raise UsageError("none of the validation images can be read")
+    return Predictions.join(p for p, _ in batches), rows
 
 
 def measure(p: Predictions) -> tuple[dict[str, float], float]:
