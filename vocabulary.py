@@ -29,33 +29,9 @@ HALVES = re.compile("[\ud800-\udfff]")  # surrogates
 # of pickles as save_vocabulary writes them, and plain values that are then found to be wrong: no
 # import, no call, no tuple (one of tuples of tuples takes forever to hash), no place in the memo
 # named by number (a high one costs gigabytes)
-PLAIN_OPCODES = set(
-    [
-        "PROTO",
-        "FRAME",
-        "MARK",
-        "STOP",
-        "MEMOIZE",
-        "BINGET",
-        "LONG_BINGET",
-        "EMPTY_DICT",
-        "SETITEM",
-        "SETITEMS",
-        "EMPTY_LIST",
-        "APPEND",
-        "APPENDS",
-        "SHORT_BINUNICODE",
-        "BINUNICODE",
-        "BINUNICODE8",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG1",
-        "BINFLOAT",
-        "NONE",
-        "NEWTRUE",
-        "NEWFALSE",
-    ]
+PLAIN_OPCODES = re.compile(
+    "PROTO|FRAME|MARK|STOP|MEMOIZE|BINGET|LONG_BINGET|EMPTY_DICT|SETITEMS?|EMPTY_LIST|APPENDS?|"
+    "SHORT_BINUNICODE|BINUNICODE8?|BININT[12]?|LONG1|BINFLOAT|NONE|NEWTRUE|NEWFALSE"
 )
 
 
@@ -185,6 +161,6 @@ class _PlainUnpickler(pickle.Unpickler):
     @classmethod
     def read(cls, data: bytes) -> object:
         for opcode, *_ in pickletools.genops(data):
-            if opcode.name not in PLAIN_OPCODES:
+            if not PLAIN_OPCODES.fullmatch(opcode.name):
                 raise pickle.UnpicklingError(f"{opcode.name} is for no plain type")
         return cls(io.BytesIO(data)).load()
