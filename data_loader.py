@@ -268,6 +268,8 @@ def training_data(
     else:  # from the whole file, as build_vocab.py does, however few of its images are used
         log(f"building the vocabulary {args.vocab_path} from {args.annotations}")
         vocabulary = count_labels(listed.labelled().label_sets, listed.categories)
+    if not len(vocabulary):
+        raise UsageError(f"no label is on any image of {args.annotations}: nothing can be learned")
     targets = encode_targets(images, vocabulary)
     order = np.random.default_rng(args.seed).permutation(len(images))
     num_held_out = round(args.hold_out * len(images))

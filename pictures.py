@@ -36,8 +36,8 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations whose rows are the upright picture'
 
 # pictures only: of EPS, for one, Pillow leaves the reading to another program, which runs its code
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
-# two times what Pillow warns of; half a gigabyte in memory
-MAX_PIXELS = 178_956_970
+# where Pillow stops, at two times what it warns of: 178,956,970, half a gigabyte in memory
+MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
 MAX_SIDE = 8192  # pixels of the model's input: a batch of four then has a gigabyte
 # what EXIF that is no EXIF makes Pillow raise
 JUNK = (OSError, ValueError, SyntaxError, struct.error, LookupError, TypeError, AttributeError)
@@ -199,6 +199,8 @@ def _reason(error: Exception) -> str:
     """Why a picture cannot be read, in a few words."""
     if isinstance(error, _UnreadableError):
         return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS:,} pixels"
     if isinstance(error, MemoryError):
         return "it needs more memory than there is"
     if isinstance(error, OSError) and error.strerror:
@@ -214,9 +216,6 @@ def _decode(
         raise _UnreadableError("the file is empty")
     file.seek(0)
     with Image.open(file, formats=FORMATS) as image:
-        if math.prod(image.size) > MAX_PIXELS:
-            what = f"{image.width:,}×{image.height:,} pixels, more than {MAX_PIXELS:,}"
-            raise _UnreadableError(what)
         if least_size:
             turn = -1 if _orientation(image) in SIDEWAYS else 1
             image.draft(None, least_size(*image.size[::turn])[::turn])
