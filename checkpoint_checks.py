@@ -7,6 +7,7 @@ raises ValueError, with the reason.
 from __future__ import annotations
 
 import math
+import pickletools
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 from model import ARCHS, DECODERS, HybridNet
 
+MOST_NAMED = 32  # 3**10 steps at worst
 PATH_FLAGS = ("image_path", "annotations", "val_image_path", "val_annotations")
 
 
@@ -22,10 +24,34 @@ def check_archive(path: Path) -> None:
     """A zip as torch writes it, nothing compressed: what it unpacks to is no larger than itself."""
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
-    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise ValueError("a record is compressed")
-    if sum(record.file_size for record in records) > path.stat().st_size:
-        raise ValueError("its records are larger than itself")
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise ValueError("a record is compressed")
+        if sum(record.file_size for record in records) > path.stat().st_size:
+            raise ValueError("its records are larger than itself")
+        if len({record.filename for record in records}) < len(records):
+            raise ValueError("two of its records have one name")
+        for record in records:
+            if record.filename.endswith(".pkl"):
+                check_pickle(archive.read(record))
+
+
+def check_pickle(data: bytes) -> None:
+    """Tuples are hardly ever named again: of tuples of the same tuples no end of hashing comes.
+
+    (Each level doubles the work, and 400 bytes have 90 levels.) What torch.save writes names a
+    few, such as Adam's betas. Only what stands on top of the stack is put into the memo.
+    """
+    tuples: set[int] = set()  # places in the memo
+    named, is_tuple = 0, False
+    for opcode, place, _ in pickletools.genops(data):
+        if opcode.name in ("BINPUT", "LONG_BINPUT"):
+            (tuples.add if is_tuple else tuples.discard)(place)
+            continue
+        again = opcode.name in ("BINGET", "LONG_BINGET") and place in tuples
+        is_tuple = again or "TUPLE" in opcode.name
+        named += again
+    if named > MOST_NAMED:
+        raise ValueError("its tuples are nested to no end")
 
 
 def check_parts(checkpoint: dict) -> None:

@@ -251,7 +251,9 @@ def hostile_pickle(plain: object, canary: Path, rng: np.random.Generator) -> byt
     nest = b"\x80\x04}\x94)\x94" + b"".join(
         b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86\x94" for i in range(1, 90)
     )
+    slow = b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(1, 90))  # in torch's opcodes
     choices = (
+        b"\x80\x02}q\x00)q\x01" + slow + b"h\x00h\x5aK\x01s.",
         pickle.dumps(mutate_values(plain, rng, Payload(canary, True)), int(rng.integers(6))),
         pickle.dumps(mutate_values(plain, rng, Payload(canary, False)), int(rng.integers(6))),
         b"cposix\nsystem\n(S'touch " + str(canary).encode() + b"'\ntR.",

@@ -266,6 +266,16 @@ def test_a_compressed_checkpoint_is_refused(small):
         load_checkpoint(folder / "x.pt")
 
 
+def test_a_checkpoint_that_would_hash_for_ever_is_refused(small):
+    """A key of 2**90 tuples in 400 bytes, which torch.load would go through one by one."""
+    slow = b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(1, 90))
+    with zipfile.ZipFile(small[2] / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02}q\x00)q\x01" + slow + b"h\x00h\x5aK\x01s.")
+        archive.writestr("x/version", "3\n")
+    with pytest.raises(UsageError, match="damaged or not a checkpoint"):
+        load_checkpoint(small[2] / "x.pt")
+
+
 # --- names ------------------------------------------------------------------------------------
 
 NAMES = ("$\\frac{", "\x1b[2J\x07", "a\nb", "<i>", "=1+1", "\u202e")
