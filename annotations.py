@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,6 +14,8 @@ from annotation_index import read_once
 from utils import UsageError, log
 from vocabulary import Vocabulary
 
+NO_JSON = "{} is not a json file; --annotations takes COCO instances"
+JSON_STARTS = [bytes([c]) for c in b'{["-0123456789ntfIN']
 SHARD_INDEX = "shards.json"  # annotations that lie with their images, see shards.py
 
 
@@ -57,9 +60,22 @@ def read_annotations(path: Path) -> AnnotatedImages:
         return AnnotatedImages(str(path), file_names, label_sets, categories)
 
     try:
+        _refuse_junk(path)
         return read_once(path, lambda content: _parse(content, path), unpack)
     except OSError as error:
         raise UsageError(f"cannot read the annotations {path} ({error.strerror})") from None
+    except MemoryError:
+        raise UsageError(f"{path} needs more memory than there is: split it") from None
+
+
+def _refuse_junk(path: Path) -> None:
+    """Raise UsageError for a file whose first character begins no JSON, however long it is."""
+    if path.is_file():  # a pipe can be read only once
+        with path.open("rb") as file:
+            while (start := file.read(2**20)) and not (start := start.lstrip()):
+                pass
+        if start[:1] not in JSON_STARTS:
+            raise UsageError(NO_JSON.format(path))
 
 
 def _parse(content: bytes, path: Path) -> dict[str, list]:
@@ -67,7 +83,7 @@ def _parse(content: bytes, path: Path) -> dict[str, list]:
     try:
         data = json.loads(content.decode(), object_hook=_without_geometry)
     except (ValueError, RecursionError):
-        raise UsageError(f"{path} is not a json file; --annotations takes COCO instances") from None
+        raise UsageError(NO_JSON.format(path)) from None
     _check_coco(data, path)
     # an annotation's id is nothing we use, and not every file has it, but the index needs one
     data["annotations"] = [{**a, "id": n} for n, a in enumerate(data["annotations"])]
@@ -77,7 +93,7 @@ def _parse(content: bytes, path: Path) -> dict[str, list]:
     coco.dataset = data
     with contextlib.redirect_stdout(None):
         coco.createIndex()
-    categories = sorted(entry["name"] for entry in coco.cats.values())
+    categories = sorted({entry["name"] for entry in coco.cats.values()})
     position = {name: i for i, name in enumerate(categories)}
     positions = {c: position[entry["name"]] for c, entry in coco.cats.items()}
     ids = sorted(coco.imgs)
@@ -128,14 +144,33 @@ def _check_coco(data: object, path: Path) -> None:
                 raise UsageError(
                     f"{path}: annotations[{i}] has {key} {entry[key]}, which is not in {part}"
                 )
+    _check_names(data, path)
+
+
+def _check_names(data: dict, path: Path) -> None:
+    """Raise UsageError for a file listed twice, and for two categories in use of one name.
+
+    One that is not in use does no harm: some exports list the group "fish" beside the label.
+    """
+    names = [posixpath.normpath(entry["file_name"]) for entry in data["images"]]
     _check_file_names([entry["file_name"] for entry in data["images"]], path)
+    in_use = {a["category_id"] for a in data["annotations"]}
+    labels = [c["name"] if c["id"] in in_use else c["id"] for c in data["categories"]]
+    for part, entries in (("images", names), ("categories", labels)):
+        first: dict[object, int] = {}
+        for i, name in enumerate(entries):
+            if first.setdefault(name, i) != i:
+                raise UsageError(
+                    f"{path}: {part}[{first[name]}] and {part}[{i}] are both called {name!r}"
+                )
 
 
 def _check_file_names(names: list[str], path: Path) -> None:
     """Raise UsageError for the first name that leads out of the image folder."""
     for i, text in enumerate(names):
         parts = text.replace("\\", "/").split("/")
-        if not parts[0] or ".." in parts or set(parts) <= {"", "."}:
+        drive = parts[0][1:2] == ":"  # Windows', where even C:a.jpg is elsewhere
+        if not parts[0] or drive or ".." in parts or set(parts) <= {"", "."} or "\0" in text:
             raise UsageError(
                 f"{path}: images[{i}] has file_name {text!r}, which is not inside the image folder"
             )

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 
 from annotations import read_annotations
-from utils import ArgumentParser, UsageError, log, positive_int, run_script
+from utils import ArgumentParser, UsageError, log, positive_int, printable, run_script
 from vocabulary import count_labels, save_vocabulary
 
 
@@ -52,9 +52,10 @@ def main(args: argparse.Namespace) -> None:
         )
     save_vocabulary(vocabulary, args.vocab_path)
 
-    width = max(len(label) for label in vocabulary.labels)
+    labels = [printable(label) for label in vocabulary.labels]
+    width = max(map(len, labels))
     print(f"{'rank':>4}  {'label':<{width}}  {'images':>8}  {'share':>6}")
-    for rank, (label, count) in enumerate(zip(vocabulary.labels, vocabulary.counts, strict=True)):
+    for rank, (label, count) in enumerate(zip(labels, vocabulary.counts, strict=True)):
         share = 100 * count / vocabulary.num_images
         print(f"{rank:>4}  {label:<{width}}  {count:>8,}  {share:>5.1f}%")
     total = sum(vocabulary.counts)

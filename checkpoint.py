@@ -23,12 +23,14 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from checkpoint_checks import check_archive, check_fit, check_parts
 from distributed import rank
 from model import HybridNet
 from pictures import Preprocessing
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
 FORMAT = "hybridnet-checkpoint-1"
 # between a run and its continuation; the vocabulary itself is compared, wherever it lies
 MAY_CHANGE = {"num_workers", "device", "amp", "output_dir", "vocab_path", "cache"}
-MAY_CHANGE |= {"save_minutes", "accept_changes"}
+MAY_CHANGE |= {"save_minutes", "accept_changes", "skip_bad_images"}
 # the weights would not fit
 MUST_NOT_CHANGE = {"arch", "decoder", "embed_size", "hidden_size", "freeze_encoder"}
 LAST, PREVIOUS = "last.pt", "previous.pt"
@@ -76,13 +78,20 @@ def load_checkpoint(path: Path) -> dict:
     if not path.is_file():
         raise UsageError(f"there is no checkpoint {path}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        check_archive(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pickles that no torch wrote
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # whatever a foreign or damaged file makes torch raise, the reason is one
         checkpoint = None
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
         raise UsageError(f"{path} is damaged or not a checkpoint of HybridNet's train.py")
     if missing := [part for part in PARTS if part not in checkpoint]:
         raise UsageError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    try:
+        check_parts(checkpoint)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{path} is damaged: {error}") from None
     return checkpoint
 
 
@@ -90,6 +99,7 @@ def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Prep
     """The model (test mode, CPU), its labels and its preprocessing, from a checkpoint alone."""
     vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], str(source))
     try:
+        check_fit(checkpoint["model"], len(vocabulary), checkpoint["weights"])
         model = HybridNet(num_labels=len(vocabulary), **checkpoint["model"])
         model.load_state_dict(checkpoint["weights"])
         preprocessing = Preprocessing(**checkpoint["preprocessing"])

@@ -4,6 +4,10 @@ Look at a data set and its batches (counts, first batch's shapes):
 
     python data_loader.py --image_path data/images/train2014
 
+Decode every image that the annotations list, and list those that cannot be read:
+
+    python data_loader.py --image_path data/images/train2014 --check --num_workers 8
+
 A batch is (images B×3×S×S uint8, targets B×C float, indices B). Images stay uint8: the model
 normalises them itself, and a batch is a quarter of the size on its way to the GPU.
 """
@@ -11,6 +15,7 @@ normalises them itself, and a batch is a quarter of the size on its way to the G
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,6 +31,7 @@ from annotations import (
     find_annotations,
     read_annotations,
 )
+from bad_images import FILE, BadImages, check_images, refuse
 from distributed import first_alone, rank, world_size
 from image_cache import ImageCache
 from interruption import leave_signals_to_the_run
@@ -35,23 +41,30 @@ from utils import ArgumentParser, UsageError, log, non_negative_int, positive_in
 from vocabulary import Vocabulary, count_labels, load_vocabulary
 
 
-def find_images(image_path: Path, images: AnnotatedImages) -> list[Path] | list[ShardMember]:
+def find_images(
+    image_path: Path, images: AnnotatedImages, may_lack: bool = False
+) -> list[Path] | list[ShardMember]:
     """Where each image lies: in the folder itself, in a folder directly below it, or in its shards.
 
-    Raises UsageError if the folder or any of the images is missing.
+    Raises UsageError if the folder is missing, or any of the images unless `may_lack`.
     """
     if (image_path / SHARD_INDEX).is_file():
         return find_members(image_path, images)
     if not image_path.is_dir():
         raise UsageError(f"the image folder {image_path} does not exist")
-    folders = [image_path, *sorted(p for p in image_path.iterdir() if p.is_dir())]
-    inside = {folder: {p.name for p in folder.iterdir()} for folder in folders}
+    try:
+        folders = [image_path, *sorted(p for p in image_path.iterdir() if p.is_dir())]
+        inside = {folder: {p.name for p in folder.iterdir()} for folder in folders}
+    except OSError as error:
+        raise UsageError(f"cannot look into {error.filename} ({error.strerror})") from None
     found, missing = [], []
     for name in images.file_names:
         folder = next((f for f in folders if name in inside[f]), None)
         path = image_path / name if folder is None else folder / name
-        (missing if folder is None and not path.is_file() else found).append(path)
-    if missing:
+        found.append(path)
+        if folder is None and not os.path.isfile(path):  # a name too long is no error here
+            missing.append(path)
+    if missing and not may_lack:
         raise UsageError(
             f"{len(missing):,} of the {len(images):,} images of {images.source} are not under "
             f"{image_path}, {missing[0].name} for one"
@@ -67,6 +80,8 @@ class LabelledImages(Dataset):
 
     seed: of the augmentation; without one every image is seen as it is at test.
     cache: where to take the pixels from instead of decoding the files.
+    bad: the list of images that cannot be read, if these are to be skipped: in training another
+    image takes the place of such a one, at test its row is left out. Without it they raise.
 
     Every random draw of an item comes from (seed, epoch, index) alone: an epoch is the same
     whatever the number of workers, and whether or not training was interrupted before it.
@@ -79,8 +94,10 @@ class LabelledImages(Dataset):
         preprocessing: Preprocessing,
         seed: int | None = None,
         cache: ImageCache | None = None,
+        bad: BadImages | None = None,
     ) -> None:
         self.paths, self.preprocessing, self.seed, self.cache = paths, preprocessing, seed, cache
+        self.bad = bad
         self.targets = torch.from_numpy(targets).float()  # N×C
         numbers = {}  # all files of a folder count as one shard
         of_each = [numbers.setdefault(getattr(p, "shard", None), len(numbers)) for p in paths]
@@ -97,6 +114,36 @@ class LabelledImages(Dataset):
             view = self.preprocessing.for_training(rng)
         image = view.of_pixels(*self.cache[path]) if self.cache else view.of_file(path)
         return image, self.targets[index], index
+
+    def __getitems__(self, items: list[tuple[int, int]]) -> list[tuple[Tensor, Tensor, int]]:
+        """A batch's items. Raises one UsageError for all of its images that cannot be read."""
+        loaded, errors = [], []
+        for epoch, index in items:
+            try:
+                loaded.append(self[epoch, index])
+            except UsageError as error:
+                errors.append(error)
+                if self.bad:
+                    self.bad.add(self.paths[index], error)
+                    loaded += self._instead_of(epoch, index)
+        if not self.bad:
+            refuse(errors)
+        return loaded
+
+    def _instead_of(self, epoch: int, index: int) -> list[tuple[Tensor, Tensor, int]]:
+        """For a bad image: in training another one, drawn from (seed, epoch, index); else none.
+
+        The batch keeps its size, and so the loss its mean, however many processes share it.
+        """
+        if self.seed is None:
+            return []
+        rng = np.random.default_rng([self.seed, epoch, index, 1])
+        for other in rng.permutation(len(self)).tolist():
+            try:
+                return [self[epoch, other]]
+            except UsageError as error:
+                self.bad.add(self.paths[other], error)
+        raise UsageError(f"none of the {len(self):,} training images can be read")
 
     def collate(self, items: list[tuple[Tensor, Tensor, int]]) -> list[Tensor]:
         """A batch of them; of none, if there are more processes than images in a step."""
@@ -191,6 +238,7 @@ def load_data_set(
     images: AnnotatedImages,
     keep_unlabelled: bool = False,
     limit: int | None = None,
+    may_lack: bool = False,
 ) -> tuple[AnnotatedImages, list[Path] | list[ShardMember]]:
     """The images to use and where they lie; prints what is dropped. Raises UsageError.
 
@@ -212,7 +260,7 @@ def load_data_set(
     if not len(images):
         raise UsageError(f"{labelled.source} has no labelled images")
     images = images.select(list(range(len(images)))[:limit])
-    return images, find_images(image_path, images)
+    return images, find_images(image_path, images, may_lack)
 
 
 def training_data(
@@ -220,12 +268,15 @@ def training_data(
 ) -> tuple[DataLoader, DataLoader, Vocabulary, str]:
     """Loaders for training and validation, the vocabulary, and what the validation images are."""
     listed = first_alone(lambda: read_annotations(args.annotations))  # leaves the others an index
-    images, paths = load_data_set(args.image_path, listed, args.keep_unlabelled, args.limit)
+    skip = args.skip_bad_images
+    images, paths = load_data_set(args.image_path, listed, args.keep_unlabelled, args.limit, skip)
     if args.vocab_path.exists():
         vocabulary = load_vocabulary(args.vocab_path)
     else:  # from the whole file, as build_vocab.py does, however few of its images are used
         log(f"building the vocabulary {args.vocab_path} from {args.annotations}")
         vocabulary = count_labels(listed.labelled().label_sets, listed.categories)
+    if not len(vocabulary):
+        raise UsageError(f"no label is on any image of {args.annotations}: nothing can be learned")
     targets = encode_targets(images, vocabulary)
     order = np.random.default_rng(args.seed).permutation(len(images))
     num_held_out = round(args.hold_out * len(images))
@@ -237,6 +288,7 @@ def training_data(
             read_annotations(args.val_annotations),
             args.keep_unlabelled,
             args.limit,
+            skip,
         )
         val_targets = encode_targets(val_images, vocabulary)
         train, selected_on = np.sort(order), f"{args.val_annotations} (named by the user)"
@@ -258,11 +310,12 @@ def training_data(
         )
     workers, cache = args.num_workers, None
     if args.cache:  # of all images of the run, so that it serves every --seed's hold-out
-        cache = ImageCache(args.cache, [*paths, *val_paths], preprocessing.cache_side())
+        cache = ImageCache(args.cache, [*paths, *val_paths], preprocessing.cache_side(), skip)
         first_alone(lambda: cache.prepare(workers))
     train_paths = [paths[i] for i in train]
-    train_data = LabelledImages(train_paths, targets[train], preprocessing, args.seed, cache)
-    val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache)
+    bad = BadImages(args.output_dir / FILE) if skip else None
+    train_data = LabelledImages(train_paths, targets[train], preprocessing, args.seed, cache, bad)
+    val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache, bad=bad)
     train_loader = make_loader(train_data, batch_size, workers, True, repeats, pin)
     val_loader = make_loader(val_data, min(args.batch_size, 64), workers)
     return train_loader, val_loader, vocabulary, selected_on
@@ -277,13 +330,23 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument("--image_size", type=positive_int, default=224, help="pixels a side")
     parser.add_argument("--batch_size", type=positive_int, default=32, help="images a batch")
     parser.add_argument("--num_workers", type=non_negative_int, default=2, help="loader processes")
+    parser.add_argument("--check", action="store_true", help="find the images that cannot be read")
+    parser.add_argument("--bad_images", type=Path, default=FILE, help="their list, of --check")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Read everything once and describe it."""
+    """Read the annotations and a batch, and describe them; or check every image."""
     annotations = args.annotations or find_annotations(args.image_path, "train")
-    images, paths = load_data_set(args.image_path, read_annotations(annotations))
+    images, paths = load_data_set(
+        args.image_path, read_annotations(annotations), args.check, may_lack=args.check
+    )
+    if args.check:
+        errors = check_images(paths, args.num_workers, args.bad_images)
+        print(f"{len(paths):,} images checked, {len(errors):,} cannot be read")
+        if errors:
+            raise UsageError(f"{args.bad_images} lists the bad images: mend, or leave them out")
+        return
     vocabulary = count_labels(images.label_sets, images.categories)
     targets = encode_targets(images, vocabulary)
     data = LabelledImages(paths, targets, Preprocessing(args.image_size), seed=0)

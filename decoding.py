@@ -305,6 +305,8 @@ def encode_batches(
     model.eval()
     device = next(model.parameters()).device
     for images, targets, indices in batches:
+        if not len(images):  # none of them could be read
+            continue
         with autocast:
             encoding = model.encode(images.to(device))
         yield encoding, targets.to(device), indices

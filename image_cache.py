@@ -18,9 +18,11 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bad_images import refuse
 from pictures import View, load_image
 from shards import ShardMember
 from utils import RunError, UsageError, log, make_folder, progress, write_atomically
@@ -33,21 +35,27 @@ class ImageCache:
 
     Give it any number of files in any order: train.py gives all of its run's, for training and
     validation. `prepare` it once; then each process maps the file by itself when it first looks.
+    skip_bad: images that cannot be read get a black row of aspect 0, and raise UsageError when
+    they are asked for; else `prepare` does.
     """
 
-    def __init__(self, path: Path, files: list[Path], side: int) -> None:
+    def __init__(self, path: Path, files: list[Path], side: int, skip_bad: bool = False) -> None:
         if any(isinstance(file, ShardMember) for file in files):
             raise UsageError("--cache is for image folders: leave it out, or name no shards")
-        self.path, self.side = path, side
+        self.path, self.side, self.skip_bad = path, side, skip_bad
         self.rows = {file: row for row, file in enumerate(sorted(set(files)))}
         about = {"format": FORMAT, "side": side, "images": len(self.rows)}
-        self.header = json.dumps({**about, "digest": digest(list(self.rows))}).encode() + b"\n"
+        self.header = (
+            json.dumps({**about, "digest": digest(list(self.rows), skip_bad)}).encode() + b"\n"
+        )
         self.pixel_bytes = len(self.rows) * side * side * 3
         self.num_bytes = len(self.header) + self.pixel_bytes + 4 * len(self.rows)
 
     def __getitem__(self, file: Path) -> tuple[np.ndarray, float]:
         pixels, aspects = self._mapped
         row = self.rows[file]
+        if not aspects[row]:
+            raise UsageError(f"{file} could not be read as an image for {self.path}")
         return pixels[row], float(aspects[row])
 
     def __getstate__(self) -> dict:
@@ -102,7 +110,7 @@ class ImageCache:
                 raise UsageError(f"{self.path} is not an image cache; choose another --cache")
 
     def _write(self, path: Path, num_workers: int) -> None:
-        squeezed = SqueezedImages(list(self.rows), self.side)
+        squeezed = SqueezedImages(list(self.rows), self.side, self.skip_bad)
         aspects = []
         with open(path, "wb") as file:
             file.write(self.header)
@@ -117,11 +125,24 @@ class ImageCache:
 class SqueezedImages(Dataset):
     """Picture files one by one: pixels side×side×3 uint8, and width / height."""
 
-    def __init__(self, files: list[Path], side: int) -> None:
-        self.files, self.view = files, View(side)
+    def __init__(self, files: list[Path], side: int, skip_bad: bool) -> None:
+        self.files, self.view, self.skip_bad = files, View(side), skip_bad
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, float]]:
+        """A batch's items. Raises one UsageError for all of its images that cannot be read."""
+        items, errors = [], []
+        for index in indices:
+            try:
+                items.append(self[index])
+            except UsageError as error:
+                errors.append(error)
+                items.append((torch.zeros(self.view.side, self.view.side, 3).byte(), 0.0))
+        if not self.skip_bad:
+            refuse(errors)
+        return items
 
     def __getitem__(self, index: int) -> tuple[Tensor, float]:
         image = load_image(self.files[index], self.view.side)
@@ -129,13 +150,19 @@ class SqueezedImages(Dataset):
         return self.view.of_pixels(np.asarray(image), aspect).permute(1, 2, 0), aspect
 
 
-def digest(files: list[Path]) -> str:
-    """Changes with every file's name, size and time of change. Raises UsageError."""
+def digest(files: list[Path], may_lack: bool = False) -> str:
+    """Changes with every file's name, size and time of change.
+
+    Raises UsageError for a missing file, unless `may_lack`.
+    """
     total = hashlib.sha256()
     for file in files:
         try:
             about = os.stat(file)
+            entry = [str(file), about.st_size, about.st_mtime_ns]
         except OSError:
-            raise UsageError(f"there is no image {file}") from None
-        total.update(json.dumps([str(file), about.st_size, about.st_mtime_ns]).encode())
+            if not may_lack:
+                raise UsageError(f"there is no image {file}") from None
+            entry = [str(file), None, None]
+        total.update(json.dumps(entry).encode())
     return total.hexdigest()

@@ -20,7 +20,7 @@ from scipy.spatial.distance import squareform
 from torch import Tensor
 
 from model import Encoding, HybridNet, bernoulli_nll
-from utils import write_atomically
+from utils import csv_text, printable, write_atomically
 
 
 def reveal_labels(targets: np.ndarray, num_revealed: int, seed: int = 0) -> np.ndarray:
@@ -122,9 +122,9 @@ def save_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
     def write_csv(path: Path) -> None:
         with path.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["label", *labels])
+            writer.writerow(["label", *map(csv_text, labels)])
             for label, row in zip(labels, influence, strict=True):
-                writer.writerow([label, *(f"{value:.4f}" for value in row)])
+                writer.writerow([csv_text(label), *(f"{value:.4f}" for value in row)])
 
     write_atomically(stem.with_suffix(".csv"), write_csv)
     draw_influence(influence, ratio, labels, stem.with_suffix(".png"))
@@ -138,7 +138,7 @@ def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
     from matplotlib import pyplot as plt
 
     order = clustered_order(ratio)
-    names = [labels[i] for i in order]
+    names = [printable(labels[i]) for i in order]
     side = max(4.0, 0.13 * len(labels))
     figure, axes = plt.subplots(1, 2, figsize=(2 * side + 2.4, side + 0.2), layout="constrained")
     titles = {"in the annotations": ratio, "in the network, given the image": influence}

@@ -9,13 +9,19 @@ resizing are one antialiased step on uint8, and colours change after it, on S×S
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
+import stat
+import struct
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,6 +30,15 @@ from utils import UsageError
 
 ASPECTS = (3 / 4, 4 / 3)  # width / height of a training crop
 GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R 601)
+
+# pictures only: of EPS, for one, Pillow leaves the reading to another program, which runs its code
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
+# where Pillow stops, at two times what it warns of: 178,956,970, half a gigabyte in memory
+MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
+MAX_SIDE = 8192  # pixels of the model's input: a batch of four then has a gigabyte
+# what EXIF that is no EXIF makes Pillow raise
+JUNK = (OSError, ValueError, SyntaxError, struct.error, LookupError, TypeError, AttributeError)
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # it is said in our own words
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,13 @@ class Preprocessing:
     image_size: int
     min_crop: float = 0.7
     jitter: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no picture can be made of: it may come from any file."""
+        if type(self.image_size) is not int or not 1 <= self.image_size <= MAX_SIDE:
+            raise ValueError(f"image_size is not a whole number from 1 to {MAX_SIDE}")
+        if not (0 < self.min_crop <= 1 and 0 <= self.jitter <= 1):
+            raise ValueError("min_crop or jitter is not a share")
 
     def to_dict(self) -> dict[str, float]:
         """Plain types for the checkpoint; `Preprocessing(**d)` brings it back."""
@@ -143,23 +165,69 @@ def _as_tensor(pixels: np.ndarray) -> Tensor:
 
 
 def load_image(path: Path | ShardMember, least_side: int | None = None) -> Image.Image:
-    """Any picture Pillow reads -> upright RGB; transparency is laid on white.
+    """A picture of one of FORMATS -> upright RGB; transparency is laid on white.
 
-    least_side: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where no side gets shorter.
-    Raises UsageError for what is not a readable picture.
+    least_side: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where no side gets shorter. Of
+    several frames it is the first. Raises UsageError for what is not a readable picture of at
+    most MAX_PIXELS.
     """
     try:
-        with path.open("rb") as file, Image.open(file) as image:
-            if least_side:
-                image.draft(None, (least_side, least_side))
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
+        if isinstance(path, Path) and not stat.S_ISREG(path.stat().st_mode):
+            raise _UnreadableError("no ordinary file")  # to open a named pipe is to wait forever
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")  # Pillow's, of what does no harm
+            return _decode(file, least_side)
+    except UsageError:  # a shard's
+        raise
     except FileNotFoundError:
         raise UsageError(f"there is no image {path}") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise UsageError(f"{path} cannot be read as an image (damaged or another kind)") from None
+    except Exception as error:  # hostile files make Pillow raise nearly anything
+        raise UsageError(f"{path} cannot be read as an image ({_reason(error)})") from None
+
+
+class _UnreadableError(Exception):
+    """The message says why."""
+
+
+def _reason(error: Exception) -> str:
+    """Why a picture cannot be read, in a few words."""
+    if isinstance(error, _UnreadableError):
+        return str(error)
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS:,} pixels"
+    if isinstance(error, MemoryError):
+        return "it needs more memory than there is"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return "truncated" if "truncated" in str(error).lower() else "damaged or another kind"
+
+
+def _decode(file: BinaryIO, least_side: int | None) -> Image.Image:
+    """What `load_image` returns, of an open file; raises whatever Pillow does."""
+    if not file.read(1):
+        raise _UnreadableError("the file is empty")
+    file.seek(0)
+    with Image.open(file, formats=FORMATS) as image:
+        if least_side:
+            image.draft(None, (least_side, least_side))
+        image.load()
+        if _orientation(image) in range(2, 9):
+            with contextlib.suppress(*JUNK):  # raised after the turn, where EXIF is written anew
+                ImageOps.exif_transpose(image, in_place=True)
+    return _to_rgb(image)
+
+
+def _orientation(image: Image.Image) -> object:
+    """As EXIF has it; None if it has none or is junk, which spoils no picture."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation)
+    except JUNK:
+        return None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: convert() would clip
-        values = np.asarray(image, np.float64)
+        values = np.nan_to_num(np.asarray(image, np.float64))
         scale = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
         return Image.fromarray(np.uint8(255 * np.clip(values / scale, 0, 1))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:

@@ -22,7 +22,7 @@ from gallery import data_uri
 from insights import clustered_order, co_occurrence, colour_limit
 from tables import RULES
 from training_log import CURVES, read_log
-from utils import write_atomically
+from utils import csv_text, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 NUM_BINS = 15  # of the calibration diagram, as of metrics.expected_calibration_error
@@ -81,7 +81,7 @@ def write_curves(curves: list[np.ndarray], labels: tuple[str, ...], path: Path) 
             writer = csv.writer(file)
             writer.writerow(("label", "score", "recall", "precision"))
             for label, curve in zip(labels, curves, strict=True):
-                writer.writerows((label, *(f"{v:.9g}" for v in point)) for point in curve)
+                writer.writerows((csv_text(label), *(f"{v:.9g}" for v in point)) for point in curve)
 
     write_atomically(path, write)
 

@@ -29,10 +29,12 @@ from utils import (
     ArgumentParser,
     UsageError,
     autocast,
+    csv_text,
     log,
     make_folder,
     pick_device,
     positive_int,
+    printable,
     resolve_amp,
     run_script,
     write_atomically,
@@ -230,7 +232,7 @@ def describe(result: dict, top: int, drawing: Path) -> str:
     if others:
         lines.append(f"  these sets together: {100 * result['covered']:.1f}%")
     lines.append(f"  picture: {drawing}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def save_labels(results: list[dict], folder: Path) -> None:
@@ -238,10 +240,11 @@ def save_labels(results: list[dict], folder: Path) -> None:
     columns = ["image", "predicted", *sorted(results[0]["labels"])]
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(columns)
+    writer.writerow(map(csv_text, columns))
     for r in results:
         probabilities = (f"{r['labels'][label]:.4f}" for label in columns[2:])
-        writer.writerow([r["image"], "; ".join(r["predicted"]), *probabilities])
+        names = map(csv_text, (r["image"], "; ".join(r["predicted"])))
+        writer.writerow([*names, *probabilities])
     lines = "".join(json.dumps(r) + "\n" for r in results)
     for name, content in (("labels.csv", text.getvalue()), ("labels.jsonl", lines)):
         data = content.encode("utf-8", "surrogateescape")

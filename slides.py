@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from skimage.util import montage
 
 from gallery import overlay
-from utils import write_atomically
+from utils import printable, write_atomically
 
 MAPS_SHOWN = 5  # where the network saw a label, of the most probable predicted ones
 TILE, CAPTION, COLUMNS = 240, 56, 5  # of the contact sheet: pixels, pixels, photos in a row
@@ -52,7 +52,9 @@ def draw_slide(
     left.imshow(photo)
     left.axis("off")
     colours = [PREDICTED if label in result["predicted"] else OTHER for label, _ in labels]
-    bars = right.barh([label for label, _ in labels], [p for _, p in labels], color=colours)
+    bars = right.barh(
+        [printable(label) for label, _ in labels], [p for _, p in labels], color=colours
+    )
     right.bar_label(bars, [f" {100 * p:.0f}%" for _, p in labels], fontsize=11)
     if result["decided_by"] == "threshold":
         right.axvline(threshold, color=MUTED, linewidth=0.8, linestyle=":")
@@ -60,14 +62,14 @@ def draw_slide(
     right.tick_params(axis="y", length=0, labelsize=12)
     right.spines[:].set_visible(False)
     title = f"most probable set: {name_set(result['most_probable_sets'][0])}"
-    upper.suptitle(title, fontsize=13, wrap=True)
+    upper.suptitle(printable(title), fontsize=13, wrap=True)
     if lower is not None:
         axes = lower.subplots(1, MAPS_SHOWN)
         for axis in axes:
             axis.axis("off")
         for axis, label in zip(axes, seen, strict=False):
             axis.imshow(overlay(photo, class_maps[label]))
-            axis.set_title(label, fontsize=11)
+            axis.set_title(printable(label), fontsize=11)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
     plt.close(figure)
 

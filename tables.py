@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from utils import printable
+
 SHOWN = ("CF1", "OF1", "EM", "EBF1")  # of each decision rule, where there is no room for all
 RULES = {
     "threshold": "score above the threshold fitted on the hold-out",
@@ -53,7 +55,7 @@ def format_tables(r: dict) -> str:
                 f"{row['probability']:9.2g}  {row['annotation']:<7} {row['label']:<{width}} "
                 f"{row['image']}"
             )
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _interval_lines(intervals: dict) -> list[str]:
@@ -94,4 +96,5 @@ def format_comparison(c: dict) -> str:
             f"AP of {other} is higher on {test['higher']}, lower on {test['lower']} of "
             f"{test['labels']} labels; Wilcoxon's signed-rank test p = {test['p']:.2g}"
         ]
+    lines = map(printable, lines)
     return "\n".join([*lines, "", "* 0 is outside the interval (bootstrap over images, paired)"])

@@ -84,6 +84,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     data("--keep_unlabelled", action="store_true", help="train on images without labels, too")
     data("--limit", type=positive_int, help="use only the first N images, for a quick try")
     data("--image_size", type=positive_int, help="pixels a side; 224, or 64 for the default set")
+    data("--skip_bad_images", action="store_true", help="go on without those that cannot be read")
     data("--cache", type=Path, help="file for decoded images, built once, for slow decoding")
     net = parser.add_argument_group("model").add_argument
     net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper is better and slower")
@@ -155,6 +156,9 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
                 f"continuing {args.output_dir} after epoch {training.epoch} of {args.num_epochs}"
                 + (f" and {training.step} steps" if training.step else "")
             )
+        bad_images = train_loader.dataset.bad
+        if bad_images and rank() == 0 and not earlier:
+            bad_images.forget()
         if rank() == 0 and not args.vocab_path.exists():
             save_vocabulary(vocabulary, args.vocab_path)
         # a run keeps the precision it began with, and evaluation that of its run
@@ -173,6 +177,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         saver = Saver(training, about, args, stop)
         while training.epoch < args.num_epochs:
             run_epoch(training, train_loader, val_loader, amp, args, saver)
+    if bad_images and (bad := bad_images.read()):
+        log(f"{len(bad):,} images could not be read and were left out: {bad_images.path}")
     log(f"trained {args.num_epochs} epochs; the best is {args.output_dir / 'best.pt'}")
 
 
@@ -200,17 +206,19 @@ def run_epoch(
         raise
     images_per_second = num_items / (time.perf_counter() - started)
     saver.save()  # validation may take long
-    p = predict(training.ema, saver.stop.watch(progress(val_loader, "validating")), amp)
+    p, rows = predict(training.ema, saver.stop.watch(progress(val_loader, "validating")), amp)
     figures, threshold = measure(p)
     if not math.isfinite(figures["val_set_nll"]):
         raise RunError(f"the validation loss is not finite after epoch {epoch}; {REMEDY}")
     if is_best := training.end_epoch(figures, threshold):
         saver.save_best()
+    bad_images = train_loader.dataset.bad
+    skipped = {"bad_images": len(bad_images.read())} if bad_images else {}
     timings = {
         "images_per_second": images_per_second,
         "seconds": time.perf_counter() - started,
     }
-    line = without_nan({"epoch": epoch, **losses, **figures, **timings})
+    line = without_nan({"epoch": epoch, **losses, **figures, **skipped, **timings})
     if rank() == 0:
         append_log(line, args.output_dir / "log.jsonl")
         draw_curves(args.output_dir / "log.jsonl", args.output_dir / "curves.png")
@@ -225,7 +233,8 @@ def run_epoch(
         f"{images_per_second:.0f} images/s{' (best so far)' if is_best else ''}"
     )
     labels = saver.about["vocabulary"]["labels"]
-    log(*describe_mistakes(p, threshold, val_loader.dataset.paths, labels), sep="\n")
+    paths = [val_loader.dataset.paths[i] for i in rows]
+    log(*describe_mistakes(p, threshold, paths, labels), sep="\n")
 
 
 class LossError(RunError):
@@ -297,12 +306,19 @@ def look_at(training: Training, loader: DataLoader, output_dir: Path) -> None:
     training.pending.clear()
 
 
-def predict(model: HybridNet, batches: Iterable, amp: torch.autocast) -> Predictions:
-    """Everybody's share of the validation images decoded, together and in order."""
+def predict(
+    model: HybridNet, batches: Iterable, amp: torch.autocast
+) -> tuple[Predictions, list[int]]:
+    """Everybody's share of the validation images decoded, together and in order; which they are.
+
+    Raises UsageError if none of them can be read.
+    """
     encoded = encode_batches(model, batches, amp)
-    return Predictions.join(
-        gather_batches([decode(model, e, targets) for e, targets, _ in encoded])
-    )
+    found = gather_batches([(decode(model, e, targets), i) for e, targets, i in encoded])
+    rows = torch.cat([indices for _, indices in found]).tolist()
+    if not rows:
+        raise UsageError("none of the validation images can be read")
+    return Predictions.join(p for p, _ in found), rows
 
 
 def measure(p: Predictions) -> tuple[dict[str, float], float]:

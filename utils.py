@@ -7,6 +7,7 @@ import contextlib
 import functools
 import math
 import os
+import re
 import shlex
 import sys
 import time
@@ -19,6 +20,11 @@ from tqdm import tqdm
 if TYPE_CHECKING:  # torch takes seconds to import, and half of the scripts do without it
     import torch
     from torch.utils.data import DataLoader
+
+
+# C0 and C1 controls, line separators, changes of writing direction, halves of characters
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a spreadsheet's formulas begin (OWASP's list)
 
 
 class UsageError(Exception):
@@ -107,7 +113,7 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParse
 
 
 def _fail(error: object, code: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {printable(error)}", file=sys.stderr)
     return code
 
 
@@ -131,7 +137,21 @@ def command_line() -> str:
 def log(*words: object, sep: str = " ") -> None:
     """Progress goes to stderr: stdout is data. Of several processes only the first reports."""
     if is_first():
-        print(*words, sep=sep, file=sys.stderr, flush=True)
+        print(*map(printable, words), sep=sep, file=sys.stderr, flush=True)
+
+
+def printable(text: object) -> str:
+    """On one line, and nothing in it that a terminal obeys: names come from anyone's files.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def csv_text(name: str) -> str:
+    """A name as a CSV cell that no spreadsheet takes for a formula, by its own means: a quote."""
+    return f"'{name}" if name.startswith(FORMULA) else name
 
 
 def pick_device(name: str) -> torch.device:

@@ -11,15 +11,28 @@ else, so a vocabulary file can never run code.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import pickle
+import pickletools
+import re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from utils import UsageError, write_atomically
 
 FORMAT = "hybridnet-vocabulary-1"
+MOST_BYTES = 100_000_000  # of a file: a million labels of a hundred letters
+MOST = 2**53  # images, which a float still counts
+HALVES = re.compile("[\ud800-\udfff]")  # surrogates
+# of pickles as save_vocabulary writes them, and plain values that are then found to be wrong: no
+# import, no call, no tuple (one of tuples of tuples takes forever to hash), no place in the memo
+# named by number (a high one costs gigabytes)
+PLAIN_OPCODES = re.compile(
+    "PROTO|FRAME|MARK|STOP|MEMOIZE|BINGET|LONG_BINGET|EMPTY_DICT|SETITEMS?|EMPTY_LIST|APPENDS?|"
+    "SHORT_BINUNICODE|BINUNICODE8?|BININT[12]?|LONG1|BINFLOAT|NONE|NEWTRUE|NEWFALSE"
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +80,8 @@ class Vocabulary:
             _is_list_of(labels, str)
             and _is_list_of(dropped, str)
             and _is_list_of(counts, int)
-            and isinstance(num_images, int)
+            and type(num_images) is int
+            and num_images < MOST
             and 0 < len(labels) == len(counts) == len(set(labels))
             and all(0 <= n <= num_images for n in counts)
         )
@@ -77,7 +91,10 @@ class Vocabulary:
 
 
 def _is_list_of(values: object, kind: type) -> bool:
-    return isinstance(values, list) and all(type(v) is kind for v in values)
+    """Exactly of that type (true is not 1), and texts that any file can hold."""
+    return isinstance(values, list) and all(
+        type(v) is kind and (kind is not str or not HALVES.search(v)) for v in values
+    )
 
 
 def count_labels(
@@ -120,9 +137,13 @@ def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
 def load_vocabulary(path: Path) -> Vocabulary:
     """Read what `save_vocabulary` wrote. Raises UsageError when it is missing or anything else."""
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read the vocabulary {path} ({error.strerror})") from None
+    if len(data) > MOST_BYTES:
+        what = f"it is larger than {MOST_BYTES / 1e6:.0f} MB"
+        raise UsageError(f"{path} is not a HybridNet vocabulary: {what}")
     try:
         with_json = path.suffix == ".json"
         plain = json.loads(data) if with_json else _PlainUnpickler.read(data)
@@ -139,6 +160,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
     @classmethod
     def read(cls, data: bytes) -> object:
-        import io
-
+        for opcode, *_ in pickletools.genops(data):
+            if not PLAIN_OPCODES.fullmatch(opcode.name):
+                raise pickle.UnpicklingError(f"{opcode.name} is for no plain type")
         return cls(io.BytesIO(data)).load()

@@ -1,0 +1,244 @@
+"""Images that cannot be read: found by --check, refused in training, or left out and listed."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from conftest import (
+    EVALUATE,
+    LABEL_SETS,
+    QUICK,
+    TRAIN,
+    call,
+    coco,
+    load,
+    log_lines,
+    one_error,
+    refusal,
+    run,
+    same,
+    write_json,
+    write_picture,
+)
+
+import build_vocab
+import data_loader
+import evaluate
+import train
+from bad_images import BadImages
+from pictures import Preprocessing
+from utils import UsageError
+
+CHECK = ("--image_path", "data/images", "--check", "--num_workers")
+
+
+def spoil(folder) -> dict[str, str]:
+    """Four of the tiny set's images made bad, one of each kind; image -> part of the reason."""
+    images = folder / "data/images"
+    data = (images / "img_01.jpg").read_bytes()
+    (images / "img_01.jpg").write_bytes(data[: len(data) // 2])
+    (images / "img_04.jpg").write_bytes(b"")
+    (images / "img_07.jpg").write_text("no picture")  # has no label
+    (images / "img_10.jpg").unlink()
+    reasons = ("(truncated)", "(the file is empty)", "(damaged or another kind)", "no image")
+    names = ("img_01.jpg", "img_04.jpg", "img_07.jpg", "img_10.jpg")
+    return dict(zip(names, reasons, strict=True))
+
+
+def listed(path) -> dict[str, str]:
+    """Name -> reason of a list of bad images."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len({line["image"] for line in lines}) == len(lines)
+    return {line["image"].rsplit("/")[-1]: line["reason"] for line in lines}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_check_lists_every_bad_image(workdir, num_workers, capsys):
+    call(data_loader, *CHECK, num_workers)
+    assert capsys.readouterr().out == "12 images checked, 0 cannot be read\n"
+    assert (workdir / "bad_images.jsonl").read_bytes() == b""
+    bad = spoil(workdir)
+    sentence = refusal(data_loader, *CHECK, num_workers, "--bad_images", "b.jsonl")
+    assert "b.jsonl lists the bad images" in sentence
+    assert capsys.readouterr().out == "12 images checked, 4 cannot be read\n"
+    found = listed(workdir / "b.jsonl")
+    assert list(found) == list(bad)
+    assert all(reason in found[name] for name, reason in bad.items())
+
+
+def test_check_exits_with_2_if_an_image_is_bad(workdir):
+    spoil(workdir)
+    result = run("data_loader.py", *CHECK, 2, cwd=workdir)
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: bad_images.jsonl lists")
+
+
+def test_training_stops_and_names_the_bad_images_of_a_batch(workdir):
+    spoil(workdir)
+    write_picture(workdir / "data/images/img_10.jpg")  # missing ones are seen at the start
+    flags = (*TRAIN[:-1], 2, "--batch_size", 12, "--hold_out", 0)
+    sentence = one_error(run("train.py", *flags, cwd=workdir))
+    assert "img_01.jpg cannot be read as an image (truncated)" in sentence
+    assert "img_04.jpg cannot be read as an image (the file is empty)" in sentence
+    assert "--check" in sentence
+    assert "--skip_bad_images" in sentence
+
+
+def test_evaluation_stops_at_a_bad_image(workdir, trained):
+    """Figures must never be of fewer images than they say."""
+    spoil(workdir)
+    write_picture(workdir / "data/images/img_10.jpg")
+    sentence = refusal(evaluate, *EVALUATE, "--checkpoint", trained.output / "best.pt")
+    assert "img_01.jpg" in sentence
+
+
+def loaders(folder, num_workers: int, *flags: object) -> tuple:
+    """Of a run with --skip_bad_images: for training (7 images) and validation (4)."""
+    args = train.get_args_parser().parse_args(
+        [*map(str, (*TRAIN, "--skip_bad_images", "--hold_out", 0.4, *flags))]
+    )
+    args.num_workers, args.output_dir, args.vocab_path = num_workers, folder, folder / "v.json"
+    args.annotations = data_loader.find_annotations(args.image_path, "train")
+    folder.mkdir()
+    return data_loader.training_data(args, Preprocessing(32), pin=False)[:2]
+
+
+def passes(training, validation) -> list:
+    """Two epochs of training and one of validation."""
+    seen = []
+    for epoch in (1, 2):
+        training.batch_sampler.epoch = epoch
+        seen.append(list(training))
+    return [*seen, list(validation)]
+
+
+@pytest.mark.parametrize("flags", [(), ("--cache", "c.bin")])
+def test_skipping_depends_on_seed_and_epoch_alone(workdir, flags):
+    """Whatever the number of workers: training batches keep their sizes, validation loses rows."""
+    bad = spoil(workdir).keys() - {"img_07.jpg"}
+    training, validation = loaders(workdir / "a", 0, *flags)
+    first, second, held = passes(training, validation)
+    again = loaders(workdir / "b", 3, *flags)
+    assert same([first, second, held], passes(*again))
+    assert not same(first, second)
+    for found in (training, again[0]):
+        assert listed(found.dataset.bad.path).keys() == bad
+
+    names = [path.name for path in training.dataset.paths]
+    assert [len(images) for images, *_ in first] == [4, 3]
+    used = [names[i] for *_, rows in first for i in rows.tolist()]
+    training.batch_sampler.epoch = 1
+    asked = [names[i] for batch in training.batch_sampler for _, i in batch]
+    assert set(asked) & bad
+    for wanted, got in zip(asked, used, strict=True):
+        assert got == wanted if wanted not in bad else got not in bad
+    for _, targets, rows in first:
+        assert torch.equal(targets, training.dataset.targets[rows])
+
+    held_names = [path.name for path in validation.dataset.paths]
+    rows = [i for *_, rows in held for i in rows.tolist()]
+    assert rows == [i for i, name in enumerate(held_names) if name not in bad]
+    assert len(bad & set(held_names)) == 4 - len(rows)
+
+
+def test_training_without_the_bad_images(workdir, capsys):
+    """From end to end, interrupted after an epoch and continued: as if it had not been."""
+    bad = spoil(workdir)
+    flags = (*TRAIN, "--skip_bad_images", "--hold_out", 0.4)
+    call(train, *flags, "--output_dir", "whole")
+    err = capsys.readouterr().err
+    assert "3 images could not be read and were left out: whole/bad_images.jsonl" in err
+    for name in bad.keys() - {"img_07.jpg"}:
+        assert sum(name in line and line.startswith("note:") for line in err.splitlines()) == 1
+    assert [line["bad_images"] for line in log_lines(workdir / "whole")] == [3, 3]
+    append = train.append_log
+    with pytest.MonkeyPatch.context() as patch:
+
+        def stop(line, path):
+            if line["epoch"] == 2:
+                raise KeyboardInterrupt
+            append(line, path)
+
+        patch.setattr(train, "append_log", stop)
+        with pytest.raises(KeyboardInterrupt):
+            call(train, *flags, "--output_dir", "parts")
+    call(train, *flags, "--output_dir", "parts")
+    whole, parts = (load(workdir / f"{name}/last.pt") for name in ("whole", "parts"))
+    assert same(whole["weights"], parts["weights"])
+    assert log_lines(workdir / "whole") == log_lines(workdir / "parts")
+
+
+def test_an_image_removed_during_training(workdir, monkeypatch):
+    """By default the run stops; with the flag the same command then goes on."""
+    append = train.append_log
+
+    def remove(line, path):
+        append(line, path)
+        (workdir / "data/images/img_03.jpg").unlink(missing_ok=True)
+
+    monkeypatch.setattr(train, "append_log", remove)
+    flags = (*TRAIN, "--hold_out", 0, "--output_dir", "run")
+    assert "there is no image data/images/img_03.jpg" in refusal(train, *flags)
+    call(train, *flags, "--skip_bad_images")
+    assert [line.get("bad_images") for line in log_lines(workdir / "run")] == [None, 1]
+
+
+def test_nothing_can_be_read(workdir):
+    for path in (workdir / "data/images").iterdir():
+        path.write_bytes(b"")
+    sentence = refusal(train, *TRAIN, "--skip_bad_images")
+    assert "none of the 10 training images can be read" in sentence
+
+
+def test_a_list_that_is_none(tmp_path):
+    (tmp_path / "bad_images.jsonl").write_text("no list\n")
+    with pytest.raises(UsageError, match="is damaged: remove it"):
+        BadImages(tmp_path / "bad_images.jsonl").read()
+
+
+# --- sets at the edge of what can be trained on -------------------------------------------------
+
+EDGES = {
+    "one image, one label": ([("cat",)], ()),
+    "one label on all": ([("cat",)] * 6, ()),
+    "a label on none": ([("cat",), ("dog",)] * 3, ()),
+    "nothing on any": ([()] * 6, ("--keep_unlabelled", "--vocab_path", "v.json")),
+    "batch larger than the set": ([("cat",), ("dog",)] * 2, ("--batch_size", 64)),
+}
+
+
+@pytest.mark.parametrize(("label_sets", "flags"), EDGES.values(), ids=EDGES)
+def test_sets_at_the_edge(tiny, monkeypatch, label_sets, flags, recwarn):
+    """They train and evaluate; what is undefined is null in metrics.json."""
+    monkeypatch.chdir(tiny.folder)
+    if "v.json" in flags:  # of other images
+        call(build_vocab, "--annotations", tiny.annotations, "--vocab_path", "v.json")
+    write_json(coco(label_sets), tiny.annotations)
+    call(
+        train, "--image_path", "data/images", *QUICK, "--num_epochs", 1, "--image_size", 64, *flags
+    )
+    output = tiny.folder / "runs/instances-chain"
+    keep = [flag for flag in flags if flag == "--keep_unlabelled"]
+    call(evaluate, *EVALUATE, "--checkpoint", output / "best.pt", *keep)
+    results = json.loads((output / "metrics.json").read_text())
+    assert results["num_images"] == len(label_sets)
+    assert np.isfinite(results["set_nll"])
+    assert (results["mAP"] is None) == (not any(label_sets))
+    assert [str(w.message) for w in recwarn if w.category is RuntimeWarning] == []
+    shutil.rmtree(output)
+
+
+def test_sets_that_cannot_be_trained_on(workdir):
+    write_json(coco([()] * 6), workdir / "data/annotations/instances.json")
+    assert "has no labelled images" in refusal(train, *TRAIN)
+    assert "no label is on any image" in refusal(train, *TRAIN, "--keep_unlabelled")
+
+
+def test_images_smaller_than_the_crop(workdir):
+    for i, labels in enumerate(LABEL_SETS):
+        write_picture(workdir / f"data/images/img_{i:02d}.jpg", labels, side=5)
+    call(train, *TRAIN, "--num_epochs", 1, "--image_size", 64)
+    assert len(log_lines(workdir / "runs/instances-chain")) == 1

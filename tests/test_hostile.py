@@ -1,0 +1,319 @@
+"""Files from strangers: every one is read, or refused in one sentence, and none is obeyed."""
+
+import io
+import json
+import os
+import struct
+import sys
+import zipfile
+import zlib
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPO, coco, one_error, run, write_json
+from PIL import Image
+
+from annotations import read_annotations
+from checkpoint import load_checkpoint, restore
+from insights import draw_influence
+from pictures import MAX_PIXELS, Preprocessing, load_image
+from slides import draw_slide
+from utils import UsageError, csv_text, printable
+from vocabulary import Vocabulary, load_vocabulary, save_vocabulary
+
+sys.path.insert(0, str(REPO / "benchmarks"))
+import mutations
+
+SCRIPT = f"""
+import pickle, sys
+from pathlib import Path
+sys.path.insert(0, {str(REPO / "benchmarks")!r})
+import mutations
+
+class Connection:
+    def send(self, found): print(name, *found, sep="|")
+    def close(self): pass
+
+def work(kind, count, seed):
+    folder = Path(name)
+    folder.mkdir()
+    mutations.work(kind, 0, count, seed, folder.absolute(), Connection())
+
+for name in mutations.KINDS:
+    work(name, 60, 1)
+name = "obeyed"
+mutations.load_vocabulary = lambda path: pickle.loads(path.read_bytes())
+work("vocabulary", 60, 1)
+"""
+
+
+def test_mutated_inputs(tmp_path):
+    """A small share of the benchmark; another seed than the one whose table the README has.
+
+    Last come pickles that are obeyed: its hooks see that, or it could not fail.
+    """
+    (tmp_path / "few.py").write_text(SCRIPT)
+    result = run(tmp_path / "few.py", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    lines = [line.split("|") for line in result.stdout.splitlines() if line.count("|") >= 3]
+    outcomes = Counter((name, outcome) for name, _, outcome, *_ in lines)
+    for kind in mutations.KINDS:
+        accepted, refused = outcomes[kind, "accepted"], outcomes[kind, "refused"]
+        assert accepted + refused == 60, result.stdout
+        assert refused > accepted > 0
+    assert outcomes["obeyed", "code run"]
+
+
+# --- pictures ---------------------------------------------------------------------------------
+
+
+def save(image: Image.Image, path, **options):
+    image.save(path, **options)
+    return path
+
+
+NOISE = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30_000, 1), (1, 30_000), (3, 700)])
+def test_pictures_of_odd_shapes_are_seen(tmp_path, size):
+    path = save(Image.new("RGB", size, (10, 200, 30)), tmp_path / "a.png")
+    for view in (
+        Preprocessing(64).for_test(),
+        *(Preprocessing(64).for_training(np.random.default_rng(i)) for i in range(5)),
+    ):
+        seen = view.of_file(path)
+        assert seen.shape == (3, 64, 64)
+    assert (Preprocessing(64).for_test().of_file(path).float().mean((1, 2)).round()).tolist() == [
+        10,
+        200,
+        30,
+    ]
+
+
+def test_pictures_of_odd_kinds_are_seen(tmp_path, recwarn):
+    frames = [Image.new("RGB", (9, 9), c).quantize(4) for c in ("red", "blue")]
+    first = save(frames[0], tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert load_image(first).getpixel((4, 4)) == (255, 0, 0)
+    for i, mode in enumerate(("CMYK", "L", "1", "YCbCr", "LAB", "I;16", "F")):
+        image = Image.new(mode, (9, 7)) if mode in ("I;16", "F") else None
+        image = image or Image.new("RGB" if mode != "LAB" else "LAB", (9, 7)).convert(mode)
+        path = save(image, tmp_path / f"{i}.tif")
+        assert load_image(path).size == (9, 7)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("junk", [b"Exif\0\0junk", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" * 3])
+def test_junk_in_exif_spoils_no_picture(tmp_path, junk, recwarn):
+    path = save(Image.fromarray(NOISE), tmp_path / "a.jpg", exif=junk)
+    assert load_image(path, lambda w, h: (8, 8)).width
+    assert not recwarn.list
+
+
+def huge_png(side: int) -> bytes:
+    header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    chunks = (header, b"IDAT" + zlib.compress(bytes(100)), b"IEND")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks
+    )
+
+
+def test_reasons(tmp_path, recwarn):
+    """What is wrong with a picture is said in a word."""
+    buffer = io.BytesIO()
+    Image.fromarray(NOISE).save(buffer, "JPEG")
+    side = int(MAX_PIXELS**0.5) + 1
+    contents = {
+        "the file is empty": b"",
+        "truncated": buffer.getvalue()[:-200],
+        "damaged or another kind": b"no picture",
+        f"more than {MAX_PIXELS:,} pixels": huge_png(side),
+    }
+    for reason, content in contents.items():
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(UsageError) as caught:
+            load_image(tmp_path / "a.jpg")
+        assert f"a.jpg cannot be read as an image ({reason}" in str(caught.value)
+    os.mkfifo(tmp_path / "pipe.jpg")  # to open it would be to wait for ever
+    with pytest.raises(UsageError, match="no ordinary file"):
+        load_image(tmp_path / "pipe.jpg")
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
+    with pytest.raises(UsageError, match="another kind"):  # Ghostscript's language is a program
+        load_image(tmp_path / "a.jpg")
+    assert not recwarn.list
+
+
+# --- annotations ------------------------------------------------------------------------------
+
+
+def refused(content: dict, tmp_path) -> str:
+    with pytest.raises(UsageError) as caught:
+        read_annotations(write_json(content, tmp_path / "x.json"))
+    assert "x.json" in str(caught.value)
+    return str(caught.value)
+
+
+def test_names_given_twice(tmp_path):
+    two = [("cat",), ("dog",)]
+    assert "images[0] and images[1] are both" in refused(coco(two, ["a.jpg", "a.jpg"]), tmp_path)
+    assert "images[0] and images[1] are both" in refused(coco(two, ["a.jpg", "./a.jpg"]), tmp_path)
+    content = coco(two)
+    content["categories"] = [{"id": 17, "name": "cat"}, {"id": 18, "name": "cat"}]
+    assert "categories[0] and categories[1] are both called 'cat'" in refused(content, tmp_path)
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] == 17]
+    images = read_annotations(write_json(content, tmp_path / "group.json"))
+    assert images.categories == ["cat"], "a category that no annotation has does no harm"
+
+
+@pytest.mark.parametrize("name", ["C:\\x.jpg", "C:x.jpg", "\\\\server\\x.jpg", "a\0.jpg", "."])
+def test_names_that_lead_out_of_the_folder(tmp_path, name):
+    assert "not inside the image folder" in refused(coco([("cat",)], [name]), tmp_path)
+
+
+@pytest.mark.parametrize("fill", [b" ", b"\0", b"x"])
+def test_long_junk_is_noticed_without_being_kept(tmp_path, fill, monkeypatch):
+    """A sparse gigabyte of zeros; the rest smaller, for the disk's sake."""
+    path = tmp_path / "junk.json"
+    if fill == b"\0":
+        with path.open("wb") as file:
+            file.truncate(10**9)
+    else:
+        path.write_bytes(fill * 20_000_000)
+    monkeypatch.setattr(type(path), "read_bytes", lambda self: pytest.fail("read as a whole"))
+    with pytest.raises(UsageError, match=r"junk\.json is not a json file"):
+        read_annotations(path)
+
+
+# --- vocabularies and checkpoints --------------------------------------------------------------
+
+
+def test_pickles_that_take_forever_or_all_memory(tmp_path):
+    """Each of a few hundred bytes; unpickled as they stand they would not come back."""
+    nest = b"\x80\x04}\x94)\x94" + b"".join(
+        b"h" + bytes([i]) * 1 + b"h" + bytes([i]) + b"\x86\x94" for i in range(1, 90)
+    )
+    for content in (nest + b"K\x01s.", b"\x80\x04]r\xff\xff\xff\x7f.", b"(" * 10**6 + b"t" * 10**6):
+        (tmp_path / "v.pkl").write_bytes(content)
+        with pytest.raises(UsageError, match="not a HybridNet vocabulary"):
+            load_vocabulary(tmp_path / "v.pkl")
+
+
+def test_vocabularies_too_large_to_be_true(tmp_path):
+    with (tmp_path / "v.pkl").open("wb") as file:
+        file.truncate(10**9)
+    with pytest.raises(UsageError, match="larger than 100 MB"):
+        load_vocabulary(tmp_path / "v.pkl")
+    good = Vocabulary(("a",), (1,), 1).to_dict()
+    for change in ({"num_images": 10**400}, {"num_images": True}, {"labels": ["\ud800"]}):
+        (tmp_path / "v.json").write_text(json.dumps({**good, **change}))
+        with pytest.raises(UsageError, match="damaged vocabulary"):
+            load_vocabulary(tmp_path / "v.json")
+
+
+@pytest.fixture
+def small(monkeypatch, tmp_path):
+    """A checkpoint of a tiny network, and a way to write it changed."""
+    monkeypatch.setattr(mutations.torchvision.models, "resnet18", mutations.tiny_resnet)
+    (tmp_path / "valid").mkdir()
+    checkpoint = mutations.write_valid(tmp_path / "valid")["checkpoint"]
+
+    def load_with(part: str, value: object) -> str:
+        torch.save({**checkpoint, part: value}, tmp_path / "x.pt")
+        with pytest.raises(UsageError) as caught:
+            restore(load_checkpoint(tmp_path / "x.pt"), tmp_path / "x.pt")
+        assert "x.pt is damaged" in str(caught.value)
+        return str(caught.value)
+
+    return checkpoint, load_with, tmp_path
+
+
+def test_checkpoints_with_wrong_parts(small):
+    checkpoint, load_with, _ = small
+    settings, weights = checkpoint["model"], checkpoint["weights"]
+    for change in (
+        {"arch": "get_model"},
+        {"arch": "vit_b_16"},
+        {"embed_size": 10**9},
+        {"hidden_size": "4"},
+        {"hidden_size": -1},
+        {"pretrained": True},  # would fetch a file
+    ):
+        assert "model" in load_with("model", {**settings, **change})
+    assert "do not fit" in load_with("model", {**settings, "hidden_size": 60_000})
+    boundless = torch.zeros(1).expand(2**20, 2**20)
+    for tensor in (boundless, torch.eye(3).to_sparse(), torch.full((3,), float("nan")), "text"):
+        assert "weights" in load_with("weights", {**weights, "classifier.bias": tensor})
+    for value in (float("nan"), float("inf"), "0.5", None, True):
+        assert "threshold" in load_with("threshold", value)
+    for value in ({"annotations": 7}, {"val_annotations": "x"}, {"a": {}}, {"annotations": "\0"}):
+        assert "flags" in load_with("flags", value)
+    for value in ({"image_size": 10**9}, {"image_size": -1}, {"image_size": 32.0}, {}, {"a": 1}):
+        load_with("preprocessing", value)
+
+
+def test_a_compressed_checkpoint_is_refused(small):
+    """Its records could unpack to a thousand times its size."""
+    _, _, folder = small
+    with (
+        zipfile.ZipFile(folder / "valid/best.pt") as old,
+        zipfile.ZipFile(folder / "x.pt", "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(UsageError, match="damaged or not a checkpoint"):
+        load_checkpoint(folder / "x.pt")
+
+
+def test_a_checkpoint_that_would_hash_for_ever_is_refused(small):
+    """A key of 2**90 tuples in 400 bytes, which torch.load would go through one by one."""
+    slow = b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(1, 90))
+    with zipfile.ZipFile(small[2] / "x.pt", "w") as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02}q\x00)q\x01" + slow + b"h\x00h\x5aK\x01s.")
+        archive.writestr("x/version", "3\n")
+    with pytest.raises(UsageError, match="damaged or not a checkpoint"):
+        load_checkpoint(small[2] / "x.pt")
+
+
+# --- names ------------------------------------------------------------------------------------
+
+NAMES = ("$\\frac{", "\x1b[2J\x07", "a\nb", "<i>", "=1+1", "\u202e")
+
+
+@pytest.mark.filterwarnings("error")
+def test_names_are_drawn_as_they_are(tmp_path):
+    result = {
+        "labels": dict.fromkeys(NAMES, 0.5),
+        "predicted": list(NAMES[:3]),
+        "decided_by": "threshold",
+        "most_probable_sets": [{"labels": list(NAMES), "probability": 0.5}],
+    }
+    maps = {name: np.zeros((2, 2)) for name in NAMES}
+    draw_slide(Image.new("RGB", (30, 20)), result, maps, 0.5, 8, tmp_path / "a.png")
+    ratio = np.zeros((len(NAMES), len(NAMES)))
+    draw_influence(ratio, ratio, list(NAMES), tmp_path / "b.png")
+    assert {p.name for p in tmp_path.iterdir()} == {"a.png", "b.png"}
+
+
+def test_names_in_the_console_and_in_csv(tmp_path):
+    assert all(printable(name).isprintable() for name in NAMES)
+    assert printable("Übergröße 日本 👩‍🚀") == "Übergröße 日本 👩‍🚀"
+    assert [csv_text(name) for name in ("=1+1", "-a", "@b", "+c", "dog")] == [
+        *("'=1+1", "'-a", "'@b", "'+c", "dog")
+    ]
+    content = coco([("cat",)], ["\x1b[2J\n.jpg"])
+    content["categories"][2]["name"] = "\x1b[31m"
+    content["annotations"][0]["category_id"] = content["categories"][2]["id"]
+    write_json(content, tmp_path / "x.json")
+    result = run("build_vocab.py", "--annotations", "x.json", "--vocab_path", "v.pkl", cwd=tmp_path)
+    assert "\x1b" not in result.stdout + result.stderr
+    (tmp_path / "images").mkdir()
+    flags = ("--image_path", "images", "--annotations", "x.json", "--num_workers", 0)
+    assert "\x1b" not in one_error(run("data_loader.py", *flags, cwd=tmp_path))
+
+
+def test_a_saved_vocabulary_passes_its_own_reader_at_any_size(tmp_path):
+    many = Vocabulary(tuple(f"{i:07}" for i in range(70_000)), (1,) * 70_000, 300)
+    save_vocabulary(many, tmp_path / "v.pkl")
+    assert load_vocabulary(tmp_path / "v.pkl") == many
