@@ -1,4 +1,4 @@
-"""COCO annotations + image folder -> batches.
+"""Annotations of any format + image folder -> batches.
 
 Look at a data set and its batches (counts, first batch's shapes):
 
@@ -19,44 +19,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from annotations import (
-    SHARD_INDEX,
-    AnnotatedImages,
-    encode_targets,
-    find_annotations,
-    read_annotations,
-)
+from annotations import AnnotatedImages, encode_targets
+from data_checks import tell_checks
 from distributed import first_alone, rank, world_size
 from image_cache import ImageCache
+from image_files import find_images, without_missing
+from label_formats import find_labels, read_labels
 from pictures import Preprocessing
-from shards import ShardMember, find_members, shard_after_shard
+from shards import ShardMember, shard_after_shard
+from stratify import hold_out
+from tags import merge_tags
 from utils import ArgumentParser, UsageError, log, non_negative_int, positive_int, run_script
 from vocabulary import Vocabulary, count_labels, load_vocabulary
-
-
-def find_images(image_path: Path, images: AnnotatedImages) -> list[Path] | list[ShardMember]:
-    """Where each image lies: in the folder itself, in a folder directly below it, or in its shards.
-
-    Raises UsageError if the folder or any of the images is missing.
-    """
-    if (image_path / SHARD_INDEX).is_file():
-        return find_members(image_path, images)
-    if not image_path.is_dir():
-        raise UsageError(f"the image folder {image_path} does not exist")
-    folders = [image_path, *sorted(p for p in image_path.iterdir() if p.is_dir())]
-    inside = {folder: {p.name for p in folder.iterdir()} for folder in folders}
-    found, missing = [], []
-    for name in images.file_names:
-        folder = next((f for f in folders if name in inside[f]), None)
-        path = image_path / name if folder is None else folder / name
-        (missing if folder is None and not path.is_file() else found).append(path)
-    if missing:
-        raise UsageError(
-            f"{len(missing):,} of the {len(images):,} images of {images.source} are not under "
-            f"{image_path}, {missing[0].name} for one"
-        )
-    return found
-
 
 SINGLE_IMAGE_REPEATS = 32  # an epoch of one image is this many augmented views of it
 
@@ -195,6 +169,7 @@ def load_data_set(
             what = "is listed more than once" if len(at) > 1 else "has no annotation"
             raise UsageError(f"{image_path} {what} in {images.source}")
         return images.select(at), [image_path]
+    images = without_missing(image_path, images)
     labelled = images.labelled()
     log(
         f"{images.source}: {len(images):,} images, {len(labelled):,} with labels; "
@@ -208,42 +183,68 @@ def load_data_set(
     return images, find_images(image_path, images)
 
 
+Part = tuple[list[Path] | list[ShardMember], np.ndarray]  # where N images lie, their targets N×C
+
+
+def choose_images(args: argparse.Namespace) -> tuple[Part, Part, Vocabulary, str]:
+    """What to train on, what to validate on, the vocabulary, what the validation images are.
+
+    Validation images are those named by the user, those that the annotations set apart, or a part
+    of the training images. A test split is left to evaluate.py.
+    """
+    everything = first_alone(
+        lambda: read_labels(args.annotations, args.image_path)
+    )  # and indexes it
+    listed = everything.of_split("train")
+    images, paths = load_data_set(args.image_path, listed, args.keep_unlabelled, args.limit)
+    vocabulary = choose_vocabulary(args, listed)
+    targets = encode_targets(images, vocabulary)
+    val_path, val_listed = args.val_image_path, None
+    if args.val_annotations:
+        val_listed = read_labels(args.val_annotations, val_path).of_split("val", "test", "train")
+        selected_on = f"{args.val_annotations} (named by the user)"
+    elif "val" in (everything.splits or ()):
+        val_path, val_listed = args.image_path, everything.of_split("val")
+        selected_on = f"the split val of {args.annotations}"
+    if val_listed:
+        val = load_data_set(val_path, val_listed, args.keep_unlabelled, args.limit)
+        val_part = (val[1], encode_targets(val[0], vocabulary))
+        return (paths, targets), val_part, vocabulary, selected_on
+    train, held = hold_out(targets, args.val_fraction, args.seed)
+    if not len(train):
+        raise UsageError(f"--val_fraction {args.val_fraction} leaves no training image; lower it")
+    if not len(held):
+        selected_on = "the training images themselves (none is held out)"
+        return (paths, targets), (paths, targets), vocabulary, selected_on
+    parts = [([paths[i] for i in part], targets[part]) for part in (train, held)]
+    return *parts, vocabulary, f"a hold-out of {len(held):,} training images"
+
+
+def choose_vocabulary(args: argparse.Namespace, listed: AnnotatedImages) -> Vocabulary:
+    """The file's, if there is one; else one of all these images, however few of them are used."""
+    if not args.vocab_path.exists():
+        log(f"building the vocabulary {args.vocab_path} from {args.annotations}")
+        images = merge_tags(listed) if args.normalise_tags else listed
+        label_sets = images.labelled().label_sets
+        return count_labels(label_sets, images.categories, normalised=args.normalise_tags)
+    vocabulary = load_vocabulary(args.vocab_path)
+    if args.normalise_tags and not vocabulary.normalised:
+        raise UsageError(
+            f"{args.vocab_path} was built without --normalise_tags: build it with, or leave it out"
+        )
+    return vocabulary
+
+
 def training_data(
     args: argparse.Namespace, preprocessing: Preprocessing, pin: bool
 ) -> tuple[DataLoader, DataLoader, Vocabulary, str]:
     """Loaders for training and validation, the vocabulary, and what the validation images are."""
-    listed = first_alone(lambda: read_annotations(args.annotations))  # leaves the others an index
-    images, paths = load_data_set(args.image_path, listed, args.keep_unlabelled, args.limit)
-    if args.vocab_path.exists():
-        vocabulary = load_vocabulary(args.vocab_path)
-    else:  # from the whole file, as build_vocab.py does, however few of its images are used
-        log(f"building the vocabulary {args.vocab_path} from {args.annotations}")
-        vocabulary = count_labels(listed.labelled().label_sets, listed.categories)
-    targets = encode_targets(images, vocabulary)
-    order = np.random.default_rng(args.seed).permutation(len(images))
-    num_held_out = round(args.hold_out * len(images))
-    if num_held_out == len(images) and not args.val_annotations:
-        raise UsageError(f"--hold_out {args.hold_out} leaves no training image; lower it")
-    if args.val_annotations:
-        val_images, val_paths = load_data_set(
-            args.val_image_path,
-            read_annotations(args.val_annotations),
-            args.keep_unlabelled,
-            args.limit,
-        )
-        val_targets = encode_targets(val_images, vocabulary)
-        train, selected_on = np.sort(order), f"{args.val_annotations} (named by the user)"
-    elif num_held_out:
-        held, train = np.sort(order[:num_held_out]), np.sort(order[num_held_out:])
-        val_paths, val_targets = [paths[i] for i in held], targets[held]
-        selected_on = f"a hold-out of {len(held):,} training images"
-    else:
-        train, val_paths, val_targets = np.sort(order), paths, targets
-        selected_on = "the training images themselves (none is held out)"
-    repeats = SINGLE_IMAGE_REPEATS if len(train) == 1 else 1
+    (paths, targets), (val_paths, val_targets), vocabulary, selected_on = choose_images(args)
+    tell_checks(targets, vocabulary, paths, val_paths)
+    repeats = SINGLE_IMAGE_REPEATS if len(paths) == 1 else 1
     # BatchNorm needs several images: a batch larger than the set is the set
-    batch_size = min(args.batch_size, len(train) if repeats == 1 else repeats // 4)
-    last_is_alone = repeats * len(train) % batch_size == 1 or batch_size == 1
+    batch_size = min(args.batch_size, len(paths) if repeats == 1 else repeats // 4)
+    last_is_alone = repeats * len(paths) % batch_size == 1 or batch_size == 1
     if last_is_alone and preprocessing.image_size <= 32 and not args.freeze_encoder:
         raise UsageError(
             f"--batch_size {args.batch_size} leaves one image alone, and at 32 pixels BatchNorm "
@@ -253,8 +254,7 @@ def training_data(
     if args.cache:  # of all images of the run, so that it serves every --seed's hold-out
         cache = ImageCache(args.cache, [*paths, *val_paths], preprocessing.cache_side())
         first_alone(lambda: cache.prepare(workers))
-    train_paths = [paths[i] for i in train]
-    train_data = LabelledImages(train_paths, targets[train], preprocessing, args.seed, cache)
+    train_data = LabelledImages(paths, targets, preprocessing, args.seed, cache)
     val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache)
     train_loader = make_loader(train_data, batch_size, workers, True, repeats, pin)
     val_loader = make_loader(val_data, min(args.batch_size, 64), workers)
@@ -266,7 +266,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image_path", type=Path, required=True, help="image folder, shards or image"
     )
-    parser.add_argument("--annotations", type=Path, help="COCO json; found in ../annotations else")
+    parser.add_argument(
+        "--annotations", type=Path, help="labels; looked for beside the images else"
+    )
     parser.add_argument("--image_size", type=positive_int, default=224, help="pixels a side")
     parser.add_argument("--batch_size", type=positive_int, default=32, help="images a batch")
     parser.add_argument("--num_workers", type=non_negative_int, default=2, help="loader processes")
@@ -275,10 +277,14 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Read everything once and describe it."""
-    annotations = args.annotations or find_annotations(args.image_path, "train")
-    images, paths = load_data_set(args.image_path, read_annotations(annotations))
+    annotations = args.annotations or find_labels(args.image_path, "train")
+    listed = read_labels(annotations, args.image_path)
+    images, paths = load_data_set(args.image_path, listed)
     vocabulary = count_labels(images.label_sets, images.categories)
     targets = encode_targets(images, vocabulary)
+    splits = np.array(images.splits or ["train"] * len(paths))
+    parts = [[paths[i] for i in np.flatnonzero(splits == s)] for s in ("train", "val", "test")]
+    tell_checks(targets, vocabulary, *parts)
     data = LabelledImages(paths, targets, Preprocessing(args.image_size), seed=0)
     batch, labels, _ = next(iter(make_loader(data, args.batch_size, args.num_workers)))
     print(f"{len(data):,} images, {len(vocabulary)} labels, {targets.sum(1).mean():.2f} an image")

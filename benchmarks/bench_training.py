@@ -73,7 +73,7 @@ class OurLoop:
     """An epoch as train.py runs it."""
 
     def __init__(self, arch: str, decoder: str, images: Path, annotations: Path) -> None:
-        flags = f"--arch {arch} --decoder {decoder} --batch_size {BATCH_SIZE} --hold_out 0"
+        flags = f"--arch {arch} --decoder {decoder} --batch_size {BATCH_SIZE} --val_fraction 0"
         files = ["--image_path", str(images), "--annotations", str(annotations)]
         self.args = get_args_parser().parse_args([*flags.split(), *files, "--num_epochs", "99"])
         self.args.vocab_path = images.parent / "vocab.json"

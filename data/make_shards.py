@@ -22,8 +22,9 @@ import webdataset
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's helpers
-from annotations import SHARD_INDEX, AnnotatedImages, read_annotations
-from data_loader import find_images
+from annotations import SHARD_INDEX, AnnotatedImages
+from image_files import find_images, without_missing
+from label_formats import read_labels
 from utils import (
     ArgumentParser,
     UsageError,
@@ -85,7 +86,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Write the shards one by one, then the index."""
-    images = read_annotations(args.annotations)
+    images = without_missing(args.image_path, read_labels(args.annotations, args.image_path))
     order = np.random.default_rng(0).permutation(len(images)).tolist()
     images = images.select(order)
     files = find_images(args.image_path, images)
