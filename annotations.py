@@ -45,10 +45,8 @@ class AnnotatedImages:
     def select(self, keep: list[int]) -> AnnotatedImages:
         """The entries at these positions, in this order."""
         columns = ("file_names", "label_sets", "splits", "difficult")
-        kept = {
-            c: values and [values[i] for i in keep] for c in columns if (values := vars(self)[c])
-        }
-        return replace(self, **kept)
+        given = {name: column for name in columns if (column := getattr(self, name)) is not None}
+        return replace(self, **{name: [c[i] for i in keep] for name, c in given.items()})
 
     def labelled(self) -> AnnotatedImages:
         """Without the images that have no label."""
@@ -66,7 +64,7 @@ class AnnotatedImages:
 
 
 def read_annotations(path: Path) -> AnnotatedImages:
-    """Read a COCO instances json (or .json.gz); a large one is parsed once, see annotation_index.py.
+    """Read COCO instances (.json, .json.gz); a large file is parsed once: annotation_index.py.
 
     For any format see label_formats.read_labels. Raises UsageError, naming file and entry, if it is
     not COCO.
@@ -136,9 +134,7 @@ def _unzip(content: bytes, path: Path) -> bytes:
     except (OSError, EOFError, zlib.error):
         raise UsageError(f"{path} is damaged: it cannot be unzipped; copy it again") from None
     if len(unzipped) > UNZIPPED:
-        raise UsageError(
-            f"{path} unpacks to more than {UNZIPPED >> 30} GiB; no labels are so large"
-        )
+        raise UsageError(f"{path} unpacks to more than {UNZIPPED >> 30} GiB: too large")
     return unzipped
 
 

@@ -36,7 +36,7 @@ import torch
 from scipy.stats import spearmanr
 from torch.utils.data import DataLoader
 
-from annotations import encode_targets
+from annotations import encode_difficult, encode_targets
 from checkpoint import find_checkpoint, load_checkpoint, restore
 from compare import PREDICTIONS, compare, predicted_sets, save_predictions
 from data_loader import LabelledImages, load_data_set, make_loader
@@ -46,7 +46,7 @@ from gallery import draw_gallery
 from image_cache import ImageCache
 from insights import co_occurrence, flip_each_label, reveal_labels, save_influence, suspects
 from label_formats import find_labels, read_labels
-from metrics import average_precision, figures, precision_recall_f1
+from metrics import PROTOCOLS, average_precision, figures, paper_figures, precision_recall_f1
 from model import HybridNet
 from report import calibration_bins, label_set_sizes, render, write_report
 from tables import format_comparison, format_tables
@@ -84,6 +84,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--cache", type=Path, help="file for decoded images, to evaluate many runs on them")
     add("--num_samples", type=positive_int, default=128, help="label sets drawn for the marginals")
     add("--decide", choices=DECISIONS, default="threshold", help="sets of the per-label P, R, F1")
+    add("--protocol", choices=PROTOCOLS, help="also print the figures that papers on this set give")
     add("--reveal", type=positive_int, metavar="K", help="tell K true labels, measure the others")
     add("--suspects", type=positive_int, metavar="N", help="list the N least likely annotations")
     add("--influence", action="store_true", help="what goes with what: label_influence.csv, .png")
@@ -142,6 +143,10 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     if rank() > 0:
         return  # the first process reports for all
     p, threshold = decoded.predictions, checkpoint["threshold"]
+    difficult = encode_difficult(images, vocabulary)
+    if difficult is not None:
+        log(f"{difficult.sum():,} labels of difficult objects count in no figure but set NLL")
+        p = p.without(difficult)
     sets = predicted_sets(p, threshold)
     results = {
         "command": command_line(),
@@ -163,6 +168,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         "images_per_second": round(len(images) / seconds, 1),
         **beyond_figures(decoded, known, threshold, paths, vocabulary.labels, args),
     }
+    if args.protocol:
+        results["paper"] = paper_figures(args.protocol, p.targets, p.marginals)
     if args.report:
         log("drawing the images anew, for the intervals")
         weighted = WeightedFigures(p.targets, p.marginals, sets, p.set_nll)
@@ -319,10 +326,10 @@ def warn_of_leaks(checkpoint: dict, annotations: Path, split: str | None) -> Non
     flags = checkpoint["flags"]
     uses = (("annotations", "trained on", "train"), ("val_annotations", "selected on", "val"))
     for flag, what, of in (*uses, ("annotations", "selected on", "val")):
-        if flags.get(flag) and Path(flags[flag]).resolve() == annotations.resolve():
-            if split in (None, of):
-                log(f"note: this checkpoint was {what} these very annotations")
-                return
+        same = flags.get(flag) and Path(flags[flag]).resolve() == annotations.resolve()
+        if same and split in (None, of):
+            log(f"note: this checkpoint was {what} these very annotations")
+            return
 
 
 def per_label(

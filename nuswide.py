@@ -1,6 +1,6 @@
 """NUS-WIDE in its official layout (Chua et al. 2009), as unpacked side by side:
 
-    ImageList/      Imagelist.txt, TrainImagelist.txt, TestImagelist.txt    actor\\0001_2124494179.jpg
+    ImageList/      {I,TrainI,TestI}magelist.txt                    actor\\0001_2124494179.jpg
     Groundtruth/    TrainTestLabels/Labels_<concept>_{Train,Test}.txt       0 or 1 a line, in order
                     AllLabels/Labels_<concept>.txt                          of the lists
     NUS_WID_Tags/   TagList1k.txt, AllTags1k.txt (N×1000), All_Tags.txt (id, tags)

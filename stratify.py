@@ -36,7 +36,7 @@ def hold_out(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarra
 
 def _deal(targets, held, quota, size, rng) -> None:
     """Set `held` so that each label is on about its quota of held images."""
-    num_images, num_labels = targets.shape
+    num_images = len(targets)
     order = rng.permutation(num_images)
     columns = csc_matrix(targets[order])
     label_sets = [np.flatnonzero(row) for row in targets]
