@@ -2,21 +2,25 @@
 
 Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011): the rarest label is dealt out
 first, each image to the side that lacks the label most. Written here because the package of that
-name promises nothing for rare labels: here a label on two images or more is on both sides, unless
-its images are each the only ones that another label can have there.
+name promises nothing for rare labels: here a label on two images or more is on both sides, as far
+as that many images can have all labels among them.
 """
 
 from __future__ import annotations
 
+import heapq
+
 import numpy as np
 from scipy.sparse import csc_matrix
+
+from utils import log
 
 
 def hold_out(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the images to train on and of those held out, ascending; the same for a seed.
 
-    targets: N×C bool. Of N images round(fraction × N) are held out, more if rare labels need it;
-    none if that rounds to none. A label on one image stays in training.
+    targets: N×C bool. Of N images round(fraction × N) are held out. A label on one image stays in
+    training; says on stderr how many others have no image held out.
     """
     num_images = len(targets)
     size = round(fraction * num_images)
@@ -29,6 +33,8 @@ def hold_out(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarra
         _deal(targets, held, quota, size, rng)
         _mend(targets, held, counts, rng)
         _to_size(targets, held, quota, size, rng)
+        if absent := int(((counts > 1) & ~targets[held].any(0)).sum()):
+            log(f"{absent:,} labels are on none of the {size:,} held out: raise --val_fraction")
     elif size:
         held[:] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
@@ -73,20 +79,26 @@ def _mend(targets, held, counts, rng) -> None:
 
 
 def _to_size(targets, held, quota, size, rng) -> None:
-    """Move images while too many or too few are held and no label pays for it.
+    """Move images while too many or too few are held, those first that no label needs where it is.
 
-    From those held first images go whose labels are over their quota.
+    A label needs its last image most, then those up to its quota. Costs only rise while images go,
+    so that a heap may have them outdated.
     """
-    least = np.minimum(targets.sum(0) // 2, 1)
-    num_held = int(held.sum())
-    too_many = num_held > size
+    too_many = bool(held.sum() > size)
+    label_sets = [np.flatnonzero(row) for row in targets]
     left = targets[held == too_many].sum(0)
-    for keep in (np.maximum(quota, least), least) if too_many else (least,):
-        for i in rng.permutation(np.flatnonzero(held == too_many)):
-            labels = targets[i]
-            if num_held == size:
-                return
-            if (left[labels] > keep[labels]).all():
-                held[i] = not too_many
-                num_held += 1 - 2 * too_many
-                left[labels] -= 1
+    quota = quota if too_many else targets.sum(0) - quota
+
+    def cost(i: int) -> tuple[int, int]:
+        mine = left[label_sets[i]]
+        return int((mine <= 1).sum()), int((mine <= quota[label_sets[i]]).sum())
+
+    movable = rng.permutation(np.flatnonzero(held == too_many)).tolist()
+    heap = [(cost(i), n, i) for n, i in enumerate(movable)]
+    heapq.heapify(heap)
+    for _ in range(abs(int(held.sum()) - size)):
+        while heap[0][0] != (now := cost(heap[0][2])):
+            heapq.heapreplace(heap, (now, *heap[0][1:]))
+        _, _, i = heapq.heappop(heap)
+        held[i] = not too_many
+        left[label_sets[i]] -= 1
