@@ -50,18 +50,16 @@ def _read_part(folder: Path) -> tuple[dict[Path, list[str]], list[str]]:
     found: dict[Path, list[str]] = {picture: [] for picture in _pictures(folder)}
     by_target = {picture.resolve(): picture for picture in found}
     by_name: dict[str, list[Path]] = {picture.name: [picture] for picture in found}
-    labels = []
-    for label in _folders(folder):
-        pictures = _pictures(label)
-        labels += [label.name] if pictures else []
-        for picture in pictures:
-            first = by_target.get(picture.resolve())
-            copies = by_name.get(picture.name, []) if first is None else ()
-            first = first or next((p for p in copies if filecmp.cmp(p, picture, False)), picture)
-            by_target.setdefault(picture.resolve(), first)
-            if first is picture:
-                by_name.setdefault(picture.name, []).append(picture)
-            found.setdefault(first, []).append(label.name)
+    inside = [(label.name, p) for label in _folders(folder) for p in _pictures(label)]
+    for label, picture in sorted(inside, key=lambda each: each[1].is_symlink()):  # files first
+        first = by_target.get(picture.resolve())
+        copies = by_name.get(picture.name, []) if first is None else ()
+        first = first or next((p for p in copies if filecmp.cmp(p, picture, False)), picture)
+        by_target.setdefault(picture.resolve(), first)
+        if first is picture:
+            by_name.setdefault(picture.name, []).append(picture)
+        found.setdefault(first, []).append(label)
+    labels = list(dict.fromkeys(label for label, _ in inside))
     return {picture: list(dict.fromkeys(of)) for picture, of in found.items()}, labels
 
 
