@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 from annotation_index import read_once
@@ -22,7 +21,7 @@ from annotations import (
     read_annotations,
 )
 from label_folders import is_label_folders, read_label_folders
-from label_tables import parse_csv, parse_jsonl
+from label_tables import names_inside, parse_csv, parse_jsonl
 from nuswide import is_nuswide, read_nuswide
 from utils import UsageError, log
 from voc import is_voc, read_voc
@@ -42,14 +41,13 @@ def read_labels(path: Path, image_path: Path | None = None) -> AnnotatedImages:
     row, for what is in no format or has mistakes.
     """
     try:
-        images = _reader(path)(path)
+        images = _reader(path, image_path)(path)
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text") from None
     if not len(images):
         raise UsageError(f"{path} lists no images")
-    images = _relative(images, image_path)
     divided = ""
     if images.splits:
         counts = {s: images.splits.count(s) for s in ("train", "val", "test")}
@@ -82,7 +80,7 @@ def find_labels(image_path: Path, prefer: str) -> Path:
         raise
 
 
-def _reader(path: Path) -> Callable[[Path], AnnotatedImages]:
+def _reader(path: Path, image_path: Path | None) -> Callable[[Path], AnnotatedImages]:
     """What reads it, by its content."""
     if path.is_dir():
         if (path / SHARD_INDEX).is_file():
@@ -101,14 +99,16 @@ def _reader(path: Path) -> Callable[[Path], AnnotatedImages]:
         head = file.read(HEAD)
     text = head.decode("utf-8-sig", "replace").lstrip()
     if head.startswith(GZIP) or path.suffix.lower() == ".json" or text[:1] in ("{", "["):
-        return _read_jsonl if _is_jsonl(text) else read_annotations
+        if not _is_jsonl(text):
+            return read_annotations
+        return lambda file: _read_table(file, image_path, parse_jsonl, "JSONL")
     if text.startswith("<"):
         raise UsageError(f"{path} is XML: of PASCAL VOC name the folder that has Annotations/")
     if not text:
         raise UsageError(f"{path} is empty: name {FORMATS}")
     if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise UsageError(f"{path} is no text: name {FORMATS}")
-    return _read_csv
+    return lambda file: _read_table(file, image_path, parse_csv, "CSV")
 
 
 def _is_jsonl(text: str) -> bool:
@@ -123,34 +123,10 @@ def _is_jsonl(text: str) -> bool:
 COCO_PARTS = {"images", "annotations", "categories"}
 
 
-def _read_csv(path: Path) -> AnnotatedImages:
-    return _read_table(path, parse_csv, "CSV")
+def _read_table(path: Path, image_path: Path | None, parse: Callable, kind: str) -> AnnotatedImages:
+    def unpack(plain: dict) -> AnnotatedImages:
+        return from_plain(
+            {**plain, "file_names": names_inside(plain, path, image_path)}, path, kind
+        )
 
-
-def _read_jsonl(path: Path) -> AnnotatedImages:
-    return _read_table(path, parse_jsonl, "JSONL")
-
-
-def _read_table(path: Path, parse: Callable, kind: str) -> AnnotatedImages:
-    return read_once(
-        path, lambda content: parse(content, path), lambda plain: from_plain(plain, path, kind)
-    )
-
-
-def _relative(images: AnnotatedImages, image_path: Path | None) -> AnnotatedImages:
-    """With absolute names made relative to the image folder. Raises UsageError outside of it."""
-    absolute = [n for n in images.file_names if n.startswith("/") or n[1:3] in (":/", ":\\")]
-    if not absolute or image_path is None:  # build_vocab.py looks at no image
-        return images
-    root = image_path if image_path.is_dir() else image_path.parent
-    roots = {f"{folder.as_posix().rstrip('/')}/" for folder in (root.absolute(), root.resolve())}
-    inside = {}
-    for name in absolute:
-        start = next((r for r in roots if name.startswith(r)), None)
-        if start is None:
-            raise UsageError(
-                f"{images.source} has file_name {name!r}, which is not inside the image folder "
-                f"{image_path}: write names relative to it"
-            )
-        inside[name] = name.removeprefix(start)
-    return replace(images, file_names=[inside.get(n, n) for n in images.file_names])
+    return read_once(path, lambda content: parse(content, path), unpack)

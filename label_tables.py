@@ -149,10 +149,6 @@ def _to_plain(rows: Iterator[Row], path: Path) -> dict[str, list]:
         if not isinstance(name, str) or not name.strip() or not _is_text(name):
             raise UsageError(f"{where} has no {file_column}")
         name = name.strip().replace("\\", "/")
-        if ".." in name.split("/"):
-            raise UsageError(
-                f"{where} has file_name {name!r}, which is not inside the image folder"
-            )
         labels = read(row, others, where)
         found.setdefault(name, {}).update(dict.fromkeys(labels))
         categories.update(labels)
@@ -175,6 +171,29 @@ def _to_plain(rows: Iterator[Row], path: Path) -> dict[str, list]:
         "splits": list(splits.values()) or None,
         "rows": list(numbers.values()),
     }
+
+
+def names_inside(plain: dict, path: Path, image_path: Path | None) -> list[str]:
+    """The file names, absolute ones made relative to the image folder.
+
+    Raises UsageError, naming the row, for one that leads out of the folder.
+    """
+    roots = []
+    if image_path is not None:
+        root = image_path if image_path.is_dir() else image_path.parent
+        roots = [f"{r.as_posix().rstrip('/')}/" for r in (root.absolute(), root.resolve())]
+    names = []
+    for name, row in zip(plain["file_names"], plain["rows"], strict=True):
+        start = next((r for r in roots if name.startswith(r)), "")
+        name = name.removeprefix(start)
+        absolute = name.startswith("/") or name[1:3] == ":/"
+        if ".." in name.split("/") or (absolute and image_path is not None):
+            raise UsageError(
+                f"{path}, row {row}, has file_name {name!r}, which is not inside the image folder; "
+                "write names relative to it"
+            )
+        names.append(name)
+    return names
 
 
 def _column(columns: list[str], names: tuple[str, ...]) -> str | None:
