@@ -4,7 +4,7 @@ The latest run, on the validation images of the default set or on COCO's val2014
 
     python evaluate.py
 
-Any checkpoint on any COCO-format data:
+Any checkpoint on any data, labels in any format (see README.md):
 
     python evaluate.py --checkpoint runs/instances_train2014-chain/best.pt \\
         --image_path data/images/val2014 --annotations data/annotations/instances_val2014.json

@@ -1,4 +1,4 @@
-"""Pack a COCO-format set into WebDataset tar shards, for slow storage or more than a disk holds.
+"""Pack images and their labels into WebDataset tar shards, for slow storage or more than a disk holds.
 
     python data/make_shards.py --image_path data/images/train2014 \\
         --annotations data/annotations/instances_train2014.json --output_dir data/shards/train
@@ -78,7 +78,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--image_path", type=Path, required=True, help="image folder")
-    add("--annotations", type=Path, required=True, help="COCO instances json of these images")
+    add("--annotations", type=Path, required=True, help="labels of these images, in any format")
     add("--output_dir", type=Path, required=True, help="new folder; the shards bear its name")
     add("--shard_size", type=positive_int, default=1000, help="images; lower it if they are large")
     return parser
