@@ -1,4 +1,4 @@
-"""Pack images and their labels into WebDataset tar shards, for slow storage or more than a disk holds.
+"""Pack images and their labels into WebDataset tar shards, for slow storage or beyond one disk.
 
     python data/make_shards.py --image_path data/images/train2014 \\
         --annotations data/annotations/instances_train2014.json --output_dir data/shards/train
