@@ -1,16 +1,24 @@
-"""COCO instances json -> which labels are on which image. Files only: no pixels, no tensors."""
+"""Which labels are on which image: what every reader gives, and the reader of COCO instances json.
+
+Files only: no pixels, no tensors. label_formats.py is the door to all formats.
+"""
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import gzip
+import io
 import json
 import posixpath
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from annotation_index import read_once
+from tags import spellings
 from utils import UsageError, log
 from vocabulary import Vocabulary
 
@@ -21,43 +29,54 @@ SHARD_INDEX = "shards.json"  # annotations that lie with their images, see shard
 
 @dataclass(frozen=True)
 class AnnotatedImages:
-    """What an annotation file says: one entry per image, in order of image id."""
+    """What annotations say: one entry per image, of COCO in order of image id, else as listed.
+
+    splits: train, val or test for each image, where the annotations divide their images.
+    difficult: those of each image's labels that VOC's figures leave out, see voc.py.
+    """
 
     source: str
     file_names: list[str]
     label_sets: list[tuple[str, ...]]  # label names, without repetition
     categories: list[str]
+    kind: str = "COCO"  # the format it was read from
+    splits: list[str] | None = None
+    difficult: list[tuple[str, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.file_names)
 
     def select(self, keep: list[int]) -> AnnotatedImages:
         """The entries at these positions, in this order."""
-        return AnnotatedImages(
-            self.source,
-            [self.file_names[i] for i in keep],
-            [self.label_sets[i] for i in keep],
-            self.categories,
-        )
+        columns = ("file_names", "label_sets", "splits", "difficult")
+        given = {name: column for name in columns if (column := getattr(self, name)) is not None}
+        return replace(self, **{name: [c[i] for i in keep] for name, c in given.items()})
 
     def labelled(self) -> AnnotatedImages:
         """Without the images that have no label."""
         return self.select([i for i, labels in enumerate(self.label_sets) if labels])
 
+    def of_split(self, *names: str) -> AnnotatedImages:
+        """The images of the first of these splits that there is; all if images are not divided."""
+        if self.splits is None:
+            return self
+        name = next((name for name in names if name in self.splits), None)
+        if name is None:
+            raise UsageError(f"{self.source} has no image of the split {' or '.join(names)}")
+        log(f"{self.source}: the split {name} is used, {self.splits.count(name):,} images")
+        return self.select([i for i, split in enumerate(self.splits) if split == name])
+
 
 def read_annotations(path: Path) -> AnnotatedImages:
-    """Read a COCO instances json; a large one is parsed once, see annotation_index.py.
+    """Read COCO instances (.json, .json.gz); a large file is parsed once: annotation_index.py.
 
-    Raises UsageError, naming file and entry, if it is not one.
+    For any format see label_formats.read_labels. Raises UsageError, naming file and entry, if it is
+    not COCO.
     """
 
     def unpack(plain: dict) -> AnnotatedImages:
-        file_names, categories = plain["file_names"], plain["categories"]
-        label_sets = [tuple(map(categories.__getitem__, s)) for s in plain["label_sets"]]
-        if len(file_names) != len(label_sets):
-            raise ValueError("not an index of annotations")
-        _check_file_names(file_names, path)  # whoever made the index
-        return AnnotatedImages(str(path), file_names, label_sets, categories)
+        _check_file_names(plain["file_names"], path)  # whoever made the index
+        return from_plain(plain, path)
 
     try:
         _refuse_junk(path)
@@ -74,16 +93,32 @@ def _refuse_junk(path: Path) -> None:
         with path.open("rb") as file:
             while (start := file.read(2**20)) and not (start := start.lstrip()):
                 pass
-        if start[:1] not in JSON_STARTS:
+        start = start.removeprefix(codecs.BOM_UTF8)
+        if start[:1] not in JSON_STARTS and not start.startswith(GZIP):
             raise UsageError(NO_JSON.format(path))
 
 
+def from_plain(plain: dict, path: Path, kind: str = "COCO") -> AnnotatedImages:
+    """AnnotatedImages of their fields, with label sets as positions in `categories`.
+
+    Raises many things if given something else.
+    """
+    file_names, categories, splits = plain["file_names"], plain["categories"], plain.get("splits")
+    label_sets = [tuple(map(categories.__getitem__, s)) for s in plain["label_sets"]]
+    if len({len(each) for each in (file_names, label_sets, splits or file_names)}) > 1:
+        raise ValueError("not an index of annotations")
+    return AnnotatedImages(str(path), file_names, label_sets, categories, kind, splits)
+
+
 def _parse(content: bytes, path: Path) -> dict[str, list]:
-    """The fields of AnnotatedImages, with label sets as positions in `categories`."""
+    """What `from_plain` takes."""
+    if content.startswith(GZIP):
+        content = _unzip(content, path)
     try:
-        data = json.loads(content.decode(), object_hook=_without_geometry)
+        data = json.loads(content.decode("utf-8-sig"), object_hook=_without_geometry)
     except (ValueError, RecursionError):
         raise UsageError(NO_JSON.format(path)) from None
+    _mend_label_studio(data)
     _check_coco(data, path)
     # an annotation's id is nothing we use, and not every file has it, but the index needs one
     data["annotations"] = [{**a, "id": n} for n, a in enumerate(data["annotations"])]
@@ -106,6 +141,35 @@ def _parse(content: bytes, path: Path) -> dict[str, list]:
     }
 
 
+GZIP = b"\x1f\x8b"
+UNZIPPED = 4 << 30  # bytes at most: a small file from a stranger can unpack to any size
+
+
+def _unzip(content: bytes, path: Path) -> bytes:
+    try:
+        with gzip.open(io.BytesIO(content)) as file:
+            unzipped = file.read(UNZIPPED + 1)
+    except (OSError, EOFError, zlib.error):
+        raise UsageError(f"{path} is damaged: it cannot be unzipped; copy it again") from None
+    if len(unzipped) > UNZIPPED:
+        raise UsageError(f"{path} unpacks to more than {UNZIPPED >> 30} GiB: too large")
+    return unzipped
+
+
+def _mend_label_studio(data: object) -> None:
+    """Its exports for Windows and of COCO with images lead to its own folders: keep the name alone.
+
+    (https://github.com/HumanSignal/label-studio/issues/7294)
+    """
+    info = data.get("info") if isinstance(data, dict) else None
+    if not isinstance(info, dict) or info.get("contributor") != "Label Studio":
+        return
+    for image in data["images"] if isinstance(data.get("images"), list) else ():
+        name = image.get("file_name") if isinstance(image, dict) else None
+        if isinstance(name, str):
+            image["file_name"] = name.replace("\\", "/").split("/")[-1]
+
+
 def _without_geometry(entry: dict) -> dict:
     """Called for each object as soon as it is read: polygons never pile up."""
     return {key: entry[key] for key in USED if key in entry}
@@ -117,6 +181,7 @@ COCO_ENTRIES = {
     "annotations": {"image_id": int, "category_id": int},
 }
 USED = {*COCO_ENTRIES, *(key for fields in COCO_ENTRIES.values() for key in fields)}
+USED |= {"info", "contributor"}
 
 
 def _check_coco(data: object, path: Path) -> None:
@@ -188,8 +253,10 @@ def encode_targets(images: AnnotatedImages, vocabulary: Vocabulary) -> np.ndarra
     targets = np.zeros((len(images), len(vocabulary)), bool)
     dropped = set(vocabulary.dropped)
     ignored = 0
+    spelling = spellings(images, vocabulary)
     for i, labels in enumerate(images.label_sets):
         for label in labels:
+            label = spelling.get(label, label)
             if label in vocabulary.rank:
                 targets[i, vocabulary.rank[label]] = True
             elif label in dropped:
@@ -202,6 +269,13 @@ def encode_targets(images: AnnotatedImages, vocabulary: Vocabulary) -> np.ndarra
     if ignored:
         log(f"{images.source}: {ignored:,} labels too rare for the vocabulary are ignored")
     return targets
+
+
+def encode_difficult(images: AnnotatedImages, vocabulary: Vocabulary) -> np.ndarray | None:
+    """N×C bool: where neither yes nor no is right, see voc.py; None if the format has no such."""
+    if not images.difficult or not any(images.difficult):
+        return None
+    return encode_targets(replace(images, label_sets=images.difficult), vocabulary)
 
 
 def find_annotations(image_path: Path, prefer: str) -> Path:

@@ -1,4 +1,4 @@
-"""Count the labels of COCO annotations over images and rank them by frequency.
+"""Count the labels of annotations over images and rank them by frequency.
 
 COCO 2014 (82,081 labelled images, 80 labels, 241,035 labels in all):
 
@@ -11,9 +11,11 @@ The order of the vocabulary is the order in which the decoder says labels: most 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
-from annotations import read_annotations
+from label_formats import FORMATS, read_labels
+from tags import merge_tags
 from utils import ArgumentParser, UsageError, log, positive_int, printable, run_script
 from vocabulary import count_labels, save_vocabulary
 
@@ -26,8 +28,8 @@ def get_args_parser() -> argparse.ArgumentParser:
         type=Path,
         nargs="+",
         required=True,
-        metavar="FILE",
-        help="COCO instances json of the training images; several are counted together",
+        metavar="PATH",
+        help=f"labels of the training images: {FORMATS}; several are counted together",
     )
     add("--vocab_path", type=Path, default=Path("data/vocab.pkl"), help=".pkl or .json to write")
     add(
@@ -36,15 +38,27 @@ def get_args_parser() -> argparse.ArgumentParser:
         default=1,
         help="leave out labels on fewer images than this; raise it for noisy free tags",
     )
+    add(
+        "--normalise_tags",
+        action="store_true",
+        help="for free tags: take spellings that differ in case, spaces or plural for one label",
+    )
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Read, count, print, write."""
-    files = [read_annotations(path) for path in args.annotations]
-    label_sets = [labels for file in files for labels in file.labelled().label_sets]
-    categories = [category for file in files for category in file.categories]
-    vocabulary = count_labels(label_sets, categories, args.min_count)
+    files = [read_labels(path).of_split("train") for path in args.annotations]
+    images = replace(
+        files[0],
+        label_sets=[labels for file in files for labels in file.labelled().label_sets],
+        categories=sorted({category for file in files for category in file.categories}),
+    )
+    if args.normalise_tags:
+        images = merge_tags(images)
+    vocabulary = count_labels(
+        images.label_sets, images.categories, args.min_count, args.normalise_tags
+    )
     if not len(vocabulary):
         raise UsageError(
             f"no label of {args.annotations[0]} is on at least {args.min_count} images; "

@@ -1,4 +1,4 @@
-"""COCO annotations + image folder -> batches.
+"""Annotations of any format + image folder -> batches.
 
 Look at a data set and its batches (counts, first batch's shapes):
 
@@ -15,7 +15,6 @@ normalises them itself, and a batch is a quarter of the size on its way to the G
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,53 +23,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from annotations import (
-    SHARD_INDEX,
-    AnnotatedImages,
-    encode_targets,
-    find_annotations,
-    read_annotations,
-)
+from annotations import encode_targets
 from bad_images import FILE, BadImages, check_images, refuse
+from data_checks import tell_checks
+from data_sets import choose_images, load_data_set
 from distributed import first_alone, rank, world_size
 from image_cache import ImageCache
 from interruption import leave_signals_to_the_run
+from label_formats import find_labels, read_labels
 from pictures import Preprocessing
-from shards import ShardMember, find_members, shard_after_shard
-from utils import ArgumentParser, UsageError, log, non_negative_int, positive_int, run_script
-from vocabulary import Vocabulary, count_labels, load_vocabulary
-
-
-def find_images(
-    image_path: Path, images: AnnotatedImages, may_lack: bool = False
-) -> list[Path] | list[ShardMember]:
-    """Where each image lies: in the folder itself, in a folder directly below it, or in its shards.
-
-    Raises UsageError if the folder is missing, or any of the images unless `may_lack`.
-    """
-    if (image_path / SHARD_INDEX).is_file():
-        return find_members(image_path, images)
-    if not image_path.is_dir():
-        raise UsageError(f"the image folder {image_path} does not exist")
-    try:
-        folders = [image_path, *sorted(p for p in image_path.iterdir() if p.is_dir())]
-        inside = {folder: {p.name for p in folder.iterdir()} for folder in folders}
-    except OSError as error:
-        raise UsageError(f"cannot look into {error.filename} ({error.strerror})") from None
-    found, missing = [], []
-    for name in images.file_names:
-        folder = next((f for f in folders if name in inside[f]), None)
-        path = image_path / name if folder is None else folder / name
-        found.append(path)
-        if folder is None and not os.path.isfile(path):  # a name too long is no error here
-            missing.append(path)
-    if missing and not may_lack:
-        raise UsageError(
-            f"{len(missing):,} of the {len(images):,} images of {images.source} are not under "
-            f"{image_path}, {missing[0].name} for one"
-        )
-    return found
-
+from shards import ShardMember, shard_after_shard
+from utils import ArgumentParser, UsageError, non_negative_int, positive_int, run_script
+from vocabulary import Vocabulary, count_labels
 
 SINGLE_IMAGE_REPEATS = 32  # an epoch of one image is this many augmented views of it
 
@@ -233,76 +197,17 @@ def make_loader(
     )
 
 
-def load_data_set(
-    image_path: Path,
-    images: AnnotatedImages,
-    keep_unlabelled: bool = False,
-    limit: int | None = None,
-    may_lack: bool = False,
-) -> tuple[AnnotatedImages, list[Path] | list[ShardMember]]:
-    """The images to use and where they lie; prints what is dropped. Raises UsageError.
-
-    A single image file must be in the annotations; then it is the whole data set.
-    """
-    if image_path.is_file():
-        at = [i for i, n in enumerate(images.file_names) if Path(n).name == image_path.name]
-        if len(at) != 1 or not images.label_sets[at[0]]:
-            what = "is listed more than once" if len(at) > 1 else "has no annotation"
-            raise UsageError(f"{image_path} {what} in {images.source}")
-        return images.select(at), [image_path]
-    labelled = images.labelled()
-    log(
-        f"{images.source}: {len(images):,} images, {len(labelled):,} with labels; "
-        f"{'all' if keep_unlabelled else 'those with labels'} are used"
-        + (f", the first {limit:,}" if limit else "")
-    )
-    images = images if keep_unlabelled else labelled
-    if not len(images):
-        raise UsageError(f"{labelled.source} has no labelled images")
-    images = images.select(list(range(len(images)))[:limit])
-    return images, find_images(image_path, images, may_lack)
-
-
 def training_data(
     args: argparse.Namespace, preprocessing: Preprocessing, pin: bool
 ) -> tuple[DataLoader, DataLoader, Vocabulary, str]:
     """Loaders for training and validation, the vocabulary, and what the validation images are."""
-    listed = first_alone(lambda: read_annotations(args.annotations))  # leaves the others an index
+    (paths, targets), (val_paths, val_targets), vocabulary, selected_on = choose_images(args)
     skip = args.skip_bad_images
-    images, paths = load_data_set(args.image_path, listed, args.keep_unlabelled, args.limit, skip)
-    if args.vocab_path.exists():
-        vocabulary = load_vocabulary(args.vocab_path)
-    else:  # from the whole file, as build_vocab.py does, however few of its images are used
-        log(f"building the vocabulary {args.vocab_path} from {args.annotations}")
-        vocabulary = count_labels(listed.labelled().label_sets, listed.categories)
-    if not len(vocabulary):
-        raise UsageError(f"no label is on any image of {args.annotations}: nothing can be learned")
-    targets = encode_targets(images, vocabulary)
-    order = np.random.default_rng(args.seed).permutation(len(images))
-    num_held_out = round(args.hold_out * len(images))
-    if num_held_out == len(images) and not args.val_annotations:
-        raise UsageError(f"--hold_out {args.hold_out} leaves no training image; lower it")
-    if args.val_annotations:
-        val_images, val_paths = load_data_set(
-            args.val_image_path,
-            read_annotations(args.val_annotations),
-            args.keep_unlabelled,
-            args.limit,
-            skip,
-        )
-        val_targets = encode_targets(val_images, vocabulary)
-        train, selected_on = np.sort(order), f"{args.val_annotations} (named by the user)"
-    elif num_held_out:
-        held, train = np.sort(order[:num_held_out]), np.sort(order[num_held_out:])
-        val_paths, val_targets = [paths[i] for i in held], targets[held]
-        selected_on = f"a hold-out of {len(held):,} training images"
-    else:
-        train, val_paths, val_targets = np.sort(order), paths, targets
-        selected_on = "the training images themselves (none is held out)"
-    repeats = SINGLE_IMAGE_REPEATS if len(train) == 1 else 1
+    tell_checks(targets, vocabulary, paths, val_paths)
+    repeats = SINGLE_IMAGE_REPEATS if len(paths) == 1 else 1
     # BatchNorm needs several images: a batch larger than the set is the set
-    batch_size = min(args.batch_size, len(train) if repeats == 1 else repeats // 4)
-    last_is_alone = repeats * len(train) % batch_size == 1 or batch_size == 1
+    batch_size = min(args.batch_size, len(paths) if repeats == 1 else repeats // 4)
+    last_is_alone = repeats * len(paths) % batch_size == 1 or batch_size == 1
     if last_is_alone and preprocessing.image_size <= 32 and not args.freeze_encoder:
         raise UsageError(
             f"--batch_size {args.batch_size} leaves one image alone, and at 32 pixels BatchNorm "
@@ -312,9 +217,8 @@ def training_data(
     if args.cache:  # of all images of the run, so that it serves every --seed's hold-out
         cache = ImageCache(args.cache, [*paths, *val_paths], preprocessing.cache_side(), skip)
         first_alone(lambda: cache.prepare(workers))
-    train_paths = [paths[i] for i in train]
     bad = BadImages(args.output_dir / FILE) if skip else None
-    train_data = LabelledImages(train_paths, targets[train], preprocessing, args.seed, cache, bad)
+    train_data = LabelledImages(paths, targets, preprocessing, args.seed, cache, bad)
     val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache, bad=bad)
     train_loader = make_loader(train_data, batch_size, workers, True, repeats, pin)
     val_loader = make_loader(val_data, min(args.batch_size, 64), workers)
@@ -326,7 +230,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--image_path", type=Path, required=True, help="image folder, shards or image"
     )
-    parser.add_argument("--annotations", type=Path, help="COCO json; found in ../annotations else")
+    parser.add_argument(
+        "--annotations", type=Path, help="labels; looked for beside the images else"
+    )
     parser.add_argument("--image_size", type=positive_int, default=224, help="pixels a side")
     parser.add_argument("--batch_size", type=positive_int, default=32, help="images a batch")
     parser.add_argument("--num_workers", type=non_negative_int, default=2, help="loader processes")
@@ -336,11 +242,10 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Read the annotations and a batch, and describe them; or check every image."""
-    annotations = args.annotations or find_annotations(args.image_path, "train")
-    images, paths = load_data_set(
-        args.image_path, read_annotations(annotations), args.check, may_lack=args.check
-    )
+    """Read the labels and a batch, and describe them; or check every image."""
+    annotations = args.annotations or find_labels(args.image_path, "train")
+    listed = read_labels(annotations, args.image_path)
+    images, paths = load_data_set(args.image_path, listed, args.check, may_lack=args.check)
     if args.check:
         errors = check_images(paths, args.num_workers, args.bad_images)
         print(f"{len(paths):,} images checked, {len(errors):,} cannot be read")
@@ -349,6 +254,9 @@ def main(args: argparse.Namespace) -> None:
         return
     vocabulary = count_labels(images.label_sets, images.categories)
     targets = encode_targets(images, vocabulary)
+    splits = np.array(images.splits or ["train"] * len(paths))
+    parts = [[paths[i] for i in np.flatnonzero(splits == s)] for s in ("train", "val", "test")]
+    tell_checks(targets, vocabulary, *parts)
     data = LabelledImages(paths, targets, Preprocessing(args.image_size), seed=0)
     batch, labels, _ = next(iter(make_loader(data, args.batch_size, args.num_workers)))
     print(f"{len(data):,} images, {len(vocabulary)} labels, {targets.sum(1).mean():.2f} an image")

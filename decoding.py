@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -281,6 +281,14 @@ class Predictions:
         """One after the other."""
         rows = [[getattr(b, field.name) for field in fields(cls)] for b in batches]
         return cls(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+    def without(self, pairs: np.ndarray) -> Predictions:
+        """These of all N×C image-label pairs never true, never predicted and of score 0.
+
+        The last in its label's ranking, such a pair counts in no figure. set_nll stays.
+        """
+        sets = {k: getattr(self, k) & ~pairs for k in ("targets", "best_sets", "f1_sets")}
+        return replace(self, marginals=np.where(pairs, 0, self.marginals), **sets)
 
 
 def decode(

@@ -4,7 +4,7 @@ The latest run, on the validation images of the default set or on COCO's val2014
 
     python evaluate.py
 
-Any checkpoint on any COCO-format data:
+Any checkpoint on any data, labels in any format (see README.md):
 
     python evaluate.py --checkpoint runs/instances_train2014-chain/best.pt \\
         --image_path data/images/val2014 --annotations data/annotations/instances_val2014.json
@@ -36,16 +36,18 @@ import torch
 from scipy.stats import spearmanr
 from torch.utils.data import DataLoader
 
-from annotations import encode_targets, read_annotations
+from annotations import encode_difficult, encode_targets
 from checkpoint import find_checkpoint, load_checkpoint, restore
 from compare import PREDICTIONS, compare, predicted_sets, save_predictions
-from data_loader import LabelledImages, load_data_set, make_loader
+from data_loader import LabelledImages, make_loader
+from data_sets import load_data_set
 from decoding import Predictions, decode, encode_batches, sample_label_sets
 from distributed import first_alone, gather, gather_batches, process_group, rank
 from gallery import draw_gallery
 from image_cache import ImageCache
 from insights import co_occurrence, flip_each_label, reveal_labels, save_influence, suspects
-from metrics import average_precision, figures, precision_recall_f1
+from label_formats import find_labels, read_labels
+from metrics import PROTOCOLS, average_precision, figures, paper_figures, precision_recall_f1
 from model import HybridNet
 from report import calibration_bins, label_set_sizes, render, write_report
 from tables import format_comparison, format_tables
@@ -77,12 +79,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--checkpoint", type=Path, help="best.pt of a run; the latest run's if not given")
     add("--image_path", type=Path, help="image folder; default: the checkpoint's own val images")
-    add("--annotations", type=Path, help="COCO json of the images to evaluate on")
+    add("--annotations", type=Path, help="file or folder of labels; looked for beside the images")
     add("--keep_unlabelled", action="store_true", help="count images without labels (COCO: 40,504)")
     add("--limit", type=positive_int, help="the first N images only, for a quick look")
     add("--cache", type=Path, help="file for decoded images, to evaluate many runs on them")
     add("--num_samples", type=positive_int, default=128, help="label sets drawn for the marginals")
     add("--decide", choices=DECISIONS, default="threshold", help="sets of the per-label P, R, F1")
+    add("--protocol", choices=PROTOCOLS, help="also print the figures that papers on this set give")
     add("--reveal", type=positive_int, metavar="K", help="tell K true labels, measure the others")
     add("--suspects", type=positive_int, metavar="N", help="list the N least likely annotations")
     add("--influence", action="store_true", help="what goes with what: label_influence.csv, .png")
@@ -120,10 +123,11 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     output_dir = args.output_dir or path.parent
     make_folder(output_dir)
     image_path, annotations = choose_data(args, checkpoint)
-    listed = first_alone(lambda: read_annotations(annotations))  # and leaves the others an index
+    listed = first_alone(lambda: read_labels(annotations, image_path))  # leaves others an index
+    listed = listed.of_split("test", "val", "train")
     images, paths = load_data_set(image_path, listed, args.keep_unlabelled, args.limit)
     targets = encode_targets(images, vocabulary)
-    warn_of_leaks(checkpoint, annotations)
+    warn_of_leaks(checkpoint, annotations, listed.splits[0] if listed.splits else None)
     cache = None
     if args.cache:  # at the model's own size: not a pixel differs from the files'
         cache = ImageCache(args.cache, paths, preprocessing.image_size)
@@ -140,6 +144,10 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     if rank() > 0:
         return  # the first process reports for all
     p, threshold = decoded.predictions, checkpoint["threshold"]
+    difficult = encode_difficult(images, vocabulary)
+    if difficult is not None:
+        log(f"{difficult.sum():,} labels of difficult objects count in no figure but set NLL")
+        p = p.without(difficult)
     sets = predicted_sets(p, threshold)
     results = {
         "command": command_line(),
@@ -161,6 +169,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         "images_per_second": round(len(images) / seconds, 1),
         **beyond_figures(decoded, known, threshold, paths, vocabulary.labels, args),
     }
+    if args.protocol:
+        results["paper"] = paper_figures(args.protocol, p.targets, p.marginals)
     if args.report:
         log("drawing the images anew, for the intervals")
         weighted = WeightedFigures(p.targets, p.marginals, sets, p.set_nll)
@@ -290,8 +300,10 @@ def choose_data(args: argparse.Namespace, checkpoint: dict) -> tuple[Path, Path]
     """The images and annotations to evaluate on: as given, the default set's, or COCO's val2014."""
     if args.image_path and args.annotations:
         return args.image_path, args.annotations
-    if args.image_path or args.annotations:
-        raise UsageError("--image_path and --annotations go together: give both or neither")
+    if args.annotations:
+        raise UsageError(f"name the folder of the images of {args.annotations} with --image_path")
+    if args.image_path:
+        return args.image_path, find_labels(args.image_path, "val")
     flags = checkpoint["flags"]
     if flags.get("val_annotations"):
         return Path(flags["val_image_path"]), Path(flags["val_annotations"])
@@ -301,18 +313,24 @@ def choose_data(args: argparse.Namespace, checkpoint: dict) -> tuple[Path, Path]
     annotations = Path("data/annotations/instances_val2014.json")
     if Path(str(flags.get("annotations"))).stem == "instances_train2014" and annotations.exists():
         return Path("data/images"), annotations
+    own = Path(str(flags.get("annotations")))
+    if own.exists() and {"test", "val"} & {*(read_labels(own).splits or ())}:
+        return Path(flags["image_path"]), own
     raise UsageError(
         "the checkpoint names no validation images: name the data with --image_path and "
         "--annotations"
     )
 
 
-def warn_of_leaks(checkpoint: dict, annotations: Path) -> None:
+def warn_of_leaks(checkpoint: dict, annotations: Path, split: str | None) -> None:
     """Say so when the reported images also trained the model or chose its epoch."""
     flags = checkpoint["flags"]
-    for flag, what in (("annotations", "trained on"), ("val_annotations", "selected on")):
-        if flags.get(flag) and Path(flags[flag]).resolve() == annotations.resolve():
+    uses = (("annotations", "trained on", "train"), ("val_annotations", "selected on", "val"))
+    for flag, what, of in (*uses, ("annotations", "selected on", "val")):
+        same = flags.get(flag) and Path(flags[flag]).resolve() == annotations.resolve()
+        if same and split in (None, of):
             log(f"note: this checkpoint was {what} these very annotations")
+            return
 
 
 def per_label(

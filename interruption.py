@@ -14,6 +14,8 @@ from filelock import FileLock, Timeout
 from distributed import any_process, rank
 from utils import RunError, UsageError
 
+PATIENCE = 10  # seconds; SIGALRM ends a process
+
 
 class StopOnSignal:
     """Within it, SIGTERM and SIGINT (Ctrl-C) only leave a note; a second one stops at once."""
@@ -79,6 +81,9 @@ def only_run_in(folder: Path) -> Iterator[None]:
 
 
 def leave_signals_to_the_run(worker: int) -> None:
-    """For a DataLoader's processes: Ctrl-C and job schedulers signal them, too."""
-    for number in StopOnSignal.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    """For a DataLoader's processes: Ctrl-C and job schedulers signal them, too.
+
+    The run needs them until it has saved. What ends them otherwise takes effect after a while.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(PATIENCE))

@@ -145,6 +145,50 @@ def figures(
     }
 
 
+PROTOCOLS = {"coco": 3, "nus81": 3, "nus1k": 10, "voc07": None}  # labels said of each image
+
+
+def paper_figures(
+    protocol: str, targets: np.ndarray, scores: np.ndarray
+) -> dict[str, str | int | float | dict[str, float]]:
+    """What papers print for a data set, in percent, from N×C targets and scores.
+
+    coco, nus81, nus1k   the k best labels of each image as its set (Wang et al. 2016), k = 3, of
+                         the 1k tags 10: exactly k, and those of them above 0.5; and mAP@10
+    voc07                11-point AP of each label (see `voc07_average_precision`), mAP11 their mean
+    Both have mAP, too; N and C are there to be compared with the paper's.
+    """
+    k = PROTOCOLS[protocol]
+    ap = average_precision(targets, scores)
+    found = {"protocol": protocol, "num_images": len(targets), "num_labels": targets.shape[1]}
+    found["mAP"] = 100 * mean(ap[~np.isnan(ap)])
+    if k is None:
+        ap11 = 100 * voc07_average_precision(targets, scores)
+        return {**found, "mAP11": mean(ap11[~np.isnan(ap11)]), "AP11": ap11.tolist()}
+    sets = {f"top{k}": top_k(scores, k), f"top{k}@0.5": top_k(scores, k, above=0.5)}
+    names = ("CP", "CR", "CF1", "OP", "OR", "OF1")
+    for rule, predicted in sets.items():
+        values = set_figures(targets, predicted)
+        found[rule] = {name: values[name] for name in names}
+    return {**found, "mAP@10": map_at_k(targets, scores, 10)}
+
+
+def voc07_average_precision(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """PASCAL VOC 2007's AP of each label, C values in 0..1; nan for a label without positives.
+
+    The mean, over recalls 0, 0.1, ..., 1, of the highest precision at that recall or above
+    (Everingham et al. 2010). Equal scores are one step, so that the order of rows changes nothing.
+    """
+    found = []
+    for truth, column in zip(targets.T.astype(bool), scores.T, strict=True):
+        _, hits, seen = _at_positives(truth, column)
+        # in tenths and whole numbers: 0.3 of 10 must not be missed by a rounding error
+        reached = 10 * hits >= np.arange(11)[:, None] * len(hits)
+        best = np.where(reached, hits / seen, 0).max(1, initial=0)
+        found.append(mean(best) if len(hits) else np.nan)
+    return np.array(found)
+
+
 def fit_threshold(targets: np.ndarray, scores: np.ndarray) -> float:
     """The one threshold (predict where score >= it) with the highest OF1; 0.5 if nothing is true.
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from annotations import SHARD_INDEX, find_annotations
+from annotations import SHARD_INDEX
 from distributed import first_alone, world_size
+from label_formats import find_labels
 from model import HybridNet, load_encoder_weights
 from utils import RunError, UsageError, log
 from vocabulary import Vocabulary, check_suffix
@@ -75,7 +76,7 @@ def fill_defaults(args: argparse.Namespace) -> None:
     else:
         if not args.image_path.exists():
             raise UsageError(f"--image_path {args.image_path} does not exist")
-        args.annotations = args.annotations or find_annotations(args.image_path, "train")
+        args.annotations = args.annotations or find_labels(args.image_path, "train")
         own = args.image_path.is_file() or args.annotations.name == SHARD_INDEX
         name = args.image_path.stem if own else args.annotations.stem
     args.image_size = args.image_size or 224
@@ -89,7 +90,7 @@ def fill_defaults(args: argparse.Namespace) -> None:
     if args.val_annotations:
         args.val_image_path = args.val_image_path or args.image_path
     elif args.val_image_path:
-        args.val_annotations = find_annotations(args.val_image_path, "val")
+        args.val_annotations = find_labels(args.val_image_path, "val")
 
 
 def draw_default_set() -> None:

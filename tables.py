@@ -37,6 +37,8 @@ def format_tables(r: dict) -> str:
         f"set NLL {r['set_nll']:.3f} nats   ECE {r['ECE']:.2f}",
         f"the most probable set is proved to be it on {r['map_certain']:.1f} % of the images",
     ]
+    if "paper" in r:
+        lines += ["", *_paper_lines(r["paper"], r["per_label"])]
     if "intervals" in r:
         lines += ["", *_interval_lines(r["intervals"])]
     if "revealed" in r:
@@ -56,6 +58,22 @@ def format_tables(r: dict) -> str:
                 f"{row['image']}"
             )
     return "\n".join(map(printable, lines))
+
+
+def _paper_lines(paper: dict, per_label: list[dict]) -> list[str]:
+    """What --protocol adds."""
+    about = f"{paper['num_images']:,} images, {paper['num_labels']:,} labels"
+    lines = [f"as papers have it ({paper['protocol']}: {about})"]
+    rules = {name: values for name, values in paper.items() if isinstance(values, dict)}
+    if not rules:
+        aps = zip(paper["AP11"], per_label, strict=True)
+        lines += [f"{'AP11 ' + row['label']:<24}{ap:8.1f}" for ap, row in aps]
+        return [*lines, f"mAP {paper['mAP11']:.2f} of 11 points (mAP {paper['mAP']:.2f} of all)"]
+    columns = list(next(iter(rules.values())))
+    lines += [f"{'':<14}" + "".join(f"{name:>8}" for name in columns)]
+    for rule, values in rules.items():
+        lines += [f"{rule:<14}" + "".join(f"{values[name]:8.1f}" for name in columns)]
+    return [*lines, f"mAP@10 {paper['mAP@10']:.2f}   mAP {paper['mAP']:.2f}"]
 
 
 def _interval_lines(intervals: dict) -> list[str]:

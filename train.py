@@ -76,11 +76,12 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     data = parser.add_argument_group("data").add_argument
     data("--image_path", type=Path, help="image folder, shards or one image; else default set")
-    data("--annotations", type=Path, help="COCO json; if not given, looked for in ../annotations")
+    data("--annotations", type=Path, help="file or folder of labels; looked for beside the images")
     data("--val_image_path", type=Path, help="validation images, instead of a hold-out")
-    data("--val_annotations", type=Path, help="their COCO json; they choose epoch and threshold")
+    data("--val_annotations", type=Path, help="their labels; they choose epoch and threshold")
     data("--vocab_path", type=Path, help="built if missing; default: in the output folder")
-    data("--hold_out", type=fraction, default=0.1, help="share held out if no validation images")
+    data("--val_fraction", type=fraction, default=0.1, help="held out if there are no val images")
+    data("--normalise_tags", action="store_true", help="spellings of a free tag are one label")
     data("--keep_unlabelled", action="store_true", help="train on images without labels, too")
     data("--limit", type=positive_int, help="use only the first N images, for a quick try")
     data("--image_size", type=positive_int, help="pixels a side; 224, or 64 for the default set")
@@ -197,10 +198,8 @@ def run_epoch(
     name, num_items = f"epoch {epoch}/{args.num_epochs}", sum(batches.sizes())
     try:
         losses = train_epoch(training, train_loader, amp, args, name, saver.between_steps)
-    except LossError:
-        raise
-    except (UsageError, RunError):  # an image is gone, a worker was killed: keep what was done
-        if world_size() == 1 and not saver.stop.received:
+    except (UsageError, RuntimeError):  # an image is gone, a worker was killed: keep what was done
+        if world_size() == 1 and training.is_whole:
             look_at(training, train_loader, args.output_dir)
             saver.save()
         raise
@@ -267,9 +266,8 @@ def train_epoch(
         loss = losses["set_nll"]
         if has_decoder:  # or the decoder, quick to learn, would leave the CNN little to explain
             loss = loss + args.cnn_loss_weight * losses["cnn_bce"]
-        training.update(loss)
         terms = torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach()
-        training.pending.append((terms / share, indices))
+        training.update(loss, terms / share, indices)
         if len(training.pending) == look_every:
             look_at(training, loader, args.output_dir)
             between_steps()
@@ -303,7 +301,6 @@ def look_at(training: Training, loader: DataLoader, output_dir: Path) -> None:
             f"{REMEDY}"
         )
     training.add_losses(values)
-    training.pending.clear()
 
 
 def predict(

@@ -26,6 +26,7 @@ class Training:
     epoch, step       epochs done, and steps done of the one under way
     sums              losses of its steps added up (3), in this process's share of the batches
     pending           (losses, indices of the images) of steps that are not in the sums yet
+    is_whole          whether all of this is of one step: signals come at any time
     best_nll          of the best epoch so far
     validated         what the last epoch's validation found: threshold, epoch, figures
     """
@@ -52,7 +53,7 @@ class Training:
             self.optimizer, args.learning_rate, total_steps=total_steps, pct_start=warm_up
         )
         self.epoch, self.step, self.steps, self.best_nll = 0, 0, 0, math.inf
-        self.sums, self.pending = np.zeros(3), []
+        self.sums, self.pending, self.is_whole = np.zeros(3), [], True
         self.validated = {"threshold": 0.5, "epoch": 0, "figures": {}}
 
     def state_dict(self) -> dict:
@@ -102,8 +103,9 @@ class Training:
             for _ in range(min(self.epoch * self.steps_per_epoch, self.scheduler.total_steps - 1)):
                 self.scheduler.step()
 
-    def update(self, loss: torch.Tensor) -> None:
-        """One update of the weights and of their average."""
+    def update(self, loss: torch.Tensor, terms: torch.Tensor, indices: torch.Tensor) -> None:
+        """One update of the weights and of their average; terms (3) are the losses to add up."""
+        self.is_whole = False
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
@@ -116,6 +118,8 @@ class Training:
         self.steps += 1
         # over few steps at first, or the average would remember the random start
         self.update_ema(min(self.ema_decay, (1 + self.steps) / (10 + self.steps)))
+        self.pending.append((terms, indices))
+        self.is_whole = True
 
     def update_ema(self, decay: float) -> None:
         """Average weights and BatchNorm statistics; counters are copied."""
@@ -124,9 +128,12 @@ class Training:
             ema.copy_(current)
 
     def add_losses(self, losses: np.ndarray) -> None:
-        """Losses of further steps, N×3, one after the other: the sum is that of any grouping."""
+        """The pending steps' losses, N×3, one after the other: the sum is that of any grouping."""
+        self.is_whole = False
         for row in losses:
             self.sums = self.sums + row
+        self.pending.clear()
+        self.is_whole = True
 
     def end_epoch(self, figures: dict[str, float], threshold: float) -> bool:
         """Take over what validation found; whether this epoch is the best so far."""

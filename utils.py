@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import functools
+import gc
 import math
 import os
 import re
@@ -98,23 +99,35 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParse
     try:
         main(args)
         sys.stdout.flush()  # a closed pipe (`| head`) shows here, not in the interpreter's exit
-    except UsageError as error:
-        sys.exit(_fail(error, 2))
-    except RunError as error:
-        sys.exit(_fail(error, 1))
+        return
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return
+    except UsageError as error:
+        message, code = str(error), 2
+    except RunError as error:
+        message, code = str(error), 1
     except KeyboardInterrupt:
-        sys.exit(_fail("stopped by the user", 1))
-    except (MemoryError, RuntimeError) as error:  # torch's own for a GPU is a RuntimeError
-        if not isinstance(error, MemoryError) and "out of memory" not in str(error):
+        message, code = "stopped by the user", 1
+    except (MemoryError, RuntimeError) as error:
+        message, code = _failure(error), 1
+        if not message:
             raise
-        sys.exit(_fail("out of memory: lower --batch_size or --image_size", 1))
+    print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+    gc.collect()  # of what failed and its loaders, whose processes end with them
+    sys.exit(code)
 
 
-def _fail(error: object, code: int) -> int:
-    print(f"error: {printable(error)}", file=sys.stderr)
-    return code
+def _failure(error: Exception) -> str | None:
+    """What torch means by an error of no class of its own, if the user can do something about it."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error):
+        return "out of memory: lower --batch_size or --image_size"
+    if "DataLoader worker" in str(error):
+        return (
+            "a process that loads images was killed, for lack of memory perhaps: lower "
+            "--num_workers or --batch_size"
+        )
+    return None
 
 
 def is_launched() -> bool:
@@ -278,22 +291,7 @@ def without_nan(value: object) -> object:
 
 
 def progress(batches: DataLoader, label: str) -> Iterator:
-    """The batches, with a bar on a terminal, and a plain line every 15 seconds otherwise.
-
-    Raises RunError if one of the loader's processes is killed.
-    """
-    try:
-        yield from _shown(batches, label)
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise RunError(
-            "a process that loads images was killed, for lack of memory perhaps: lower "
-            "--num_workers or --batch_size"
-        ) from None
-
-
-def _shown(batches: DataLoader, label: str) -> Iterator:
+    """The batches, with a bar on a terminal, and a plain line every 15 seconds otherwise."""
     if sys.stderr.isatty() and is_first():
         yield from tqdm(batches, desc=label, unit="batch", leave=False, dynamic_ncols=True)
         return

@@ -41,12 +41,14 @@ class Vocabulary:
 
     `counts[i]` is the number of training images with `labels[i]`, of `num_images` in all.
     `dropped` names labels left out for being too rare: known, and ignored wherever they occur.
+    `normalised`: other spellings of a label are taken for it, see tags.py.
     """
 
     labels: tuple[str, ...]
     counts: tuple[int, ...]
     num_images: int
     dropped: tuple[str, ...] = ()
+    normalised: bool = False
     rank: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -64,6 +66,8 @@ class Vocabulary:
         """Plain built-in types only: what is written to disk and into checkpoints."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         del plain["rank"]
+        if not self.normalised:  # older vocabularies lack it, and are compared with new ones
+            del plain["normalised"]
         return {"format": FORMAT, **plain}
 
     @classmethod
@@ -75,19 +79,20 @@ class Vocabulary:
                 "`python build_vocab.py --annotations FILE --vocab_path PATH`"
             )
         labels, counts, dropped = (data.get(k) for k in ("labels", "counts", "dropped"))
-        num_images = data.get("num_images")
+        num_images, normalised = data.get("num_images"), data.get("normalised", False)
         well_formed = (
             _is_list_of(labels, str)
             and _is_list_of(dropped, str)
             and _is_list_of(counts, int)
             and type(num_images) is int
             and num_images < MOST
+            and isinstance(normalised, bool)
             and 0 < len(labels) == len(counts) == len(set(labels))
             and all(0 <= n <= num_images for n in counts)
         )
         if not well_formed:
             raise UsageError(f"{source} is a damaged vocabulary; make it again with build_vocab.py")
-        return cls(tuple(labels), tuple(counts), num_images, tuple(dropped))
+        return cls(tuple(labels), tuple(counts), num_images, tuple(dropped), normalised)
 
 
 def _is_list_of(values: object, kind: type) -> bool:
@@ -98,7 +103,10 @@ def _is_list_of(values: object, kind: type) -> bool:
 
 
 def count_labels(
-    label_sets: list[tuple[str, ...]], categories: list[str], min_count: int = 1
+    label_sets: list[tuple[str, ...]],
+    categories: list[str],
+    min_count: int = 1,
+    normalised: bool = False,
 ) -> Vocabulary:
     """Rank labels by the number of images they are on; ties go by name.
 
@@ -115,6 +123,7 @@ def count_labels(
         counts=tuple(counts[label] for label in kept),
         num_images=len(label_sets),
         dropped=tuple(ranked[len(kept) :]),
+        normalised=normalised,
     )
 
 

@@ -79,7 +79,7 @@ class OurLoop:
     def __init__(
         self, arch: str, decoder: str, images: Path, annotations: Path, *more: str
     ) -> None:
-        flags = f"--arch {arch} --decoder {decoder} --batch_size {BATCH_SIZE} --hold_out 0"
+        flags = f"--arch {arch} --decoder {decoder} --batch_size {BATCH_SIZE} --val_fraction 0"
         files = ["--image_path", str(images), "--annotations", str(annotations)]
         self.args = get_args_parser().parse_args(
             [*flags.split(), *files, "--num_epochs", "999", *more]

@@ -1,4 +1,4 @@
-"""Pack a COCO-format set into WebDataset tar shards, for slow storage or more than a disk holds.
+"""Pack images and their labels into WebDataset tar shards, for slow storage or beyond one disk.
 
     python data/make_shards.py --image_path data/images/train2014 \\
         --annotations data/annotations/instances_train2014.json --output_dir data/shards/train
@@ -22,8 +22,9 @@ import webdataset
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's helpers
-from annotations import SHARD_INDEX, AnnotatedImages, read_annotations
-from data_loader import find_images
+from annotations import SHARD_INDEX, AnnotatedImages
+from image_files import find_images, without_missing
+from label_formats import read_labels
 from utils import (
     ArgumentParser,
     UsageError,
@@ -77,7 +78,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--image_path", type=Path, required=True, help="image folder")
-    add("--annotations", type=Path, required=True, help="COCO instances json of these images")
+    add("--annotations", type=Path, required=True, help="labels of these images, in any format")
     add("--output_dir", type=Path, required=True, help="new folder; the shards bear its name")
     add("--shard_size", type=positive_int, default=1000, help="images; lower it if they are large")
     return parser
@@ -85,7 +86,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Write the shards one by one, then the index."""
-    images = read_annotations(args.annotations)
+    images = without_missing(args.image_path, read_labels(args.annotations, args.image_path))
     order = np.random.default_rng(0).permutation(len(images)).tolist()
     images = images.select(order)
     files = find_images(args.image_path, images)

@@ -107,15 +107,15 @@ def split(*flags) -> tuple[LabelledImages, LabelledImages, str]:
 
 
 def test_the_hold_out_is_apart_and_reproducible(workdir):
-    training, held, selected_on = split("--hold_out", "0.3")
+    training, held, selected_on = split("--val_fraction", "0.3")
     assert len(held) == 3
     assert not set(training.paths) & set(held.paths)
     assert len(set(training.paths) | set(held.paths)) == 11
     assert selected_on == "a hold-out of 3 training images"
-    again = split("--hold_out", "0.3")
+    again = split("--val_fraction", "0.3")
     assert again[0].paths == training.paths
     assert again[1].paths == held.paths
-    others = [split("--hold_out", "0.3", "--seed", str(seed))[1].paths for seed in (1, 2, 3)]
+    others = [split("--val_fraction", "0.3", "--seed", str(seed))[1].paths for seed in (1, 2, 3)]
     assert any(paths != held.paths for paths in others)
 
 
@@ -133,8 +133,8 @@ def test_too_few_images_to_hold_any_out(workdir):
 
 def test_a_hold_out_of_everything_is_refused(workdir):
     """0.96 of 11 images rounds to all 11 of them."""
-    with pytest.raises(UsageError, match="hold_out"):
-        split("--hold_out", "0.96")
+    with pytest.raises(UsageError, match="val_fraction"):
+        split("--val_fraction", "0.96")
 
 
 def test_validation_sees_a_file_as_sample_does(workdir, trained, monkeypatch, capsys):
@@ -146,7 +146,7 @@ def test_validation_sees_a_file_as_sample_does(workdir, trained, monkeypatch, ca
             np.random.default_rng(i).integers(0, 255, (50 + i, 90, 3), np.uint8)
         )
         image.save(workdir / f"data/images/img_{i:02d}.jpg", exif=exif)
-    _, held, _ = split("--image_size", "32", "--hold_out", "0.2")
+    _, held, _ = split("--image_size", "32", "--val_fraction", "0.2")
     seen = []
     encode = HybridNet.encode
 

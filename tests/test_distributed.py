@@ -20,7 +20,7 @@ from data_loader import Batches
 from distributed import GlobalBatchNorm, gather_batches
 
 FLAGS = ("--image_path", "data/images", "--image_size", 48, "--num_epochs", 2, "--amp", "off")
-FLAGS += ("--batch_size", 11, "--hold_out", 0, "--learning_rate", 1e-4)
+FLAGS += ("--batch_size", 11, "--val_fraction", 0, "--learning_rate", 1e-4)
 
 
 def torchrun(num_processes: int, *args: object, cwd) -> subprocess.CompletedProcess:

@@ -141,7 +141,8 @@ def test_last_pt_can_be_evaluated_too(trained, workdir, capsys):
 
 def test_evaluate_refuses(trained, workdir):
     best = ("--checkpoint", trained.output / "best.pt")
-    assert "go together" in refusal(evaluate, *best, "--image_path", "data/images")
+    alone = refusal(evaluate, *best, "--annotations", "data/annotations/instances.json")
+    assert "with --image_path" in alone
     assert "name the data" in refusal(evaluate, *best)
     other = {**{"unicorn": 77}, "cat": 17}
     write_json(coco([("unicorn",)], categories=other), workdir / "other.json")

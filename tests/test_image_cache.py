@@ -203,7 +203,7 @@ def test_training_and_evaluation_with_a_cache(workdir, capsys):
 def test_one_cache_serves_training_and_validation_of_every_seed(workdir, capsys):
     for seed, expected in ((0, "decoding 11 images"), (1, "using the 11 decoded images")):
         args = train.get_args_parser().parse_args(
-            ["--image_path", "data/images", "--cache", "c", "--hold_out", "0.3"]
+            ["--image_path", "data/images", "--cache", "c", "--val_fraction", "0.3"]
             + [*QUICK, "--seed", str(seed)]
         )
         train.fill_defaults(args)

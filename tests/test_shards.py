@@ -40,7 +40,7 @@ def folder(workdir):
 
 def loaders(*flags: object) -> tuple:
     """What train.py trains and validates on."""
-    flags = ["--hold_out", 0, *QUICK, *flags]
+    flags = ["--val_fraction", 0, *QUICK, *flags]
     args = train.get_args_parser().parse_args(list(map(str, flags)))
     train.fill_defaults(args)
     return training_data(args, Preprocessing(32), pin=False)
@@ -111,7 +111,7 @@ def test_workers_read_them_alike(folder):
 
 
 def test_hold_out_and_other_validation_images(folder):
-    some, held, *_ = loaders("--image_path", SHARDS, "--hold_out", 0.3)
+    some, held, *_ = loaders("--image_path", SHARDS, "--val_fraction", 0.3)
     assert (len(some.dataset), len(held.dataset)) == (8, 3)
     assert not pictures(held).keys() & {bytes(load(p)) for p in some.dataset.paths}
     _, whole, *_ = loaders(*FOLDER, "--val_image_path", SHARDS)

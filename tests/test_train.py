@@ -73,7 +73,7 @@ def test_any_number_of_steps_can_be_scheduled(num_steps):
     args = train.get_args_parser().parse_args([f"--num_epochs={num_steps}"])
     training = train.Training(torch.nn.Linear(2, 2), args, 1, torch.device("cpu"))
     for _ in range(num_steps):
-        training.update(training.model(torch.ones(1, 2)).sum())
+        training.update(training.model(torch.ones(1, 2)).sum(), torch.zeros(3), torch.zeros(1))
     assert training.steps == num_steps
 
 
