@@ -83,7 +83,7 @@ def duplicates(*parts: list[Path] | list[ShardMember]) -> list[tuple[Path, Path]
     groups: dict[object, list[tuple[int, Path]]] = defaultdict(list)
     for number, part in enumerate(parts):
         for path in set(part):
-            if not isinstance(path, ShardMember):
+            if not isinstance(path, ShardMember) and path.is_file():  # if not, training tells
                 groups[os.stat(path).st_size].append((number, path))
     for look in (_middle, _digest):
         finer = defaultdict(list)

@@ -143,15 +143,15 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     make_folder(args.output_dir)
     with only_run_in(args.output_dir), StopOnSignal() as stop:
         earlier = load_last(args.output_dir)
+        if earlier and earlier["vocabulary"] != vocabulary.to_dict():
+            raise UsageError(
+                f"the run in {args.output_dir} is of another vocabulary; choose another "
+                "--output_dir"
+            )
         changed = bool(earlier) and find_changes(earlier, flags, data, args.accept_changes)
         model, settings = build_model(args, vocabulary, fresh=earlier is None)
         training = Training(model, args, len(train_loader), device)
         if earlier:
-            if earlier["vocabulary"] != vocabulary.to_dict():
-                raise UsageError(
-                    f"the run in {args.output_dir} is of another vocabulary; choose another "
-                    "--output_dir"
-                )
             training.load(earlier, changed)
             log(
                 f"continuing {args.output_dir} after epoch {training.epoch} of {args.num_epochs}"
@@ -198,6 +198,8 @@ def run_epoch(
     name, num_items = f"epoch {epoch}/{args.num_epochs}", sum(batches.sizes())
     try:
         losses = train_epoch(training, train_loader, amp, args, name, saver.between_steps)
+    except LossError:
+        raise
     except (UsageError, RuntimeError):  # an image is gone, a worker was killed: keep what was done
         if world_size() == 1 and training.is_whole:
             look_at(training, train_loader, args.output_dir)

@@ -119,7 +119,7 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParse
 
 
 def _failure(error: Exception) -> str | None:
-    """What torch means by an error of no class of its own, if the user can do something about it."""
+    """What torch means by an error of no class of its own, if a user can do something."""
     if isinstance(error, MemoryError) or "out of memory" in str(error):
         return "out of memory: lower --batch_size or --image_size"
     if "DataLoader worker" in str(error):

@@ -48,7 +48,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import build_vocab
-import data_loader
+import data_sets
 import evaluate
 import sample
 from annotations import encode_targets, read_annotations
@@ -352,7 +352,7 @@ def read_input(kind: str, path: Path, folder: Path, valid: dict) -> None:
         Preprocessing(32).for_test().of_file(path)
         Preprocessing(32).for_training(np.random.default_rng(0)).of_file(path)
     elif kind == "annotations":
-        images, _ = data_loader.load_data_set(folder / "images", read_annotations(path))
+        images, _ = data_sets.load_data_set(folder / "images", read_annotations(path))
         encode_targets(images, count_labels(images.label_sets, images.categories))
     elif kind == "vocabulary":
         vocabulary = load_vocabulary(path)
@@ -363,7 +363,7 @@ def read_input(kind: str, path: Path, folder: Path, valid: dict) -> None:
         model, vocabulary, preprocessing = restore(checkpoint, path)
         with contextlib.suppress(UsageError):
             evaluate.choose_data(evaluate.get_args_parser().parse_args([]), checkpoint)
-        evaluate.warn_of_leaks(checkpoint, folder / "instances.json")
+        evaluate.warn_of_leaks(checkpoint, folder / "instances.json", "val")
         if preprocessing.image_size <= 256:
             image = preprocessing.for_test().of_file(next((folder / "images").glob("*.jpg")))
             with torch.no_grad():

@@ -4,10 +4,8 @@ import pytest
 from conftest import LABEL_SETS, RANKED, coco, write_json, write_picture
 
 from annotations import encode_targets, find_annotations, read_annotations
-from data_loader import (
-    find_images,
-    load_data_set,
-)
+from data_sets import load_data_set
+from image_files import find_images
 from pictures import load_image
 from utils import UsageError
 from vocabulary import Vocabulary, count_labels

@@ -27,6 +27,7 @@ import build_vocab
 import data_loader
 import evaluate
 import train
+from annotations import find_annotations
 from bad_images import BadImages
 from pictures import Preprocessing
 from utils import UsageError
@@ -79,7 +80,7 @@ def test_check_exits_with_2_if_an_image_is_bad(workdir):
 def test_training_stops_and_names_the_bad_images_of_a_batch(workdir):
     spoil(workdir)
     write_picture(workdir / "data/images/img_10.jpg")  # missing ones are seen at the start
-    flags = (*TRAIN[:-1], 2, "--batch_size", 12, "--hold_out", 0)
+    flags = (*TRAIN[:-1], 2, "--batch_size", 12, "--val_fraction", 0)
     sentence = one_error(run("train.py", *flags, cwd=workdir))
     assert "img_01.jpg cannot be read as an image (truncated)" in sentence
     assert "img_04.jpg cannot be read as an image (the file is empty)" in sentence
@@ -98,10 +99,10 @@ def test_evaluation_stops_at_a_bad_image(workdir, trained):
 def loaders(folder, num_workers: int, *flags: object) -> tuple:
     """Of a run with --skip_bad_images: for training (7 images) and validation (4)."""
     args = train.get_args_parser().parse_args(
-        [*map(str, (*TRAIN, "--skip_bad_images", "--hold_out", 0.4, *flags))]
+        [*map(str, (*TRAIN, "--skip_bad_images", "--val_fraction", 0.4, *flags))]
     )
     args.num_workers, args.output_dir, args.vocab_path = num_workers, folder, folder / "v.json"
-    args.annotations = data_loader.find_annotations(args.image_path, "train")
+    args.annotations = find_annotations(args.image_path, "train")
     folder.mkdir()
     return data_loader.training_data(args, Preprocessing(32), pin=False)[:2]
 
@@ -147,7 +148,7 @@ def test_skipping_depends_on_seed_and_epoch_alone(workdir, flags):
 def test_training_without_the_bad_images(workdir, capsys):
     """From end to end, interrupted after an epoch and continued: as if it had not been."""
     bad = spoil(workdir)
-    flags = (*TRAIN, "--skip_bad_images", "--hold_out", 0.4)
+    flags = (*TRAIN, "--skip_bad_images", "--val_fraction", 0.4)
     call(train, *flags, "--output_dir", "whole")
     err = capsys.readouterr().err
     assert "3 images could not be read and were left out: whole/bad_images.jsonl" in err
@@ -180,7 +181,7 @@ def test_an_image_removed_during_training(workdir, monkeypatch):
         (workdir / "data/images/img_03.jpg").unlink(missing_ok=True)
 
     monkeypatch.setattr(train, "append_log", remove)
-    flags = (*TRAIN, "--hold_out", 0, "--output_dir", "run")
+    flags = (*TRAIN, "--val_fraction", 0, "--output_dir", "run")
     assert "there is no image data/images/img_03.jpg" in refusal(train, *flags)
     call(train, *flags, "--skip_bad_images")
     assert [line.get("bad_images") for line in log_lines(workdir / "run")] == [None, 1]

@@ -14,6 +14,7 @@ from conftest import LABEL_SETS, QUICK, RANKED, call, coco, load, run, write_jso
 
 import build_vocab
 import data_loader
+import data_sets
 import evaluate
 import train
 from image_files import find_images
@@ -296,12 +297,12 @@ def test_images_that_are_gone_are_counted_and_skipped(workdir, capsys):
     shutil.copytree("data/images", "flickr/x")
     for name in NAMES[:3]:
         Path("flickr/x", name).unlink()
-    images, paths = data_loader.load_data_set(Path("flickr"), read_labels(folder))
+    images, paths = data_sets.load_data_set(Path("flickr"), read_labels(folder))
     assert len(images) == len(paths) == 8
     assert "3 of 12 images are not under flickr" in capsys.readouterr().err
     shutil.rmtree("flickr/x")
     with pytest.raises(UsageError, match=r"^12 of the 12 images|^11 of the 11 images"):
-        data_loader.load_data_set(Path("flickr"), read_labels(folder))
+        data_sets.load_data_set(Path("flickr"), read_labels(folder))
 
 
 def test_real_coco_labels_of_full_size(shared, capsys):

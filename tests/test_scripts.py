@@ -184,8 +184,8 @@ def test_without_any_flags(tmp_path, monkeypatch, capsys):
     assert "trained on these" not in captured.err
     output = tmp_path / "runs/scenes-none"
     assert sorted(p.name for p in output.iterdir()) == [
-        *("best.pt", "curves.png", "evaluate.log", "last.pt", "log.jsonl", "metrics.json"),
-        "predictions.npz",
+        *(".lock", "best.pt", "curves.png", "evaluate.log", "last.pt", "log.jsonl"),
+        *("metrics.json", "predictions.npz", "previous.pt"),
     ]
     assert (tmp_path / "samples/scene_val_000001_labels.png").exists()
     shutil.rmtree(tmp_path / "runs")

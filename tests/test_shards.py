@@ -19,7 +19,8 @@ import data_loader
 import evaluate
 import train
 from annotations import read_annotations
-from data_loader import Batches, LabelledImages, find_images, training_data
+from data_loader import Batches, LabelledImages, training_data
+from image_files import find_images
 from pictures import Preprocessing, load_image
 from shards import WINDOW, find_members
 from utils import UsageError
