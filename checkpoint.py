@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 FORMAT = "hybridnet-checkpoint-1"
 # between a run and its continuation; the vocabulary itself is compared, wherever it lies
-MAY_CHANGE = {"num_workers", "device", "amp", "output_dir", "vocab_path", "cache"}
+MAY_CHANGE = {"num_workers", "device", "amp", "output_dir", "vocab_path"}
 MAY_CHANGE |= {"save_minutes", "accept_changes", "skip_bad_images"}
 # the weights would not fit
 MUST_NOT_CHANGE = {"arch", "decoder", "embed_size", "hidden_size", "freeze_encoder"}
