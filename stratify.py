@@ -1,9 +1,9 @@
 """Part of the images held out, with each label in the same proportion: `--val_fraction`.
 
 Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011): the rarest label is dealt out
-first, each image to the side that lacks the label most. Written here because the package of that
-name promises nothing for rare labels: here a label on two images or more is on both sides, as far
-as that many images can have all labels among them.
+first, each image to the side that lacks the label most. Written here because what is wanted beyond
+it is the larger part: a hold-out of exactly the size asked for, and a label on two images or more on
+both sides, as far as that many images can have all labels among them.
 """
 
 from __future__ import annotations
