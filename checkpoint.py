@@ -59,6 +59,8 @@ def save_checkpoint(checkpoint: dict, path: Path) -> None:
         try:
             torch.save(data, temporary)
         except RuntimeError as error:  # so torch says that the disk is full
+            if "DataLoader worker" in str(error):
+                raise
             raise OSError(f"is the disk full? {str(error).splitlines()[0]}") from error
 
     write_atomically(path, write)
@@ -133,8 +135,12 @@ def load_last(folder: Path) -> dict | None:
     Raises UsageError if neither can be read. Removes what a killed run left half written.
     """
     if rank() == 0:
-        for left in (*folder.glob(".*.tmp*"), folder / ".new.pt"):
+        for left in folder.glob(".*.tmp*"):
             left.unlink(missing_ok=True)
+        new = folder / ".new.pt"  # whole, or it would not have its name
+        if new.exists() and not (folder / LAST).exists():
+            os.replace(new, folder / LAST)
+        new.unlink(missing_ok=True)
     found = [path for name in (LAST, PREVIOUS) if (path := folder / name).exists()]
     problem = None
     for path in found:

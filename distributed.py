@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from utils import is_launched
+from utils import RunError, is_launched
 
 T = TypeVar("T")
 
@@ -36,6 +36,12 @@ def process_group(device: torch.device) -> Iterator[None]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
     try:
         yield
+    except dist.DistError:
+        raise RunError("another process of this run has ended: its reason is above") from None
+    except RuntimeError as error:
+        if "Connection closed by peer" not in str(error):  # gloo's have no class of their own
+            raise
+        raise RunError("another process of this run has ended: its reason is above") from None
     finally:
         dist.destroy_process_group()
 

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from distributed import any_process, rank
 from utils import RunError, UsageError
 
-PATIENCE = 10  # seconds; SIGALRM ends a process
+PATIENCE = 30  # seconds; SIGALRM ends a process
 
 
 class StopOnSignal:
@@ -37,6 +37,8 @@ class StopOnSignal:
         if self.received:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name
+        # torch would raise at any place, in a save too, that a loader's process has ended
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         # print() may be what was interrupted
         os.write(2, f"{self.received}: saving, then stopping; again to stop at once\n".encode())
 
@@ -78,6 +80,10 @@ def only_run_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        with contextlib.suppress(OSError):  # a command that was refused leaves nothing
+            if os.listdir(folder) == [".lock"]:
+                (folder / ".lock").unlink()
+                folder.rmdir()
 
 
 def leave_signals_to_the_run(worker: int) -> None:

@@ -2,8 +2,8 @@
 
 Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011): the rarest label is dealt out
 first, each image to the side that lacks the label most. Written here because what is wanted beyond
-it is the larger part: a hold-out of exactly the size asked for, and a label on two images or more on
-both sides, as far as that many images can have all labels among them.
+it is the larger part: a hold-out of exactly the size asked for, and a label on two images or more
+on both sides, as far as that many images can have all labels among them.
 """
 
 from __future__ import annotations

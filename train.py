@@ -133,6 +133,13 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         # or threads would add up gradients of rows in the order in which they come
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
+    make_folder(args.output_dir)
+    with only_run_in(args.output_dir):
+        train(args, flags, device)
+
+
+def train(args: argparse.Namespace, flags: dict, device: torch.device) -> None:
+    """Into an output folder that no other run writes to."""
     torch.manual_seed(args.seed)
     preprocessing = Preprocessing(args.image_size)
     train_loader, val_loader, vocabulary, selected_on = training_data(
@@ -140,8 +147,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     )
     data = {"training": fingerprint(train_loader.dataset)}
     data["validation"] = fingerprint(val_loader.dataset)
-    make_folder(args.output_dir)
-    with only_run_in(args.output_dir), StopOnSignal() as stop:
+    with StopOnSignal() as stop:
         earlier = load_last(args.output_dir)
         if earlier and earlier["vocabulary"] != vocabulary.to_dict():
             raise UsageError(
@@ -152,7 +158,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         model, settings = build_model(args, vocabulary, fresh=earlier is None)
         training = Training(model, args, len(train_loader), device)
         if earlier:
-            training.load(earlier, changed)
+            load_training(training, earlier, data, changed)
             log(
                 f"continuing {args.output_dir} after epoch {training.epoch} of {args.num_epochs}"
                 + (f" and {training.step} steps" if training.step else "")
@@ -181,6 +187,19 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     if bad_images and (bad := bad_images.read()):
         log(f"{len(bad):,} images could not be read and were left out: {bad_images.path}")
     log(f"trained {args.num_epochs} epochs; the best is {args.output_dir / 'best.pt'}")
+
+
+def load_training(training: Training, earlier: dict, data: dict, changed: bool) -> None:
+    """Go back to where the checkpoint was written. Raises UsageError if it does not fit."""
+    try:
+        training.load(earlier, changed)
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError):
+        raise UsageError(
+            "the checkpoint in --output_dir is damaged: its state to continue from does not fit; "
+            "move it away to begin anew"
+        ) from None
+    if changed and earlier.get("data", {}).get("validation") != data["validation"]:
+        training.best_nll = math.inf  # of other images
 
 
 def run_epoch(
@@ -262,6 +281,7 @@ def train_epoch(
     for (images, targets, indices), batch_size in batches:
         images = images.to(device, non_blocking=True)  # b×3×S×S, this process's share of the batch
         share = world_size() / batch_size  # what the processes compute is averaged
+        training.is_whole = False  # BatchNorm's statistics move
         with amp:  # targets stay where they are: see HybridNet.forward
             found = training.parallel(images, targets)
         losses = {name: share * each.sum() for name, each in found.items()}

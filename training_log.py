@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ CURVES = {  # of the left and the right picture: key in log.jsonl -> name
 
 def append_log(line: dict, path: Path) -> None:
     """Add an epoch's line; lines of epochs done again after a crash are replaced."""
+    if path.is_file() and read_log(path) == [] and path.stat().st_size:
+        os.replace(path, path.with_name(f"{path.name}.damaged"))
     kept = [earlier for earlier in read_log(path) if earlier["epoch"] < line["epoch"]]
     text = "".join(json.dumps(each) + "\n" for each in [*kept, line])
     write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
@@ -30,12 +33,12 @@ def append_log(line: dict, path: Path) -> None:
 def read_log(path: Path) -> list[dict]:
     """The epochs of a run's log.jsonl; none if it is missing or, with a note, if it is damaged."""
     try:
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
         return [{**line, "epoch": int(line["epoch"])} for line in lines]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError):
-        log(f"note: {path} is damaged and not used")
+        log(f"note: {path} is damaged and not used; the next line moves it to {path.name}.damaged")
         return []
 
 

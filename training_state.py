@@ -26,7 +26,7 @@ class Training:
     epoch, step       epochs done, and steps done of the one under way
     sums              losses of its steps added up (3), in this process's share of the batches
     pending           (losses, indices of the images) of steps that are not in the sums yet
-    is_whole          whether all of this is of one step: signals come at any time
+    is_whole          whether all of this is of one step: torch reports a dead worker at any time
     best_nll          of the best epoch so far
     validated         what the last epoch's validation found: threshold, epoch, figures
     """
@@ -105,7 +105,6 @@ class Training:
 
     def update(self, loss: torch.Tensor, terms: torch.Tensor, indices: torch.Tensor) -> None:
         """One update of the weights and of their average; terms (3) are the losses to add up."""
-        self.is_whole = False
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]

@@ -28,15 +28,19 @@ CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a spreadsheet's formulas begin (OWASP's list)
 
 
-class UsageError(Exception):
-    """Wrong flags or input: the message is the one sentence the user sees, exit code 2."""
+class _ProjectError(Exception):
+    """The message is the one sentence the user sees."""
 
     def __str__(self) -> str:
         # a DataLoader's worker puts its traceback before the message it passes on
-        return super().__str__().rsplit("UsageError: ", 1)[-1].strip()
+        return super().__str__().rsplit(f"{type(self).__name__}: ", 1)[-1].strip()
 
 
-class RunError(Exception):
+class UsageError(_ProjectError):
+    """Wrong flags or input, exit code 2."""
+
+
+class RunError(_ProjectError):
     """The run itself failed (a non-finite loss, say): one sentence, exit code 1."""
 
 

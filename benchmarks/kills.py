@@ -83,7 +83,7 @@ def interrupt(
             process.wait()
         if process.poll() is None:
             gentle = counts["kills"] % 5 == 4
-            saving = is_saving(folder / name)
+            saving = is_saving(process, folder / name)
             process.send_signal(signal.SIGTERM if gentle else signal.SIGKILL)
             code = process.wait(60)
             counts["kills"] += 1
@@ -107,15 +107,15 @@ def wait_for_a_moment(
     end = time.monotonic() + rng.uniform(0, min(seconds, 12))
     while process.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
-    while in_a_save and process.poll() is None and not is_saving(output):
+    while in_a_save and process.poll() is None and not is_saving(process, output):
         time.sleep(0.001)
     if in_a_save:
         time.sleep(rng.uniform(0, 0.2))
 
 
-def is_saving(output: Path) -> bool:
-    """Whether a checkpoint is half written."""
-    return any(output.glob(".*.pt*"))
+def is_saving(process: subprocess.Popen, output: Path) -> bool:
+    """Whether it has a checkpoint half written."""
+    return any(output.glob(f".*.pt.tmp{process.pid}"))
 
 
 def start(folder: Path, name: str) -> subprocess.Popen:

@@ -155,7 +155,7 @@ def test_a_second_run_into_the_same_folder_is_refused(workdir):
     (workdir / OUTPUT).mkdir(parents=True)
     with FileLock(workdir / OUTPUT / ".lock"):
         assert "another run is training into" in refusal(train, *FLAGS)
-    assert [p.name for p in (workdir / OUTPUT).iterdir()] == [".lock"]
+        assert [p.name for p in (workdir / OUTPUT).iterdir()] == [".lock"]
 
 
 def test_changes_are_named_and_can_be_accepted(workdir, capsys):
@@ -232,15 +232,18 @@ def test_an_image_that_goes_during_training(workdir, monkeypatch, whole_run):
     assert same(everything(workdir / OUTPUT), whole_run)
 
 
-def test_a_killed_worker_is_one_sentence(workdir):
-    """As the system does when memory runs out."""
+def test_a_killed_worker_is_one_sentence(workdir, whole_run):
+    """As the system does when memory runs out; torch then raises wherever the step has come to."""
     code = (
-        "import os, signal, sys, data_loader, train, utils\n"
-        "get = data_loader.LabelledImages.__getitem__\n"
-        "def killed(self, item):\n"
-        "    if item[0] == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    return get(self, item)\n"
-        "data_loader.LabelledImages.__getitem__ = killed\n"
+        "import multiprocessing, time, train, utils\n"
+        "encode, calls = train.HybridNet.encode_features, []\n"
+        "def killing(self, features):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 2:\n"
+        "        multiprocessing.active_children()[0].kill()\n"
+        "        time.sleep(5)\n"
+        "    return encode(self, features)\n"
+        "train.HybridNet.encode_features = killing\n"
         "utils.run_script(train.main, train.get_args_parser())\n"
     )
     flags = [*map(str, FLAGS), "--num_workers", "1"]
@@ -256,3 +259,23 @@ def test_a_killed_worker_is_one_sentence(workdir):
     assert result.returncode == 1, result.stderr
     assert "a process that loads images was killed" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+    call(train, *FLAGS)
+    assert same(everything(workdir / OUTPUT), whole_run)
+
+
+def test_flipped_bytes_are_noticed(workdir, capsys):
+    """torch does not compare a file with its checksums."""
+    call(train, *TRAIN, "--num_epochs", 1)
+    last = workdir / OUTPUT / "last.pt"
+    content = bytearray(last.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(200)
+    last.write_bytes(content)
+    call(train, *TRAIN, "--num_epochs", 1)
+    err = capsys.readouterr().err
+    assert "last.pt is damaged" in err
+    assert "continuing from runs/instances-chain/previous.pt" in err
+    state = load(workdir / OUTPUT / "last.pt")
+    state["training"] = {"progress": [0, 0, 0]}
+    checkpoint.save_checkpoint(state, last)
+    assert "state to continue from does not fit" in refusal(train, *TRAIN, "--num_epochs", 1)
