@@ -12,7 +12,7 @@ from types import FrameType
 from filelock import FileLock, Timeout
 
 from distributed import any_process, rank
-from utils import RunError, UsageError
+from utils import RunError, UsageError, make_folder
 
 PATIENCE = 30  # seconds; SIGALRM ends a process
 
@@ -62,7 +62,12 @@ class StopOnSignal:
 
 @contextlib.contextmanager
 def only_run_in(folder: Path) -> Iterator[None]:
-    """Raises UsageError if another run is writing to `folder`. A dead run's lock is none."""
+    """Makes `folder`; raises UsageError if another run is writing to it.
+
+    A dead run's lock is none. A command that is refused before it writes leaves no folder.
+    """
+    is_new = not folder.exists()
+    make_folder(folder)
     if rank() > 0:  # the first process has it for all
         yield
         return
@@ -80,10 +85,10 @@ def only_run_in(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        with contextlib.suppress(OSError):  # a command that was refused leaves nothing
-            if os.listdir(folder) == [".lock"]:
+        with contextlib.suppress(OSError):
+            if is_new and os.listdir(folder) == [".lock"]:
                 (folder / ".lock").unlink()
-                folder.rmdir()
+                os.removedirs(folder)
 
 
 def leave_signals_to_the_run(worker: int) -> None:

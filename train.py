@@ -54,7 +54,6 @@ from utils import (
     autocast,
     fraction,
     log,
-    make_folder,
     non_negative_float,
     non_negative_int,
     pick_device,
@@ -133,7 +132,6 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         # or threads would add up gradients of rows in the order in which they come
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
-    make_folder(args.output_dir)
     with only_run_in(args.output_dir):
         train(args, flags, device)
 
