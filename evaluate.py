@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -314,7 +315,8 @@ def choose_data(args: argparse.Namespace, checkpoint: dict) -> tuple[Path, Path]
     if Path(str(flags.get("annotations"))).stem == "instances_train2014" and annotations.exists():
         return Path("data/images"), annotations
     own = Path(str(flags.get("annotations")))
-    if own.exists() and {"test", "val"} & {*(read_labels(own).splits or ())}:
+    # a name of any length may stand there, for which Path.exists() raises
+    if os.path.exists(own) and {"test", "val"} & {*(read_labels(own).splits or ())}:
         return Path(flags["image_path"]), own
     raise UsageError(
         "the checkpoint names no validation images: name the data with --image_path and "

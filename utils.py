@@ -113,6 +113,10 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParse
         message, code = str(error), 1
     except KeyboardInterrupt:
         message, code = "stopped by the user", 1
+    except OSError as error:
+        if not error.filename:
+            raise
+        message, code = f"cannot use {error.filename} ({error.strerror})", 2
     except (MemoryError, RuntimeError) as error:
         message, code = _failure(error), 1
         if not message:

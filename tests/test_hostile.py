@@ -66,6 +66,19 @@ def test_mutated_inputs(tmp_path):
     assert outcomes["obeyed", "code run"]
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("train.py", "--image_path", "x" * 300),
+        ("sample.py", "x" * 300, "--checkpoint", "y" * 300),
+        ("build_vocab.py", "--annotations", "x" * 300),
+    ],
+    ids=lambda command: command[0],
+)
+def test_names_longer_than_a_file_may_have(tmp_path, command):
+    assert "File name too long" in one_error(run(*command, cwd=tmp_path))
+
+
 # --- pictures ---------------------------------------------------------------------------------
 
 
