@@ -125,7 +125,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace, device: torch.device) -> None:
-    """Read the data, build or restore the model, train, keep last.pt and best.pt."""
+    """Settle the flags and train, in an output folder that no other run writes to."""
     fill_defaults(args)
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     if device.type == "cpu":
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
 
 
 def train(args: argparse.Namespace, flags: dict, device: torch.device) -> None:
-    """Into an output folder that no other run writes to."""
+    """Read the data, build or restore the model, train, keep last.pt and best.pt."""
     torch.manual_seed(args.seed)
     preprocessing = Preprocessing(args.image_size)
     train_loader, val_loader, vocabulary, selected_on = training_data(
