@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from checkpoint_checks import check_archive, check_fit, check_parts
+from checkpoint_checks import SETTINGS, check_archive, check_fit, check_parts
 from distributed import rank
 from model import HybridNet
 from pictures import Preprocessing
@@ -45,7 +45,6 @@ FORMAT = "hybridnet-checkpoint-1"
 MAY_CHANGE = {"num_workers", "device", "amp", "output_dir", "vocab_path"}
 MAY_CHANGE |= {"save_minutes", "accept_changes", "skip_bad_images"}
 # the weights would not fit
-MUST_NOT_CHANGE = {"arch", "decoder", "embed_size", "hidden_size", "freeze_encoder"}
 LAST, PREVIOUS = "last.pt", "previous.pt"
 PARTS = ("model", "vocabulary", "preprocessing", "weights")
 PARTS += ("threshold", "epoch", "selected_on", "flags")
@@ -184,7 +183,7 @@ def find_changes(checkpoint: dict, flags: dict, data: dict, accepted: bool) -> b
     if not what:
         return False
     text = "; ".join(what)
-    if refused := MUST_NOT_CHANGE & set(changed):
+    if refused := SETTINGS & set(changed):
         raise UsageError(
             f"the run in --output_dir is another ({text}), and --{sorted(refused)[0]} cannot "
             "change: choose another --output_dir"

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import torch
 
-from model import ARCHS, DECODERS, HybridNet
+from model import ARCHS, DECODERS, NUM_STAGES, HybridNet
 
 MOST_NAMED = 32  # 3**10 steps at worst
+SETTINGS = {"arch", "decoder", "embed_size", "hidden_size", "freeze_encoder", "stages"}
 PATH_FLAGS = ("image_path", "annotations", "val_image_path", "val_annotations")
 
 
@@ -64,12 +65,14 @@ def check_parts(checkpoint: dict) -> None:
     settings, weights, flags = (checkpoint[k] for k in ("model", "weights", "flags"))
     good = {
         "model": isinstance(settings, dict)
-        and set(settings) <= {"arch", "decoder", "embed_size", "hidden_size", "freeze_encoder"}
+        and set(settings) <= SETTINGS
         and {"arch", "decoder"} <= set(settings)
         and settings["arch"] in ARCHS
         and settings["decoder"] in DECODERS
         and all(_is_size(settings.get(k, 1)) for k in ("embed_size", "hidden_size"))
-        and type(settings.get("freeze_encoder", False)) is bool,
+        and type(settings.get("freeze_encoder", False)) is bool
+        and settings.get("stages", 1) in range(1, NUM_STAGES + 1)
+        and type(settings.get("stages", 1)) is int,
         "weights": isinstance(weights, dict)
         and all(type(k) is str and _is_whole(v) for k, v in weights.items()),
         "threshold": type(checkpoint["threshold"]) in (int, float)

@@ -97,7 +97,7 @@ def draw_gallery(
             photo = load_image(paths[i])
             with amp:
                 encoding = model.encode(view.of_file(paths[i])[None].to(device))  # 1×3×S×S
-            maps = encoding.class_maps[0].float().cpu().numpy()  # C×h×w
+            maps = encoding.where(0).cpu().numpy()  # C×h×w
             ranked = np.argsort(-p.marginals[i], kind="stable")
             notable = p.targets[i] | predicted[i]
             notable[ranked[~notable[ranked]][:OTHERS_SHOWN]] = True

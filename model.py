@@ -1,7 +1,8 @@
 """HybridNet: a ResNet sees, an LSTM remembers the labels said so far, both meet in one space.
 
-    I    = pooled ResNet features                                   B×D
-    b(I) = the CNN's own class scores, average + max pooled maps    B×C
+    I    = features of the ResNet's last stages, averaged           B×D
+    b(I) = the CNN's own class scores: average + max over places    B×C
+           of each of these stages' class maps, added up
     o_t  = LSTM(label_1 … label_t)                                  B×H   labels in frequency order
     x_t  = tanh(U_o o_t + U_I I)                                    B×E   joint image-label space
     s_t  = U_l x_t + b(I)                                           B×C   U_l also feeds the LSTM
@@ -42,6 +43,7 @@ from torch.nn.utils.rnn import PackedSequence
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 DECODERS = ("chain", "softmax", "none")
 ENCODER_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+NUM_STAGES = 4  # of a ResNet: layer1 to layer4
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,16 @@ class Encoding:
 
     image_embedding: Tensor  # B×E  U_I I, the images in the joint space
     cnn_scores: Tensor  # B×C  b(I)
-    class_maps: Tensor  # B×C×h×w  where b(I) comes from
+    class_maps: list[Tensor]  # B×C×h×w of each stage, finest first: where b(I) comes from
 
     def __len__(self) -> int:
         return len(self.cnn_scores)
+
+    def where(self, image: int) -> Tensor:
+        """C×h×w: the stages' maps of one image added up on the finest grid."""
+        size = self.class_maps[0].shape[2:]
+        maps = [maps[image, None].float() for maps in self.class_maps]
+        return sum(F.interpolate(m, size, mode="bilinear") for m in maps)[0]
 
 
 class ChainDecoder(nn.Module):
@@ -167,6 +175,8 @@ class HybridNet(nn.Module):
     mean, std: per-channel statistics in units of 0..1; they are applied inside the model, so
     training and test can never differ in them.
     label_log_odds: C floats, log-odds of each label's training frequency: where b(I) starts.
+    stages: how many of the ResNet's last stages are read. The last one alone sees a picture in
+    cells of 32 pixels, which is too coarse for small things; each one before halves that.
     """
 
     def __init__(
@@ -181,14 +191,21 @@ class HybridNet(nn.Module):
         std: tuple[float, ...] = (0.229, 0.224, 0.225),
         label_log_odds: list[float] | None = None,
         pretrained: bool = False,
+        stages: int = 1,
     ) -> None:
         super().__init__()
         resnet = getattr(torchvision.models, arch)(weights="DEFAULT" if pretrained else None)
-        image_features = resnet.fc.in_features  # D
         self.encoder = nn.Sequential(OrderedDict((p, getattr(resnet, p)) for p in ENCODER_PARTS))
-        self.classifier = nn.Conv2d(image_features, num_labels, kernel_size=1)
+        # each stage is twice as wide as the one before
+        widths = [resnet.fc.in_features // 2**k for k in range(stages)]
+        self.classifier = nn.Conv2d(widths[0], num_labels, kernel_size=1)
         if label_log_odds is not None:
             self.classifier.bias.data.copy_(torch.tensor(label_log_odds))
+        # of the stages before the last, the latest first; they begin with nothing to say
+        self.earlier = nn.ModuleList(nn.Linear(w, num_labels, bias=False) for w in widths[1:])
+        for classifier in self.earlier:
+            nn.init.zeros_(classifier.weight)
+        image_features = sum(widths)  # D
         if decoder == "none":
             self.decoder = IndependentDecoder()
         else:
@@ -211,17 +228,33 @@ class HybridNet(nn.Module):
     def encode(self, images: Tensor) -> Encoding:
         """images B×3×H×W uint8 -> Encoding; under autocast only the ResNet is in low precision."""
         x = images.to(torch.float32, memory_format=torch.channels_last)
-        features = self.encoder(x.sub(self.mean).div_(self.std))  # B×D×h×w
+        x = x.sub(self.mean).div_(self.std)
+        stages = []
+        for name, part in self.encoder.named_children():
+            x = part(x)
+            if name.startswith("layer"):
+                stages.append(x)
+        read = stages[-1 - len(self.earlier) :]
         with torch.autocast(x.device.type, enabled=False):  # probabilities stay exact
-            return self.encode_features(features.float())
+            return self.encode_features([features.float() for features in read])
 
-    def encode_features(self, features: Tensor) -> Encoding:
-        """The ResNet's features B×D×h×w -> Encoding."""
-        places = features.permute(0, 2, 3, 1)  # B×h×w×D, as channels_last has them in memory
-        maps = F.linear(places, self.classifier.weight.flatten(1), self.classifier.bias)
-        cnn_scores = (maps.mean((1, 2)) + maps.amax((1, 2))) / 2
-        image_embedding = self.decoder.embed_image(places.mean((1, 2)))
-        return Encoding(image_embedding, cnn_scores, maps.permute(0, 3, 1, 2))
+    def encode_features(self, stages: list[Tensor]) -> Encoding:
+        """The features B×D×h×w of the ResNet's last stages, the last one last -> Encoding."""
+        # B×h×w×D, as channels_last has them in memory
+        places = [features.permute(0, 2, 3, 1) for features in reversed(stages)]
+        maps = [F.linear(places[0], self.classifier.weight.flatten(1), self.classifier.bias)]
+        maps += [classify(x) for classify, x in zip(self.earlier, places[1:], strict=True)]
+        cnn_scores = sum(map(self.pool, maps))
+        features = torch.cat([x.mean((1, 2)) for x in places], dim=1)  # B×D
+        return Encoding(
+            self.decoder.embed_image(features),
+            cnn_scores,
+            [m.permute(0, 3, 1, 2) for m in reversed(maps)],
+        )
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Class maps B×h×w×C -> scores B×C."""
+        return (maps.mean((1, 2)) + maps.amax((1, 2))) / 2
 
     def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
         """B×C log-odds of each label given the image and the true labels ranked before it."""

@@ -30,6 +30,7 @@ def build_model(
         "embed_size": args.embed_size,
         "hidden_size": args.hidden_size,
         "freeze_encoder": args.freeze_encoder,
+        "stages": args.stages,
     }
     try:
         model = HybridNet(

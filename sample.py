@@ -100,9 +100,7 @@ def main(args: argparse.Namespace) -> None:
             print(json.dumps(results[-1]))
             continue
         photo = load_image(file)
-        maps = dict(
-            zip(vocabulary.labels, encoding.class_maps[0].float().cpu().numpy(), strict=True)
-        )
+        maps = dict(zip(vocabulary.labels, encoding.where(0).cpu().numpy(), strict=True))
         draw_slide(photo, found, maps, checkpoint["threshold"], args.top, drawing)
         print(describe(results[-1], args.top, drawing))
         if len(tiles) < SHEET:

@@ -42,7 +42,7 @@ from decoding import Predictions, decode, encode_batches
 from distributed import gather, gather_batches, process_group, rank, world_size
 from interruption import StopOnSignal, only_run_in
 from metrics import average_precision, fit_threshold, mean, set_figures
-from model import ARCHS, DECODERS, HybridNet
+from model import ARCHS, DECODERS, NUM_STAGES, HybridNet
 from pictures import Preprocessing
 from run_setup import build_model, describe, fill_defaults
 from training_log import append_log, describe_mistakes, draw_curves
@@ -88,6 +88,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     data("--cache", type=Path, help="file for decoded images, built once, for slow decoding")
     net = parser.add_argument_group("model").add_argument
     net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper is better and slower")
+    net(
+        "--stages",
+        type=int,
+        choices=range(1, NUM_STAGES + 1),
+        default=3,
+        help="of the encoder that are read: the last one sees no small things",
+    )
     net("--decoder", choices=DECODERS, default="chain", help="none: the CNN alone, the control")
     net("--embed_size", type=positive_int, default=256, help="of the joint image-label space")
     net("--hidden_size", type=positive_int, default=256, help="LSTM units; raise for many labels")

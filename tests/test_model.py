@@ -28,7 +28,7 @@ def make_encoding(model: HybridNet, num_images: int = 1, seed: int = 1) -> Encod
     features = torch.randn(num_images, 512, generator=generator) / 8
     scores = torch.randn(num_images, len(model.classifier.bias), generator=generator)
     with torch.no_grad():
-        return Encoding(model.decoder.embed_image(features), scores, scores[..., None, None])
+        return Encoding(model.decoder.embed_image(features), scores, [scores[..., None, None]])
 
 
 def train_decoder(model: HybridNet, num_steps: int = 60) -> HybridNet:
@@ -165,13 +165,32 @@ def test_pixels_are_normalised_inside_the_model():
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_arch_encodes(arch):
-    model = HybridNet(arch, 4, "chain", 8, 8).eval()
+    model = HybridNet(arch, 4, "chain", 8, 8, stages=4).eval()
+    for classifier in model.earlier:
+        torch.nn.init.normal_(classifier.weight)
     with torch.no_grad():
-        encoding = model.encode(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
-    assert encoding.class_maps.shape == (1, 4, 2, 2)
+        encoding = model.encode(torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8))
+    assert [tuple(maps.shape) for maps in encoding.class_maps] == [
+        (1, 4, 16, 16),
+        (1, 4, 8, 8),
+        (1, 4, 4, 4),
+        (1, 4, 2, 2),
+    ]
     assert encoding.cnn_scores.shape == (1, 4)
-    pooled = encoding.class_maps.mean((2, 3)) / 2 + encoding.class_maps.amax((2, 3)) / 2
+    pooled = sum(maps.mean((2, 3)) / 2 + maps.amax((2, 3)) / 2 for maps in encoding.class_maps)
     torch.testing.assert_close(encoding.cnn_scores, pooled)
+    assert encoding.where(0).shape == (4, 16, 16)
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3, 4])
+def test_stages_before_the_last_begin_with_nothing_to_say(stages):
+    torch.manual_seed(0)
+    plain = HybridNet("resnet18", 4, "none").eval()
+    model = HybridNet("resnet18", 4, "none", stages=stages).eval()
+    model.load_state_dict(plain.state_dict(), strict=False)
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    with torch.no_grad():
+        torch.testing.assert_close(model.encode(images).cnn_scores, plain.encode(images).cnn_scores)
 
 
 def test_frozen_encoder_stays_bit_identical_in_training():
