@@ -228,15 +228,18 @@ class HybridNet(nn.Module):
     def encode(self, images: Tensor) -> Encoding:
         """images B×3×H×W uint8 -> Encoding; under autocast only the ResNet is in low precision."""
         x = images.to(torch.float32, memory_format=torch.channels_last)
-        x = x.sub(self.mean).div_(self.std)
+        stages = self.see(x.sub(self.mean).div_(self.std))
+        with torch.autocast(x.device.type, enabled=False):  # probabilities stay exact
+            return self.encode_features([features.float() for features in stages])
+
+    def see(self, x: Tensor) -> list[Tensor]:
+        """Normalised images B×3×H×W -> features B×D×h×w of the stages read, the last one last."""
         stages = []
         for name, part in self.encoder.named_children():
             x = part(x)
             if name.startswith("layer"):
                 stages.append(x)
-        read = stages[-1 - len(self.earlier) :]
-        with torch.autocast(x.device.type, enabled=False):  # probabilities stay exact
-            return self.encode_features([features.float() for features in read])
+        return stages[-1 - len(self.earlier) :]
 
     def encode_features(self, stages: list[Tensor]) -> Encoding:
         """The features B×D×h×w of the ResNet's last stages, the last one last -> Encoding."""

@@ -44,7 +44,7 @@ def measure() -> Iterator[Ratio]:
     few = Encoding(
         encoding.image_embedding[:IMAGES],
         encoding.cnn_scores[:IMAGES],
-        encoding.class_maps[:IMAGES],
+        [maps[:IMAGES] for maps in encoding.class_maps],
     )
     decoders = {
         "marginals (32 samples)": lambda e: wait(sample_label_sets(model, e, 32)),
@@ -88,9 +88,8 @@ def trained_model(device: torch.device) -> tuple[HybridNet, Encoding]:
     targets = targets[torch.randperm(len(targets))].float().to(device)
     shown = torch.randn(targets.shape[1], FEATURES, device=device) / 4  # how a label looks
     frequencies = targets.mean(0).clamp(1e-4, 1 - 1e-4)
-    model = HybridNet("resnet18", targets.shape[1], label_log_odds=frequencies.logit().tolist()).to(
-        device
-    )
+    log_odds = frequencies.logit().tolist()
+    model = HybridNet("resnet18", targets.shape[1], label_log_odds=log_odds, stages=3).to(device)
     held_out, targets = targets[:MANY], targets[MANY:]
     learns = [*model.classifier.parameters(), *model.decoder.parameters()]
     optimizer = torch.optim.AdamW(learns, lr=3e-3)
@@ -98,7 +97,8 @@ def trained_model(device: torch.device) -> tuple[HybridNet, Encoding]:
 
     def encode(truth: Tensor) -> Encoding:
         seen = truth @ shown + NOISE * torch.randn(len(truth), FEATURES, device=device)
-        return model.encode_features(seen.relu()[..., None, None])
+        nothing = [seen.new_zeros(len(seen), width, 1, 1) for width in (128, 256)]
+        return model.encode_features([*nothing, seen.relu()[..., None, None]])
 
     for _ in range(STEPS):
         batch = targets[torch.randint(len(targets), (BATCH_SIZE,))]

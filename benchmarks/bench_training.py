@@ -90,7 +90,7 @@ class OurLoop:
         self.loader, _, vocabulary, _ = training_data(
             self.args, Preprocessing(SIZE), pin=self.device.type == "cuda"
         )
-        model = HybridNet(arch, len(vocabulary), decoder)
+        model = HybridNet(arch, len(vocabulary), decoder, stages=self.args.stages)
         self.training = Training(model, self.args, len(self.loader), self.device)
         self.amp = autocast(self.device, "auto")
 
@@ -170,18 +170,22 @@ class ClassicLoop:
         total = 0.0
         for images, targets in self.loader:
             images, targets = images.to(self.device), targets.to(self.device)
-            loss = classic_loss(self.model, self.model.encoder(images), targets)
+            loss = classic_loss(self.model, self.model.see(images), targets)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             total += loss.item()
 
 
-def classic_loss(model: HybridNet, features: Tensor, targets: Tensor) -> Tensor:
+def classic_loss(model: HybridNet, stages: list[Tensor], targets: Tensor) -> Tensor:
     """The mean of HybridNet's two losses, from padded sequences."""
-    maps = model.classifier(features)  # B×C×h×w
-    cnn_scores = (maps.mean((2, 3)) + maps.amax((2, 3))) / 2
-    embedding = model.decoder.embed_image(features.mean((2, 3)))  # B×E
+    cnn_scores = 0  # B×C
+    for features, classifier in zip(stages[::-1], [model.classifier, *model.earlier], strict=True):
+        weight = classifier.weight.flatten(1)[..., None, None]
+        maps = F.conv2d(features, weight, classifier.bias)  # B×C×h×w
+        cnn_scores = cnn_scores + (maps.mean((2, 3)) + maps.amax((2, 3))) / 2
+    pooled = torch.cat([features.mean((2, 3)) for features in stages[::-1]], dim=1)
+    embedding = model.decoder.embed_image(pooled)  # B×E
     labels = pad_sequence([row.nonzero().squeeze(1) for row in targets], batch_first=True)  # B×W
     outputs, _ = model.decoder.lstm(model.decoder.label_embedding[labels])
     hidden = F.pad(outputs, (0, 0, 1, 0))  # B×(W+1)×H
@@ -193,29 +197,37 @@ def classic_loss(model: HybridNet, features: Tensor, targets: Tensor) -> Tensor:
 
 def check_classic_loss(model: HybridNet, targets: Tensor) -> None:
     """Raise AssertionError unless both loops minimise the same."""
-    width = model.classifier.in_channels
-    features = torch.randn(len(targets), width, 2, 2, device=targets.device)
-    encoding: Encoding = model.encode_features(features)
+    widths = [classifier.in_features for classifier in model.earlier[::-1]]
+    widths.append(model.classifier.in_channels)
+    stages = [torch.randn(len(targets), w, 2, 2, device=targets.device) for w in widths]
+    encoding: Encoding = model.encode_features(stages)
     ours = bernoulli_nll(model.set_log_odds(encoding, targets), targets)
     ours = (ours + bernoulli_nll(encoding.cnn_scores, targets)).mean()
-    torch.testing.assert_close(ours, classic_loss(model, features, targets))
+    torch.testing.assert_close(ours, classic_loss(model, stages, targets))
+
+
+def random_stages(num_images: int, device: torch.device) -> list[Tensor]:
+    """What ResNet-18 makes of as many images of 224 pixels in its last three stages."""
+    shapes = ((128, 28), (256, 14), (512, 7))
+    stages = [torch.randn(num_images, width, side, side, device=device) for width, side in shapes]
+    return [f.relu().contiguous(memory_format=torch.channels_last) for f in stages]
 
 
 def decoder_row(targets: Tensor) -> Ratio:
     """From the ResNet's features on, forward and backward, against the independent head."""
     device = pick_device("auto")
     batches = targets[: 4 * DECODER_BATCH].float().split(DECODER_BATCH)
-    features = torch.randn(DECODER_BATCH, 512, 7, 7, device=device)
-    features = features.relu().contiguous(memory_format=torch.channels_last).requires_grad_()
+    stages = [features.requires_grad_() for features in random_stages(DECODER_BATCH, device)]
 
     def epoch(decoder: str) -> Callable[[], None]:
-        model = HybridNet("resnet18", targets.shape[1], decoder).to(device)
+        model = HybridNet("resnet18", targets.shape[1], decoder, stages=len(stages)).to(device)
 
         def run() -> None:
             for batch in batches:
-                features.grad = None
+                for features in stages:
+                    features.grad = None
                 model.zero_grad()
-                encoding = model.encode_features(features)
+                encoding = model.encode_features(stages)
                 loss = bernoulli_nll(model.set_log_odds(encoding, batch), batch.to(device)).mean()
                 if decoder != "none":
                     loss = loss + bernoulli_nll(encoding.cnn_scores, batch.to(device)).mean()
@@ -233,16 +245,15 @@ def decoder_row(targets: Tensor) -> Ratio:
 def label_rows() -> Iterator[Ratio]:
     """A step of chain's decoder for many labels against 80: at most linear in their number."""
     device = pick_device("auto")
-    features = torch.randn(BATCH_SIZE, 512, 7, 7, device=device)
-    features = features.relu().contiguous(memory_format=torch.channels_last)
+    stages = random_stages(BATCH_SIZE, device)
 
     def step(num_labels: int) -> Callable[[], None]:
-        model = HybridNet("resnet18", num_labels).to(device)
+        model = HybridNet("resnet18", num_labels, stages=len(stages)).to(device)
         targets = torch.zeros(BATCH_SIZE, num_labels)
         targets.scatter_(1, torch.randint(num_labels, (BATCH_SIZE, 3)), 1)  # as COCO has them
 
         def run() -> None:
-            encoding = model.encode_features(features)
+            encoding = model.encode_features(stages)
             bernoulli_nll(
                 model.set_log_odds(encoding, targets), targets.to(device)
             ).mean().backward()
