@@ -226,11 +226,14 @@ class HybridNet(nn.Module):
         return self
 
     def encode(self, images: Tensor) -> Encoding:
-        """images B×3×H×W uint8 -> Encoding; under autocast only the ResNet is in low precision."""
-        x = images.to(torch.float32, memory_format=torch.channels_last)
-        stages = self.see(x.sub(self.mean).div_(self.std))
-        with torch.autocast(x.device.type, enabled=False):  # probabilities stay exact
-            return self.encode_features([features.float() for features in stages])
+        """images B×3×H×W uint8 -> Encoding.
+
+        Under autocast the ResNet and the earlier stages' maps are in low precision, no more.
+        """
+        images = images.contiguous(memory_format=torch.channels_last)
+        stages = self.see(images.sub(self.mean).div_(self.std))
+        with torch.autocast(images.device.type, enabled=False):
+            return self.encode_features(stages)
 
     def see(self, x: Tensor) -> list[Tensor]:
         """Normalised images B×3×H×W -> features B×D×h×w of the stages read, the last one last."""
@@ -245,10 +248,12 @@ class HybridNet(nn.Module):
         """The features B×D×h×w of the ResNet's last stages, the last one last -> Encoding."""
         # B×h×w×D, as channels_last has them in memory
         places = [features.permute(0, 2, 3, 1) for features in reversed(stages)]
-        maps = [F.linear(places[0], self.classifier.weight.flatten(1), self.classifier.bias)]
-        maps += [classify(x) for classify, x in zip(self.earlier, places[1:], strict=True)]
+        weight = self.classifier.weight.flatten(1)
+        maps = [F.linear(places[0].float(), weight, self.classifier.bias)]
+        for x, classifier in zip(places[1:], self.earlier, strict=True):  # of many places
+            maps.append(F.linear(x, classifier.weight.to(x.dtype)).float())
         cnn_scores = sum(map(self.pool, maps))
-        features = torch.cat([x.mean((1, 2)) for x in places], dim=1)  # B×D
+        features = torch.cat([x.mean((1, 2), dtype=torch.float32) for x in places], dim=1)  # B×D
         return Encoding(
             self.decoder.embed_image(features),
             cnn_scores,
@@ -257,7 +262,8 @@ class HybridNet(nn.Module):
 
     def pool(self, maps: Tensor) -> Tensor:
         """Class maps B×h×w×C -> scores B×C."""
-        return (maps.mean((1, 2)) + maps.amax((1, 2))) / 2
+        maps = maps.flatten(1, 2)
+        return (maps.mean(1) + maps.max(1).values) / 2  # amax, whose gradient is shared, is slow
 
     def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
         """B×C log-odds of each label given the image and the true labels ranked before it."""

@@ -1,0 +1,153 @@
+"""The comparison with rivals: each of them trains and decodes, is what it says, and is run once."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPO
+
+from decoding import decode
+from vocabulary import Vocabulary
+
+sys.path.insert(0, str(REPO / "benchmarks"))
+import quality
+import rivals
+
+VOCABULARY = Vocabulary(("person", "dog", "cat"), (9, 5, 2), 12)
+EVERYONE = {**rivals.CONTENDERS, **rivals.ABLATIONS}
+
+
+def random_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=generator)
+    return images, (torch.rand(4, len(VOCABULARY), generator=generator) < 0.4).float()
+
+
+@pytest.mark.parametrize("name", EVERYONE)
+def test_everyone_learns_and_decodes(name):
+    torch.manual_seed(0)
+    contender = EVERYONE[name]
+    model = contender.build(contender.vocabulary(VOCABULARY, seed=0))
+    images, targets = random_batch()
+    losses = model(images, targets)["set_nll"]
+    losses.sum().backward()
+    assert losses.shape == (4,)
+    assert torch.isfinite(losses).all()
+    assert model.encoder.conv1.weight.grad.abs().sum() > 0
+    model.eval()
+    with torch.no_grad():
+        p = decode(model, model.encode(images), targets)
+    assert p.marginals.shape == (4, 3)
+    assert np.isfinite(p.set_nll).all()
+
+
+def test_label_orders():
+    orders = {
+        name: EVERYONE[name].vocabulary(VOCABULARY, 1).labels
+        for name in ("softmax", "softmax-rare", "softmax-random")
+    }
+    assert orders["softmax"] == VOCABULARY.labels
+    assert orders["softmax-rare"] == VOCABULARY.labels[::-1]
+    assert sorted(orders["softmax-random"]) == sorted(VOCABULARY.labels)
+    rare = EVERYONE["softmax-rare"].vocabulary(VOCABULARY, 1)
+    assert dict(zip(rare.labels, rare.counts, strict=True)) == {"person": 9, "dog": 5, "cat": 2}
+
+
+def test_asymmetric_loss_is_its_formula():
+    """Ridnik et al., equations 4-7: gamma 1 and 4, probabilities of negatives shifted by 0.05."""
+    torch.manual_seed(0)
+    model = rivals.CONTENDERS["asymmetric"].build(VOCABULARY).train()
+    images, targets = random_batch()
+    losses = model(images, targets)["set_nll"].detach().numpy()
+    p = model.encode(images).cnn_scores.detach().sigmoid().double().numpy()
+    shifted = np.maximum(p - 0.05, 0)
+    positive = -(1 - p) * np.log(p)
+    negative = -(shifted**4) * np.log(1 - shifted)
+    expected = np.where(targets.numpy() == 1, positive, negative).sum(1)
+    np.testing.assert_allclose(losses, expected, rtol=1e-3)
+
+
+def test_calibration_finds_scale_and_shift():
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 2, (20_000, 3))
+    truth = rng.random(scores.shape) < 1 / (1 + np.exp(-(0.5 * scores - 1)))
+    model = rivals.CONTENDERS["asymmetric"].build(VOCABULARY)
+    model.calibrate(scores, truth)
+    np.testing.assert_allclose(model.scale_and_shift.numpy(), [0.5, -1], atol=0.05)
+
+
+def test_pooling_of_the_ablations():
+    maps = torch.tensor([[[[1.0], [2.0]], [[3.0], [10.0]]]])  # 1×2×2×1
+    pooled = {
+        kind: EVERYONE[kind].build(VOCABULARY).pool(maps).item()
+        for kind in ("none", "average", "chain-maximum")
+    }
+    assert pooled == {"none": 7, "average": 4, "chain-maximum": 10}
+
+
+def write_result(folder, name: str, rate: float, seed: int, nll: float, mean_ap: float) -> None:
+    found = {
+        "set_nll": nll,
+        "mAP": mean_ap,
+        "ECE": 1.0,
+        "predicted_sets": {
+            rule: {"CF1": 1.0, "OF1": 1.0, "EM": 1.0, "EBF1": 1.0}
+            for rule in ("threshold", "map", "f1")
+        },
+    }
+    result = {
+        "about": name,
+        "learning_rate": rate,
+        "parameters": 10**6,
+        "training_seconds": 60,
+        "holdout": found,
+        "val": {**found, "set_nll": 100 - nll},
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}-{rate:g}-{seed}.json").write_text(json.dumps(result))
+
+
+def test_rate_is_chosen_on_the_holdout_and_spread_is_over_seeds(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "RESULTS", tmp_path)
+    folder = tmp_path / "scenes"
+    write_result(folder, "chain", 0.001, 0, nll=5.0, mean_ap=40.0)
+    write_result(folder, "chain", 0.002, 0, nll=6.0, mean_ap=90.0)  # better on val: of no account
+    write_result(folder, "chain", 0.001, 1, nll=5.0, mean_ap=44.0)
+    write_result(folder, "average", 0.002, 0, nll=5.0, mean_ap=50.0)
+    flags = ("scenes", "--models", "chain", "average", "--learning_rates", "0.001", "0.002")
+    args = quality.get_args_parser().parse_args([*flags, "--table"])
+    assert quality.best_rate(args, "chain") == 0.001
+    lines = quality.table(args).splitlines()
+    assert len(lines) == 4
+    assert "| 42.00 ± 2.83 |" in lines[2]
+    assert lines[2].endswith("| 0.001 | 1.0 M | 1.0 | 2 |")
+    assert "| **50.00** |" in lines[3]
+
+
+def test_a_run_is_made_once(ready, monkeypatch):
+    """As a user runs it, on tiny data: the second command finds the result of the first."""
+    files = (ready / "data/images", ready / "data/annotations/instances.json")
+    monkeypatch.setitem(
+        quality.SETS,
+        "scenes",
+        quality.DataSet(files, files, "", "--image_size 64 --num_epochs 1 --batch_size 4"),
+    )
+    monkeypatch.setattr(quality, "RESULTS", ready / "results")
+    monkeypatch.setattr(quality, "ROOT", ready)
+    flags = ["scenes", "--models", "chain", "asymmetric", "--seeds", "3"]
+    args = quality.get_args_parser().parse_args([*flags, "--learning_rates", "0.001"])
+    quality.main(args)
+    found = json.loads((ready / "results/scenes/asymmetric-0.001-3.json").read_text())
+    assert 0 <= found["val"]["mAP"] <= 100
+    monkeypatch.setattr(quality, "run", lambda *_: pytest.fail("it was run again"))
+    quality.main(args)
+
+
+def test_help():
+    command = [sys.executable, REPO / "benchmarks/quality.py", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.returncode == 0
+    assert "--learning_rates" in result.stdout
