@@ -127,20 +127,20 @@ def test_rate_is_chosen_on_the_holdout_and_spread_is_over_seeds(tmp_path, monkey
     assert "| **50.00** |" in lines[3]
 
 
-def test_a_run_is_made_once(ready, monkeypatch):
+def test_a_run_is_made_once(workdir, monkeypatch):
     """As a user runs it, on tiny data: the second command finds the result of the first."""
-    files = (ready / "data/images", ready / "data/annotations/instances.json")
+    files = (workdir / "data/images", workdir / "data/annotations/instances.json")
     monkeypatch.setitem(
         quality.SETS,
         "scenes",
         quality.DataSet(files, files, "", "--image_size 64 --num_epochs 1 --batch_size 4"),
     )
-    monkeypatch.setattr(quality, "RESULTS", ready / "results")
-    monkeypatch.setattr(quality, "ROOT", ready)
+    monkeypatch.setattr(quality, "RESULTS", workdir / "results")
+    monkeypatch.setattr(quality, "ROOT", workdir)
     flags = ["scenes", "--models", "chain", "asymmetric", "--seeds", "3"]
     args = quality.get_args_parser().parse_args([*flags, "--learning_rates", "0.001"])
     quality.main(args)
-    found = json.loads((ready / "results/scenes/asymmetric-0.001-3.json").read_text())
+    found = json.loads((workdir / "results/scenes/asymmetric-0.001-3.json").read_text())
     assert 0 <= found["val"]["mAP"] <= 100
     monkeypatch.setattr(quality, "run", lambda *_: pytest.fail("it was run again"))
     quality.main(args)
