@@ -31,7 +31,7 @@ from run_setup import fill_defaults
 from train import Training, get_args_parser, train_epoch
 from utils import autocast, pick_device
 
-SIZE, BATCH_SIZE, STEPS = 224, 32, 3
+SIZE, BATCH_SIZE, STEPS = 224, 32, 6
 DECODER_BATCH = 256
 
 
@@ -46,7 +46,7 @@ def measure() -> Iterator[Ratio]:
         for arch in ("resnet18", "resnet50"):
             ours = OurLoop(arch, "chain", *files)
             name = f"training, {arch}, {SIZE} px : classic float32 loop"
-            yield timed(name, ours, ClassicLoop(ours, files[0]), at_least=3)
+            yield timed(name, ours, ClassicLoop(ours, files[0]), 4, at_least=3)
         for decoder, at_least in (("chain", 0.90), ("none", 0.97)):
             ours = OurLoop("resnet18", decoder, *files)
             encoder = BareEncoder(ours)
