@@ -29,20 +29,17 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from checkpoint import find_changes, fingerprint, load_last
 from data_loader import training_data
-from decoding import Predictions, decode, encode_batches
-from distributed import gather, gather_batches, process_group, rank, world_size
+from distributed import gather, process_group, rank, world_size
+from epochs import REMEDY, LossError, look_at, measure, predict, train_epoch
 from interruption import StopOnSignal, only_run_in
-from metrics import average_precision, fit_threshold, mean, set_figures
-from model import ARCHS, DECODERS, NUM_STAGES, HybridNet
+from model import ARCHS, DECODERS, NUM_STAGES
 from pictures import Preprocessing
 from run_setup import build_model, describe, fill_defaults
 from training_log import append_log, describe_mistakes, draw_curves
@@ -63,12 +60,8 @@ from utils import (
     resolve_amp,
     run_script,
     without_nan,
-    write_atomically,
 )
 from vocabulary import save_vocabulary
-
-LOOK_EVERY = 20  # steps; to look at a loss is to wait for the GPU
-REMEDY = "continue with --amp off, or start anew with a lower --learning_rate and --output_dir"
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -260,102 +253,6 @@ def run_epoch(
     labels = saver.about["vocabulary"]["labels"]
     paths = [val_loader.dataset.paths[i] for i in rows]
     log(*describe_mistakes(p, threshold, paths, labels), sep="\n")
-
-
-class LossError(RunError):
-    """The weights are spoilt from here on: nothing may be saved any more."""
-
-
-def train_epoch(
-    training: Training,
-    loader: DataLoader,
-    amp: torch.autocast,
-    args: argparse.Namespace,
-    label: str,
-    between_steps: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """The steps that are left of an epoch; returns its mean losses per image in nats.
-
-    between_steps is called where everything is as saved: after each step, on a GPU after some.
-    """
-    training.model.train()
-    device = next(training.model.parameters()).device
-    look_every = 1 if device.type == "cpu" else LOOK_EVERY
-    has_decoder = args.decoder != "none"
-    batches = zip(progress(loader, label), loader.batch_sampler.sizes(), strict=True)
-    for (images, targets, indices), batch_size in batches:
-        images = images.to(device, non_blocking=True)  # b×3×S×S, this process's share of the batch
-        share = world_size() / batch_size  # what the processes compute is averaged
-        training.is_whole = False  # BatchNorm's statistics move
-        with amp:  # targets stay where they are: see HybridNet.forward
-            found = training.parallel(images, targets)
-        losses = {name: share * each.sum() for name, each in found.items()}
-        loss = losses["set_nll"]
-        if has_decoder:  # or the decoder, quick to learn, would leave the CNN little to explain
-            loss = loss + args.cnn_loss_weight * losses["cnn_bce"]
-        terms = torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach()
-        training.update(loss, terms / share, indices)
-        if len(training.pending) == look_every:
-            look_at(training, loader, args.output_dir)
-            between_steps()
-    look_at(training, loader, args.output_dir)
-    total = np.sum(gather(training.sums), axis=0) / loader.batch_sampler.num_items
-    return dict(zip(("train_loss", "train_set_nll", "train_cnn_bce"), total.tolist(), strict=True))
-
-
-def look_at(training: Training, loader: DataLoader, output_dir: Path) -> None:
-    """Add up the losses of the steps that nobody has looked at yet. Waits for the GPU.
-
-    Raises LossError at the first step whose loss is not finite, with the names of its images in
-    nonfinite_batch.json.
-    """
-    if not training.pending:
-        return
-    terms, indices = zip(*training.pending, strict=True)
-    values = torch.stack(terms).double().cpu().numpy()  # steps×3
-    if bad := np.flatnonzero(~np.isfinite(values).all(1)).tolist():
-        step = training.steps - len(values) + bad[0] + 1
-        path = output_dir / "nonfinite_batch.json"
-        batch = {
-            "epoch": training.epoch + 1,
-            "step": step,
-            "losses": [str(x) for x in values[bad[0]]],
-            "images": [str(loader.dataset.paths[i]) for i in indices[bad[0]].tolist()],
-        }
-        write_atomically(path, lambda t: t.write_text(json.dumps(batch, indent=1), "utf-8"))
-        raise LossError(
-            f"the loss is {values[bad[0], 0]} at step {step}, on the images listed in {path}; "
-            f"{REMEDY}"
-        )
-    training.add_losses(values)
-
-
-def predict(
-    model: HybridNet, batches: Iterable, amp: torch.autocast
-) -> tuple[Predictions, list[int]]:
-    """Everybody's share of the validation images decoded, together and in order; which they are.
-
-    Raises UsageError if none of them can be read.
-    """
-    encoded = encode_batches(model, batches, amp)
-    found = gather_batches([(decode(model, e, targets), i) for e, targets, i in encoded])
-    rows = torch.cat([indices for _, indices in found]).tolist()
-    if not rows:
-        raise UsageError("none of the validation images can be read")
-    return Predictions.join(p for p, _ in found), rows
-
-
-def measure(p: Predictions) -> tuple[dict[str, float], float]:
-    """Figures on the validation images, and the threshold fitted there."""
-    ap = average_precision(p.targets, p.marginals)
-    threshold = fit_threshold(p.targets, p.marginals)
-    figures = {
-        "val_set_nll": float(p.set_nll.mean()),
-        "val_mAP": 100 * mean(ap[~np.isnan(ap)]),
-        "val_OF1": set_figures(p.targets, p.marginals >= threshold)["OF1"],
-        "val_EM": set_figures(p.targets, p.best_sets)["EM"],
-    }
-    return figures, threshold
 
 
 if __name__ == "__main__":

@@ -25,10 +25,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from data_loader import training_data
+from epochs import train_epoch
 from model import Encoding, HybridNet, bernoulli_nll
 from pictures import Preprocessing
 from run_setup import fill_defaults
-from train import Training, get_args_parser, train_epoch
+from train import get_args_parser
+from training_state import Training
 from utils import autocast, pick_device
 
 SIZE, BATCH_SIZE, STEPS = 224, 32, 6

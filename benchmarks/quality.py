@@ -23,7 +23,6 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,24 +31,32 @@ from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from rivals import ABLATIONS, CONTENDERS, Asymmetric, Contender  # noqa: E402
+from quality_sets import SETS  # noqa: E402
+from rivals import ABLATIONS, CONTENDERS, Asymmetric  # noqa: E402
 
-import train  # noqa: E402
 from annotations import encode_targets  # noqa: E402
 from compare import predicted_sets  # noqa: E402
 from data_loader import LabelledImages, make_loader, training_data  # noqa: E402
 from data_sets import load_data_set  # noqa: E402
 from decoding import Predictions, encode_batches  # noqa: E402
+from epochs import measure, predict, train_epoch  # noqa: E402
 from label_formats import read_labels  # noqa: E402
 from metrics import figures  # noqa: E402
 from pictures import Preprocessing  # noqa: E402
 from run_setup import commit, load_weights  # noqa: E402
 from training_state import Training  # noqa: E402
-from utils import UsageError, autocast, log, pick_device, resolve_amp, run_script, write_atomically  # noqa: E402
+from utils import (  # noqa: E402
+    UsageError,
+    autocast,
+    log,
+    pick_device,
+    resolve_amp,
+    run_script,
+    write_atomically,
+)
 from vocabulary import count_labels, save_vocabulary  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
-SHARED = ROOT.parent / "shared"
 FIGURES = {  # column -> where it stands in a result
     "set NLL": ("set_nll",),
     "mAP": ("mAP",),
@@ -60,57 +67,6 @@ FIGURES = {  # column -> where it stands in a result
     "ECE": ("ECE",),
 }
 LOWER_IS_BETTER = {"set NLL", "ECE"}
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """Where the images of a comparison lie, and how long everyone learns from them."""
-
-    train: tuple[Path, Path]  # images, annotations
-    val: tuple[Path, Path]
-    made_by: str  # what to do if they are not there
-    flags: str  # of train.py
-
-    def args(self, contender: Contender, learning_rate: float, seed: int) -> argparse.Namespace:
-        """train.py's flags."""
-        images, annotations = map(str, self.train)
-        given = ["--image_path", images, "--annotations", annotations, *self.flags.split()]
-        given += ["--learning_rate", str(learning_rate), "--seed", str(seed), "--num_workers", "0"]
-        args = train.get_args_parser().parse_args(given)
-        vars(args).update(contender.flags)
-        return args
-
-
-def folders(root: Path, train: str, val: str) -> dict[str, tuple[Path, Path]]:
-    """images/NAME and annotations/instances_NAME.json, or as they are called there."""
-    return {
-        part: (root / "images" / name, root / "annotations" / f"{file}.json")
-        for part, name, file in (("train", *train.split(":")), ("val", *val.split(":")))
-    }
-
-
-SETS = {
-    "scenes": DataSet(
-        **folders(ROOT / "data/scenes", "train:instances_train", "val:instances_val"),
-        made_by="python data/make_scenes.py",
-        flags="--image_size 64 --num_epochs 10",
-    ),
-    "drawn": DataSet(
-        **folders(
-            ROOT / "data/coco-drawn",
-            "instances_train2014:instances_train2014",
-            "instances_val2014:instances_val2014",
-        ),
-        made_by="the two commands of make_scenes.py in the README",
-        flags="--image_size 64 --num_epochs 8 --batch_size 64",
-    ),
-    "ccp": DataSet(
-        **folders(SHARED / "ccp", "train:train", "val:val"),
-        made_by="not by this repository: it lies beside it",
-        flags="--image_size 128 --num_epochs 8 "
-        f"--weights {SHARED / 'weights/resnet18-conv1-layer3.pth'}",
-    ),
-}
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -204,13 +160,13 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
     seconds, best = 0.0, (np.inf,)
     for epoch in range(1, flags.num_epochs + 1):
         train_loader.batch_sampler.epoch, started = epoch, time.perf_counter()
-        train.train_epoch(training, train_loader, amp, flags, f"epoch {epoch}")
+        train_epoch(training, train_loader, amp, flags, f"epoch {epoch}")
         training.step, training.sums = 0, np.zeros(3)
         seconds += time.perf_counter() - started
         if isinstance(training.ema, Asymmetric):
             calibrate(training.ema, holdout, amp)
-        p, _ = train.predict(training.ema, holdout, amp)
-        found, threshold = train.measure(p)
+        p, _ = predict(training.ema, holdout, amp)
+        found, threshold = measure(p)
         log(f"epoch {epoch}: {found}")
         if found["val_set_nll"] < best[0]:
             best = found["val_set_nll"], epoch, copy.deepcopy(training.ema), threshold, p
@@ -218,7 +174,7 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
 
     images, paths = load_data_set(data.val[0], read_labels(data.val[1], data.val[0]))
     val = LabelledImages(paths, encode_targets(images, vocabulary), preprocessing)
-    on_val, _ = train.predict(model, make_loader(val, 64), amp)
+    on_val, _ = predict(model, make_loader(val, 64), amp)
     return {
         "data": args.data,
         "images": len(train_loader.dataset),

@@ -14,6 +14,7 @@ from vocabulary import Vocabulary
 
 sys.path.insert(0, str(REPO / "benchmarks"))
 import quality
+import quality_sets
 import rivals
 
 VOCABULARY = Vocabulary(("person", "dog", "cat"), (9, 5, 2), 12)
@@ -133,7 +134,7 @@ def test_a_run_is_made_once(workdir, monkeypatch):
     monkeypatch.setitem(
         quality.SETS,
         "scenes",
-        quality.DataSet(files, files, "", "--image_size 64 --num_epochs 1 --batch_size 4"),
+        quality_sets.DataSet(files, files, "", "--image_size 64 --num_epochs 1 --batch_size 4"),
     )
     monkeypatch.setattr(quality, "RESULTS", workdir / "results")
     monkeypatch.setattr(quality, "ROOT", workdir)

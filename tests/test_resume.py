@@ -235,15 +235,15 @@ def test_an_image_that_goes_during_training(workdir, monkeypatch, whole_run):
 def test_a_killed_worker_is_one_sentence(workdir, whole_run):
     """As the system does when memory runs out; torch then raises wherever the step has come to."""
     code = (
-        "import multiprocessing, time, train, utils\n"
-        "encode, calls = train.HybridNet.encode_features, []\n"
+        "import model, multiprocessing, time, train, utils\n"
+        "encode, calls = model.HybridNet.encode_features, []\n"
         "def killing(self, features):\n"
         "    calls.append(1)\n"
         "    if len(calls) == 2:\n"
         "        multiprocessing.active_children()[0].kill()\n"
         "        time.sleep(5)\n"
         "    return encode(self, features)\n"
-        "train.HybridNet.encode_features = killing\n"
+        "model.HybridNet.encode_features = killing\n"
         "utils.run_script(train.main, train.get_args_parser())\n"
     )
     flags = [*map(str, FLAGS), "--num_workers", "1"]
