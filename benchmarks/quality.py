@@ -18,19 +18,20 @@ import argparse
 import copy
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from filelock import FileLock
+from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from bench import processor  # noqa: E402
 from quality_sets import SETS  # noqa: E402
 from rivals import ABLATIONS, CONTENDERS, Asymmetric  # noqa: E402
 
@@ -42,6 +43,7 @@ from decoding import Predictions, encode_batches  # noqa: E402
 from epochs import measure, predict, train_epoch  # noqa: E402
 from label_formats import read_labels  # noqa: E402
 from metrics import figures  # noqa: E402
+from model import HybridNet  # noqa: E402
 from pictures import Preprocessing  # noqa: E402
 from run_setup import commit, load_weights  # noqa: E402
 from training_state import Training  # noqa: E402
@@ -93,6 +95,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="tried with the first seed",
     )
     add("--limit", type=int, help="train on the first N images only")
+    add("--num_epochs", type=int, help="of few images everyone needs more; default: the set's own")
     add("--threads", type=int, default=1, help="of this process")
     add("--table", action="store_true", help="train nothing")
     return parser
@@ -111,8 +114,12 @@ def main(args: argparse.Namespace) -> None:
 
 def result_file(args: argparse.Namespace, model: str, rate: float, seed: int) -> Path:
     """Where a run's result is kept."""
-    limit = f"-{args.limit}" if args.limit else ""
-    return RESULTS / f"{args.data}{limit}" / f"{model}-{rate:g}-{seed}.json"
+    folder = args.data
+    if args.limit:
+        folder += f"-{args.limit}"
+    if args.num_epochs:
+        folder += f"-{args.num_epochs}-epochs"
+    return RESULTS / folder / f"{model}-{rate:g}-{seed}.json"
 
 
 def run_missing(args: argparse.Namespace, jobs: list[tuple[str, float, int]]) -> None:
@@ -137,64 +144,84 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
     for path in (*data.train, *data.val):
         if not path.exists():
             raise UsageError(f"{path} is not there; it is made by: {data.made_by}")
+    log(f"{args.data}: {name} (seed {seed}, learning rate {rate:g})")
     flags = data.args(contender, rate, seed)
+    flags.num_epochs = args.num_epochs or flags.num_epochs
+    flags.decoder = contender.settings.get("decoder", "none")
     flags.limit, flags.output_dir = args.limit, ROOT / "runs/quality" / args.data / name
     flags.output_dir.mkdir(parents=True, exist_ok=True)
-    flags.decoder = contender.settings.get("decoder", "none")
     listed = read_labels(flags.annotations, flags.image_path)
     vocabulary = contender.vocabulary(count_labels(listed.label_sets, listed.categories), seed)
     flags.vocab_path = flags.output_dir / f"vocab-{rate:g}-{seed}.json"
     save_vocabulary(vocabulary, flags.vocab_path)
 
-    log(f"{args.data}: {name} (seed {seed}, learning rate {rate:g})")
     torch.manual_seed(seed)
     device, preprocessing = pick_device("auto"), Preprocessing(flags.image_size)
-    train_loader, holdout, vocabulary, _ = training_data(
-        flags, preprocessing, device.type == "cuda"
-    )
+    loaders = training_data(flags, preprocessing, device.type == "cuda")[:2]
     model = contender.build(vocabulary)
     if flags.weights:
         load_weights(model, flags.weights)
-    training = Training(model, flags, len(train_loader), device)
+    training = Training(model, flags, len(loaders[0]), device)
     amp = autocast(device, resolve_amp("auto", device, {}))
-    seconds, best = 0.0, (np.inf,)
+    found = learn(training, *loaders, amp, flags)
+
+    images, paths = load_data_set(data.val[0], read_labels(data.val[1], data.val[0]))
+    val = LabelledImages(paths, encode_targets(images, vocabulary), preprocessing)
+    on_val, _ = predict(found.model, make_loader(val, 64), amp)
+    return {
+        "data": args.data,
+        "images": len(loaders[0].dataset),
+        "model": name,
+        "about": contender.about,
+        "learning_rate": rate,
+        "seed": seed,
+        "epochs": flags.num_epochs,
+        "best_epoch": found.epoch,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "training_seconds": round(found.seconds, 1),
+        "machine": f"{torch.get_num_threads()} of {os.cpu_count()} cores, {processor()}, "
+        f"torch {torch.__version__}",
+        "commit": commit(),
+        "holdout": all_figures(found.predictions, found.threshold),
+        "val": all_figures(on_val, found.threshold),
+    }
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """The best epoch of a run, by the set NLL on the hold-out."""
+
+    model: HybridNet
+    epoch: int
+    threshold: float
+    predictions: Predictions  # on the hold-out
+    seconds: float  # of training, all epochs
+
+
+def learn(
+    training: Training,
+    loader: DataLoader,
+    holdout: DataLoader,
+    amp: torch.autocast,
+    flags: argparse.Namespace,
+) -> Learnt:
+    """Train as train.py does, but for saving."""
+    seconds, best = 0.0, None
     for epoch in range(1, flags.num_epochs + 1):
-        train_loader.batch_sampler.epoch, started = epoch, time.perf_counter()
-        train_epoch(training, train_loader, amp, flags, f"epoch {epoch}")
-        training.step, training.sums = 0, np.zeros(3)
+        loader.batch_sampler.epoch, started = epoch, time.perf_counter()
+        train_epoch(training, loader, amp, flags, f"epoch {epoch}")
         seconds += time.perf_counter() - started
         if isinstance(training.ema, Asymmetric):
             calibrate(training.ema, holdout, amp)
         p, _ = predict(training.ema, holdout, amp)
         found, threshold = measure(p)
         log(f"epoch {epoch}: {found}")
-        if found["val_set_nll"] < best[0]:
-            best = found["val_set_nll"], epoch, copy.deepcopy(training.ema), threshold, p
-    _, epoch, model, threshold, p = best
-
-    images, paths = load_data_set(data.val[0], read_labels(data.val[1], data.val[0]))
-    val = LabelledImages(paths, encode_targets(images, vocabulary), preprocessing)
-    on_val, _ = predict(model, make_loader(val, 64), amp)
-    return {
-        "data": args.data,
-        "images": len(train_loader.dataset),
-        "model": name,
-        "about": contender.about,
-        "learning_rate": rate,
-        "seed": seed,
-        "epochs": flags.num_epochs,
-        "best_epoch": epoch,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "training_seconds": round(seconds, 1),
-        "threads": torch.get_num_threads(),
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, torch {torch.__version__}",
-        "commit": commit(),
-        "holdout": all_figures(p, threshold),
-        "val": all_figures(on_val, threshold),
-    }
+        if training.end_epoch(found, threshold):
+            best = copy.deepcopy(training.ema), epoch, threshold, p
+    return Learnt(*best, seconds)
 
 
-def calibrate(model: Asymmetric, loader: object, amp: torch.autocast) -> None:
+def calibrate(model: Asymmetric, loader: DataLoader, amp: torch.autocast) -> None:
     """On the hold-out, from the scores as they are."""
     model.scale_and_shift.copy_(torch.tensor([1.0, 0.0]))
     rows = [(e.cnn_scores.cpu(), t.cpu()) for e, t, _ in encode_batches(model, loader, amp)]
