@@ -44,7 +44,6 @@ FORMAT = "hybridnet-checkpoint-1"
 # between a run and its continuation; the vocabulary itself is compared, wherever it lies
 MAY_CHANGE = {"num_workers", "device", "amp", "output_dir", "vocab_path"}
 MAY_CHANGE |= {"save_minutes", "accept_changes", "skip_bad_images"}
-# the weights would not fit
 LAST, PREVIOUS = "last.pt", "previous.pt"
 PARTS = ("model", "vocabulary", "preprocessing", "weights")
 PARTS += ("threshold", "epoch", "selected_on", "flags")
@@ -172,7 +171,8 @@ def find_changes(checkpoint: dict, flags: dict, data: dict, accepted: bool) -> b
 
     Raises UsageError, naming each change, unless they are accepted and the weights still fit.
     """
-    then, known = checkpoint["flags"], checkpoint.get("data", {})
+    # the stages were not asked for when only the last one was read
+    then, known = {"stages": 1, **checkpoint["flags"]}, checkpoint.get("data", {})
     changed = [k for k in flags if k not in MAY_CHANGE and flags[k] != then.get(k)]
     what = [f"--{k} was {then.get(k)}, is {flags[k]}" for k in changed]
     what += [

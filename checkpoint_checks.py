@@ -17,6 +17,7 @@ import torch
 from model import ARCHS, DECODERS, NUM_STAGES, HybridNet
 
 MOST_NAMED = 32  # 3**10 steps at worst
+# of a model: with others the weights would not fit
 SETTINGS = {"arch", "decoder", "embed_size", "hidden_size", "freeze_encoder", "stages"}
 PATH_FLAGS = ("image_path", "annotations", "val_image_path", "val_annotations")
 
@@ -71,8 +72,8 @@ def check_parts(checkpoint: dict) -> None:
         and settings["decoder"] in DECODERS
         and all(_is_size(settings.get(k, 1)) for k in ("embed_size", "hidden_size"))
         and type(settings.get("freeze_encoder", False)) is bool
-        and settings.get("stages", 1) in range(1, NUM_STAGES + 1)
-        and type(settings.get("stages", 1)) is int,
+        and type(settings.get("stages", 1)) is int
+        and 1 <= settings.get("stages", 1) <= NUM_STAGES,
         "weights": isinstance(weights, dict)
         and all(type(k) is str and _is_whole(v) for k, v in weights.items()),
         "threshold": type(checkpoint["threshold"]) in (int, float)

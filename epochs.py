@@ -91,14 +91,17 @@ def look_at(training: Training, loader: DataLoader, output_dir: Path) -> None:
 
 
 def predict(
-    model: HybridNet, batches: Iterable, amp: torch.autocast
+    model: HybridNet, batches: Iterable, amp: torch.autocast, num_samples: int = 32
 ) -> tuple[Predictions, list[int]]:
     """Everybody's share of the validation images decoded, together and in order; which they are.
 
+    num_samples: label sets drawn for the marginals of each image.
     Raises UsageError if none of them can be read.
     """
     encoded = encode_batches(model, batches, amp)
-    found = gather_batches([(decode(model, e, targets), i) for e, targets, i in encoded])
+    found = gather_batches(
+        [(decode(model, e, targets, num_samples), i) for e, targets, i in encoded]
+    )
     rows = torch.cat([indices for _, indices in found]).tolist()
     if not rows:
         raise UsageError("none of the validation images can be read")

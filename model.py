@@ -44,6 +44,7 @@ ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 DECODERS = ("chain", "softmax", "none")
 ENCODER_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 NUM_STAGES = 4  # of a ResNet: layer1 to layer4
+STAGES_READ = 3  # unless train.py is told otherwise
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,9 @@ class HybridNet(nn.Module):
     mean, std: per-channel statistics in units of 0..1; they are applied inside the model, so
     training and test can never differ in them.
     label_log_odds: C floats, log-odds of each label's training frequency: where b(I) starts.
-    stages: how many of the ResNet's last stages are read. The last one alone sees a picture in
-    cells of 32 pixels, which is too coarse for small things; each one before halves that.
+    stages: how many of the ResNet's last stages are read, 1 to 4. The last one alone sees a picture
+    in cells of 32 pixels, which is too coarse for small things; each one before halves that.
+    (A checkpoint that does not say is of the time when it was 1.)
     """
 
     def __init__(
@@ -237,12 +239,12 @@ class HybridNet(nn.Module):
 
     def see(self, x: Tensor) -> list[Tensor]:
         """Normalised images B×3×H×W -> features B×D×h×w of the stages read, the last one last."""
-        stages = []
+        read, stages = ENCODER_PARTS[-1 - len(self.earlier) :], []
         for name, part in self.encoder.named_children():
             x = part(x)
-            if name.startswith("layer"):
+            if name in read:
                 stages.append(x)
-        return stages[-1 - len(self.earlier) :]
+        return stages
 
     def encode_features(self, stages: list[Tensor]) -> Encoding:
         """The features B×D×h×w of the ResNet's last stages, the last one last -> Encoding."""
@@ -250,7 +252,8 @@ class HybridNet(nn.Module):
         places = [features.permute(0, 2, 3, 1) for features in reversed(stages)]
         weight = self.classifier.weight.flatten(1)
         maps = [F.linear(places[0].float(), weight, self.classifier.bias)]
-        for x, classifier in zip(places[1:], self.earlier, strict=True):  # of many places
+        for x, classifier in zip(places[1:], self.earlier, strict=True):
+            # in the ResNet's precision: they are 20 times as many places
             maps.append(F.linear(x, classifier.weight.to(x.dtype)).float())
         cnn_scores = sum(map(self.pool, maps))
         features = torch.cat([x.mean((1, 2), dtype=torch.float32) for x in places], dim=1)  # B×D

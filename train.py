@@ -39,7 +39,7 @@ from data_loader import training_data
 from distributed import gather, process_group, rank, world_size
 from epochs import REMEDY, LossError, look_at, measure, predict, train_epoch
 from interruption import StopOnSignal, only_run_in
-from model import ARCHS, DECODERS, NUM_STAGES
+from model import ARCHS, DECODERS, NUM_STAGES, STAGES_READ
 from pictures import Preprocessing
 from run_setup import build_model, describe, fill_defaults
 from training_log import append_log, describe_mistakes, draw_curves
@@ -85,7 +85,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--stages",
         type=int,
         choices=range(1, NUM_STAGES + 1),
-        default=3,
+        default=STAGES_READ,
         help="of the encoder that are read: the last one sees no small things",
     )
     net("--decoder", choices=DECODERS, default="chain", help="none: the CNN alone, the control")

@@ -14,7 +14,7 @@ import torch
 from material import NUM_LABELS
 from timing import Ratio, side_by_side
 
-from model import HybridNet
+from model import STAGES_READ, HybridNet
 from utils import autocast, log, pick_device
 
 SIZE, BATCH_SIZE = 224, 32
@@ -27,7 +27,7 @@ def measure() -> Iterator[Ratio]:
     targets = (torch.rand(BATCH_SIZE, NUM_LABELS) < 0.04).float()
     amp = autocast(device, "auto")
     for arch in ("resnet18", "resnet50"):
-        model = HybridNet(arch, NUM_LABELS, stages=3).to(device)
+        model = HybridNet(arch, NUM_LABELS, stages=STAGES_READ).to(device)
 
         def step(see: Callable, model: HybridNet = model) -> None:
             model.zero_grad()

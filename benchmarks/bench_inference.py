@@ -19,7 +19,7 @@ from timing import Ratio, side_by_side
 from torch import Tensor
 
 from decoding import most_probable_sets, sample_label_sets
-from model import Encoding, HybridNet, bernoulli_nll
+from model import STAGES_READ, Encoding, HybridNet, bernoulli_nll
 from utils import autocast, log, pick_device
 
 IMAGES, MANY = 64, 256  # encoded at once; decoded at once where decoding is timed alone
@@ -89,7 +89,9 @@ def trained_model(device: torch.device) -> tuple[HybridNet, Encoding]:
     shown = torch.randn(targets.shape[1], FEATURES, device=device) / 4  # how a label looks
     frequencies = targets.mean(0).clamp(1e-4, 1 - 1e-4)
     log_odds = frequencies.logit().tolist()
-    model = HybridNet("resnet18", targets.shape[1], label_log_odds=log_odds, stages=3).to(device)
+    model = HybridNet("resnet18", targets.shape[1], label_log_odds=log_odds, stages=STAGES_READ).to(
+        device
+    )
     held_out, targets = targets[:MANY], targets[MANY:]
     learns = [*model.classifier.parameters(), *model.decoder.parameters()]
     optimizer = torch.optim.AdamW(learns, lr=3e-3)

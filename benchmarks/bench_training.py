@@ -185,7 +185,7 @@ def classic_loss(model: HybridNet, stages: list[Tensor], targets: Tensor) -> Ten
     for features, classifier in zip(stages[::-1], [model.classifier, *model.earlier], strict=True):
         weight = classifier.weight.flatten(1)[..., None, None]
         maps = F.conv2d(features, weight, classifier.bias)  # B×C×h×w
-        cnn_scores = cnn_scores + (maps.mean((2, 3)) + maps.amax((2, 3))) / 2
+        cnn_scores = cnn_scores + (maps.mean((2, 3)) + maps.flatten(2).max(2).values) / 2
     pooled = torch.cat([features.mean((2, 3)) for features in stages[::-1]], dim=1)
     embedding = model.decoder.embed_image(pooled)  # B×E
     labels = pad_sequence([row.nonzero().squeeze(1) for row in targets], batch_first=True)  # B×W

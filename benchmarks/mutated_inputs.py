@@ -14,6 +14,7 @@ import sys
 import zipfile
 import zlib
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,8 @@ def tiny_resnet(weights: object = None) -> nn.Module:
     net = nn.Module()
     net.conv1, net.bn1, net.relu = nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.ReLU()
     net.maxpool = nn.MaxPool2d(2)
-    for i in range(1, 5):
-        setattr(net, f"layer{i}", nn.Conv2d(8, 8, 1))
+    for i, (before, width) in enumerate(pairwise((8, 1, 2, 4, 8)), 1):  # each twice as wide
+        setattr(net, f"layer{i}", nn.Conv2d(before, width, 1))
     net.fc = nn.Linear(8, 10)
     return net
 
@@ -93,7 +94,7 @@ def write_valid(folder: Path) -> dict:
     (folder / "instances.json").write_text(json.dumps(coco))
     vocabulary = Vocabulary(tuple(f"label {i}" for i in range(5)), (9, 8, 7, 6, 5), 20)
     settings = {"arch": "resnet18", "decoder": "chain", "embed_size": 4, "hidden_size": 4}
-    settings["freeze_encoder"] = False
+    settings |= {"freeze_encoder": False, "stages": 2}
     checkpoint = {
         "format": FORMAT,
         "model": settings,

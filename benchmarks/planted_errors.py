@@ -19,7 +19,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from quality import ROOT, spread
+from timing import spread
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -21,19 +21,21 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from bench import processor  # noqa: E402
 from quality_sets import SETS  # noqa: E402
-from rivals import ABLATIONS, CONTENDERS, Asymmetric  # noqa: E402
+from rivals import CONTENDERS, EVERYONE, Asymmetric  # noqa: E402
+from timing import spread  # noqa: E402
 
 from annotations import encode_targets  # noqa: E402
 from compare import predicted_sets  # noqa: E402
@@ -52,12 +54,14 @@ from utils import (  # noqa: E402
     autocast,
     log,
     pick_device,
+    positive_int,
     resolve_amp,
     run_script,
     write_atomically,
 )
 from vocabulary import count_labels, save_vocabulary  # noqa: E402
 
+NUM_SAMPLES = 128  # evaluate.py's
 RESULTS = ROOT / "benchmarks/results"
 FIGURES = {  # column -> where it stands in a result
     "set NLL": ("set_nll",),
@@ -77,14 +81,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("data", choices=SETS, help="what to learn and to be measured on")
-    everyone = {**CONTENDERS, **ABLATIONS}
     add(
         "--models",
         nargs="+",
-        choices=everyone,
+        choices=EVERYONE,
         metavar="NAME",
         default=list(CONTENDERS),
-        help=f"of {', '.join(everyone)}; default: the rivals",
+        help=f"of {', '.join(EVERYONE)}; default: the rivals",
     )
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="one run each")
     add(
@@ -94,9 +97,13 @@ def get_args_parser() -> argparse.ArgumentParser:
         default=[0.0005, 0.001, 0.002],
         help="tried with the first seed",
     )
-    add("--limit", type=int, help="train on the first N images only")
-    add("--num_epochs", type=int, help="of few images everyone needs more; default: the set's own")
-    add("--threads", type=int, default=1, help="of this process")
+    add("--limit", type=positive_int, help="train on the first N images only")
+    add(
+        "--num_epochs",
+        type=positive_int,
+        help="of few images everyone needs more; default: the set's own",
+    )
+    add("--threads", type=positive_int, default=1, help="of this process")
     add("--table", action="store_true", help="train nothing")
     return parser
 
@@ -128,19 +135,22 @@ def run_missing(args: argparse.Namespace, jobs: list[tuple[str, float, int]]) ->
         for job in jobs:
             path = result_file(args, *job)
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(path.with_suffix(".lock"), timeout=-1 if wait else 0)
+            lock = FileLock(path.with_suffix(".lock"))
             try:
-                with lock:
-                    if not path.exists():
-                        result = json.dumps(run(args, *job), indent=1) + "\n"
-                        write_atomically(path, lambda t, text=result: t.write_text(text, "utf-8"))
-            except TimeoutError:
+                lock.acquire(timeout=-1 if wait else 0)
+            except Timeout:
                 continue
+            try:
+                if not path.exists():
+                    result = json.dumps(run(args, *job), indent=1) + "\n"
+                    write_atomically(path, lambda t, text=result: t.write_text(text, "utf-8"))
+            finally:
+                lock.release()
 
 
 def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
     """Train a contender, measure it on hold-out and val images."""
-    data, contender = SETS[args.data], {**CONTENDERS, **ABLATIONS}[name]
+    data, contender = SETS[args.data], EVERYONE[name]
     for path in (*data.train, *data.val):
         if not path.exists():
             raise UsageError(f"{path} is not there; it is made by: {data.made_by}")
@@ -151,11 +161,13 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
     flags.limit, flags.output_dir = args.limit, ROOT / "runs/quality" / args.data / name
     flags.output_dir.mkdir(parents=True, exist_ok=True)
     listed = read_labels(flags.annotations, flags.image_path)
+    listed, _ = load_data_set(flags.image_path, listed, limit=args.limit)
     vocabulary = contender.vocabulary(count_labels(listed.label_sets, listed.categories), seed)
     flags.vocab_path = flags.output_dir / f"vocab-{rate:g}-{seed}.json"
     save_vocabulary(vocabulary, flags.vocab_path)
 
     torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(not torch.cuda.is_available())  # as train.py
     device, preprocessing = pick_device("auto"), Preprocessing(flags.image_size)
     loaders = training_data(flags, preprocessing, device.type == "cuda")[:2]
     model = contender.build(vocabulary)
@@ -167,7 +179,7 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
 
     images, paths = load_data_set(data.val[0], read_labels(data.val[1], data.val[0]))
     val = LabelledImages(paths, encode_targets(images, vocabulary), preprocessing)
-    on_val, _ = predict(found.model, make_loader(val, 64), amp)
+    on_val, _ = predict(found.model, make_loader(val, 64), amp, NUM_SAMPLES)
     return {
         "data": args.data,
         "images": len(loaders[0].dataset),
@@ -275,21 +287,7 @@ def table(args: argparse.Namespace) -> str:
 
 def look_up(results: list[dict], path: tuple[str, ...]) -> list[float]:
     """One val figure of every run."""
-    return list(_values(results, path))
-
-
-def _values(results: list[dict], path: tuple[str, ...]) -> Iterator[float]:
-    for result in results:
-        value = result["val"]
-        for key in path:
-            value = value[key]
-        yield value
-
-
-def spread(values: list[float]) -> str:
-    """mean ± sample standard deviation."""
-    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.2f}{deviation}"
+    return [reduce(getitem, path, result["val"]) for result in results]
 
 
 if __name__ == "__main__":

@@ -21,12 +21,12 @@ class DataSet:
     train: tuple[Path, Path]  # images, annotations
     val: tuple[Path, Path]
     made_by: str  # what to do if they are not there
-    flags: str  # of train.py
+    flags: tuple[str, ...]  # of train.py
 
     def args(self, contender: Contender, learning_rate: float, seed: int) -> argparse.Namespace:
         """train.py's flags."""
         images, annotations = map(str, self.train)
-        given = ["--image_path", images, "--annotations", annotations, *self.flags.split()]
+        given = ["--image_path", images, "--annotations", annotations, *self.flags]
         given += ["--learning_rate", str(learning_rate), "--seed", str(seed), "--num_workers", "0"]
         args = train_args_parser().parse_args(given)
         vars(args).update(contender.flags)
@@ -45,7 +45,7 @@ SETS = {
     "scenes": DataSet(
         **folders(ROOT / "data/scenes", "train:instances_train", "val:instances_val"),
         made_by="python data/make_scenes.py",
-        flags="--image_size 64 --num_epochs 10",
+        flags=("--image_size", "64", "--num_epochs", "10"),
     ),
     "drawn": DataSet(
         **folders(
@@ -54,12 +54,14 @@ SETS = {
             "instances_val2014:instances_val2014",
         ),
         made_by="the two commands of make_scenes.py in the README",
-        flags="--image_size 64 --num_epochs 8 --batch_size 64",
+        flags=("--image_size", "64", "--num_epochs", "8", "--batch_size", "64"),
     ),
     "ccp": DataSet(
         **folders(SHARED / "ccp", "train:train", "val:val"),
         made_by="not by this repository: it lies beside it",
-        flags="--image_size 128 --num_epochs 8 "
-        f"--weights {SHARED / 'weights/resnet18-conv1-layer3.pth'}",
+        flags=(
+            *("--image_size", "128", "--num_epochs", "8"),
+            *("--weights", str(SHARED / "weights/resnet18-conv1-layer3.pth")),
+        ),
     ),
 }

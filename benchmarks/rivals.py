@@ -14,10 +14,8 @@ from timm.layers.ml_decoder import MLDecoder
 from timm.loss import AsymmetricLossMultiLabel
 from torch import Tensor
 
-from model import Encoding, HybridNet, bernoulli_nll
+from model import STAGES_READ, Encoding, HybridNet, bernoulli_nll
 from vocabulary import Vocabulary
-
-STAGES = 3  # train.py's default
 
 
 class Average(HybridNet):
@@ -31,18 +29,21 @@ class Maximum(HybridNet):
     """Maximum pooling."""
 
     def pool(self, maps: Tensor) -> Tensor:
-        return maps.amax((1, 2))
+        return maps.flatten(1, 2).max(1).values
 
 
 class Asymmetric(HybridNet):
-    """Trained on the asymmetric loss (Ridnik et al., ICCV 2021), with its authors' constants.
+    """Trained on the asymmetric loss (Ridnik et al., ICCV 2021), constants of the authors' scripts.
 
     Its scores are no log-odds; `calibrate` makes them such, as well as two numbers can.
     """
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
-        self.loss = AsymmetricLossMultiLabel(reduction="none")
+        constants = {"gamma_neg": 4, "gamma_pos": 0, "clip": 0.05}
+        self.loss = AsymmetricLossMultiLabel(
+            **constants, disable_torch_grad_focal_loss=True, reduction="none"
+        )
         self.register_buffer("scale_and_shift", torch.tensor([1.0, 0.0]))
 
     def scores(self, features: list[Tensor]) -> Tensor:
@@ -56,7 +57,8 @@ class Asymmetric(HybridNet):
         return Encoding(self.decoder.embed_image(scores), scores, [])
 
     def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        losses = self.loss(self.encode(images).cnn_scores, targets).sum(1)
+        scores = self.encode(images).cnn_scores
+        losses = self.loss(scores, targets.to(images.device, non_blocking=True)).sum(1)
         return {"set_nll": losses, "cnn_bce": losses.detach()}
 
     def calibrate(self, scores: np.ndarray, targets: np.ndarray) -> None:
@@ -81,14 +83,19 @@ class MLDecoderNet(Asymmetric):
     def __init__(self, *args: object, num_labels: int, **kwargs: object) -> None:
         super().__init__(*args, num_labels=num_labels, **kwargs)
         width = self.classifier.in_channels
+        log_odds = self.classifier.bias.detach()
         del self.classifier
         self.head = MLDecoder(num_labels, initial_num_features=width)
         # torch's stack of (one) layers passes arguments by now that timm's layer does not take
         (self.head.decoder,) = self.head.decoder.layers
+        self.head.duplicate_pooling_bias.data.copy_(log_odds)  # where everyone begins
 
     def scores(self, features: list[Tensor]) -> Tensor:
-        with torch.autocast(features[-1].device.type, torch.bfloat16):  # larger than the ResNet
-            return self.head(features[-1]).float()
+        # larger than the ResNet, so it learns in the ResNet's precision; probabilities stay exact
+        last, dtype = features[-1], features[-1].dtype
+        low = self.training and dtype != torch.float32
+        with torch.autocast(last.device.type, dtype if low else torch.bfloat16, enabled=low):
+            return self.head(last.float()).float()
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ class Contender:
 
     def build(self, vocabulary: Vocabulary) -> HybridNet:
         """The model, of random weights."""
-        settings = {"decoder": "none", "stages": STAGES, **self.settings}
+        settings = {"decoder": "none", "stages": STAGES_READ, **self.settings}
         return self.kind(
             arch="resnet18",
             num_labels=len(vocabulary),
@@ -124,7 +131,7 @@ class Contender:
         )
 
 
-LAST = {"stages": 1}  # the last stage only, as everyone else reads a ResNet
+LAST = {"stages": 1}  # the last one only, as published
 CONTENDERS = {
     "chain": Contender("HybridNet", settings={"decoder": "chain"}),
     "average": Contender("average pooling, cross-entropy", Average, LAST),
@@ -140,10 +147,12 @@ CONTENDERS = {
     "softmax-random": Contender(
         "softmax CNN-RNN, random order", settings={"decoder": "softmax", **LAST}, order="random"
     ),
+    # what the stages and the decoder bring, each without the other
+    "none": Contender("HybridNet without its decoder"),
+    "chain-last": Contender("HybridNet on the last stage", settings={"decoder": "chain", **LAST}),
 }
 ABLATIONS = {
-    "none": Contender("without the decoder"),
-    "chain-last": Contender("the last stage only", settings={"decoder": "chain", **LAST}),
+    "asymmetric-stages": Contender("no decoder, asymmetric loss", Asymmetric),
     "chain-2-stages": Contender("two stages", settings={"decoder": "chain", "stages": 2}),
     "chain-4-stages": Contender("four stages", settings={"decoder": "chain", "stages": 4}),
     "chain-average": Contender("average pooling", Average, {"decoder": "chain"}),
@@ -160,3 +169,4 @@ ABLATIONS = {
         "no loss of the CNN's own", settings={"decoder": "chain"}, flags={"cnn_loss_weight": 0.0}
     ),
 }
+EVERYONE = {**CONTENDERS, **ABLATIONS}

@@ -1,4 +1,4 @@
-"""How the speed rows are measured: both sides in turn, in one process, in one run."""
+"""How the tables are measured and written: both sides in turn, and the spread of runs."""
 
 from __future__ import annotations
 
@@ -57,3 +57,9 @@ def _seconds(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
+
+
+def spread(values: list[float]) -> str:
+    """mean ± sample standard deviation."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"

@@ -251,6 +251,8 @@ def test_checkpoints_with_wrong_parts(small):
         {"embed_size": 10**9},
         {"hidden_size": "4"},
         {"hidden_size": -1},
+        {"stages": 0},
+        {"stages": torch.tensor([1, 2])},
         {"pretrained": True},  # would fetch a file
     ):
         assert "model" in load_with("model", {**settings, **change})

@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import QUICK, REPO, call, run
 
+import epochs
 import train
 import training_state
 import utils
@@ -76,7 +77,7 @@ def test_the_first_loss_that_is_not_finite_is_named(tmp_path):
         for i, loss in enumerate(losses):
             terms = torch.tensor([loss, 2.0, 3.0])
             training.pending.append((terms, torch.tensor([2 * i, 2 * i + 1])))
-        train.look_at(training, loader, tmp_path)
+        epochs.look_at(training, loader, tmp_path)
 
     after(1.0, 1.0, 1.0)
     after(1.0)
@@ -93,8 +94,8 @@ def test_the_first_loss_that_is_not_finite_is_named(tmp_path):
 
 def test_the_classic_loop_minimises_the_same():
     torch.manual_seed(0)
-    model = HybridNet("resnet18", 6, "chain", 8, 8)
-    for parameter in model.decoder.parameters():
+    model = HybridNet("resnet18", 6, "chain", 8, 8, stages=3)
+    for parameter in [*model.earlier.parameters(), *model.decoder.parameters()]:
         torch.nn.init.normal_(parameter)
     targets = torch.tensor([[1.0, 1, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 0]])
     bench_training.check_classic_loss(model, targets)
