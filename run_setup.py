@@ -94,6 +94,14 @@ def fill_defaults(args: argparse.Namespace) -> None:
         args.val_annotations = find_labels(args.val_image_path, "val")
 
 
+def make_repeatable(device: torch.device) -> None:
+    """The same seed gives the same weights to the bit, on a CPU."""
+    if device.type == "cpu":
+        # or threads would add up gradients of rows in the order in which they come
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False
+
+
 def draw_default_set() -> None:
     """Draw it unless it is there. Raises RunError."""
     if (SCENES / "annotations/instances_val.json").exists():

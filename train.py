@@ -41,7 +41,7 @@ from epochs import REMEDY, LossError, look_at, measure, predict, train_epoch
 from interruption import StopOnSignal, only_run_in
 from model import ARCHS, DECODERS, NUM_STAGES, STAGES_READ
 from pictures import Preprocessing
-from run_setup import build_model, describe, fill_defaults
+from run_setup import build_model, describe, fill_defaults, make_repeatable
 from training_log import append_log, describe_mistakes, draw_curves
 from training_state import Saver, Training
 from utils import (
@@ -128,10 +128,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     """Settle the flags and train, in an output folder that no other run writes to."""
     fill_defaults(args)
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    if device.type == "cpu":
-        # or threads would add up gradients of rows in the order in which they come
-        torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False
+    make_repeatable(device)
     with only_run_in(args.output_dir):
         train(args, flags, device)
 

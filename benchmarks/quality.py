@@ -10,6 +10,7 @@ Every contender's learning rate is chosen with the first seed, by the set NLL on
 tenth of the training images; so are a run's epoch and its threshold. The val images are looked at
 once, at the end of a run. Each run leaves a file in benchmarks/results/: interrupted, the command
 goes on where it stopped, and several may work at once (one thread each is the quickest way).
+Needs what requirements-dev.txt installs.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ from label_formats import read_labels  # noqa: E402
 from metrics import figures  # noqa: E402
 from model import HybridNet  # noqa: E402
 from pictures import Preprocessing  # noqa: E402
-from run_setup import commit, load_weights  # noqa: E402
+from run_setup import commit, load_weights, make_repeatable  # noqa: E402
 from training_state import Training  # noqa: E402
 from utils import (  # noqa: E402
     UsageError,
@@ -101,7 +102,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add(
         "--num_epochs",
         type=positive_int,
-        help="of few images everyone needs more; default: the set's own",
+        help="few images need more; default: the set's own",
     )
     add("--threads", type=positive_int, default=1, help="of this process")
     add("--table", action="store_true", help="train nothing")
@@ -167,8 +168,8 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
     save_vocabulary(vocabulary, flags.vocab_path)
 
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(not torch.cuda.is_available())  # as train.py
     device, preprocessing = pick_device("auto"), Preprocessing(flags.image_size)
+    make_repeatable(device)
     loaders = training_data(flags, preprocessing, device.type == "cuda")[:2]
     model = contender.build(vocabulary)
     if flags.weights:
