@@ -140,13 +140,13 @@ def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
     order = clustered_order(ratio)
     names = [printable(labels[i]) for i in order]
     side = max(4.0, 0.13 * len(labels))
-    figure, axes = plt.subplots(1, 2, figsize=(2 * side + 2.4, side + 0.2), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(2 * side + 2.4, side + 0.6), layout="constrained")
     titles = {"in the annotations": ratio, "in the network, given the image": influence}
     for axis, (title, matrix) in zip(axes, titles.items(), strict=True):
         shown = matrix[np.ix_(order, order)]
         limit = colour_limit(shown)
         picture = axis.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axis.set_title(f"log odds ratio of two labels {title}", fontsize=14)
+        axis.set_title(f"log odds ratio of two labels\n{title}", fontsize=12)
         axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
         axis.set_yticks(range(len(names)), names, fontsize=6, parse_math=False)
         axis.tick_params(length=0)
