@@ -40,6 +40,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
+from convolutions import with_products
+
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 DECODERS = ("chain", "softmax", "none")
 ENCODER_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -197,7 +199,8 @@ class HybridNet(nn.Module):
     ) -> None:
         super().__init__()
         resnet = getattr(torchvision.models, arch)(weights="DEFAULT" if pretrained else None)
-        self.encoder = nn.Sequential(OrderedDict((p, getattr(resnet, p)) for p in ENCODER_PARTS))
+        parts = OrderedDict((part, getattr(resnet, part)) for part in ENCODER_PARTS)
+        self.encoder = with_products(nn.Sequential(parts))
         # each stage is twice as wide as the one before
         widths = [resnet.fc.in_features // 2**k for k in range(stages)]
         self.classifier = nn.Conv2d(widths[0], num_labels, kernel_size=1)

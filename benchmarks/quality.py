@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import os
 import statistics
 import sys
@@ -43,7 +44,7 @@ from compare import predicted_sets  # noqa: E402
 from data_loader import LabelledImages, make_loader, training_data  # noqa: E402
 from data_sets import load_data_set  # noqa: E402
 from decoding import Predictions, encode_batches  # noqa: E402
-from epochs import measure, predict, train_epoch  # noqa: E402
+from epochs import LossError, measure, predict, train_epoch  # noqa: E402
 from label_formats import read_labels  # noqa: E402
 from metrics import figures  # noqa: E402
 from model import HybridNet  # noqa: E402
@@ -143,8 +144,13 @@ def run_missing(args: argparse.Namespace, jobs: list[tuple[str, float, int]]) ->
                 continue
             try:
                 if not path.exists():
-                    result = json.dumps(run(args, *job), indent=1) + "\n"
-                    write_atomically(path, lambda t, text=result: t.write_text(text, "utf-8"))
+                    try:
+                        result = run(args, *job)
+                    except LossError as error:
+                        log(str(error))
+                        result = {"holdout": {"set_nll": math.inf}}  # its rate is never chosen
+                    text = json.dumps(result, indent=1) + "\n"
+                    write_atomically(path, lambda t, text=text: t.write_text(text, "utf-8"))
             finally:
                 lock.release()
 
