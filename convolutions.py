@@ -25,7 +25,8 @@ class Conv2d(nn.Conv2d):
         height, width = ((side + 2 * padding - k) // stride + 1 for side in x.shape[2:])
         low = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
         if x.device.type == "cpu" and low and height * width <= NOT_MANY:
-            return _Products.apply(x.bfloat16(), self.weight, stride, padding)
+            few = height * width <= FEW
+            return _Products.apply(x.bfloat16(), self.weight, stride, padding, few)
         return super().forward(x)
 
 
@@ -38,15 +39,19 @@ def with_products(module: nn.Module) -> nn.Module:
 
 
 class _Products(torch.autograd.Function):
-    """x B×D×h×w bfloat16, weight D'×D×k×k float32 -> B×D'×h'×w' bfloat16."""
+    """x B×D×h×w bfloat16, weight D'×D×k×k float32 -> B×D'×h'×w' bfloat16.
+
+    few: everything by products; else no more than the gradient of the weights.
+    """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, stride: int, padding: int, few: bool
+    ) -> Tensor:
         low = weight.bfloat16()
         ctx.save_for_backward(x, low)
-        ctx.geometry = stride, padding
-        height, width = ((s + 2 * padding - weight.shape[2]) // stride + 1 for s in x.shape[2:])
-        if height * width > FEW:
+        ctx.geometry, ctx.few = (stride, padding), few
+        if not few:
             return F.conv2d(x, low, None, stride, padding)
         seen = neighbourhoods(x, weight.shape[2], stride, padding)
         return (seen @ as_matrix(low).T).permute(0, 3, 1, 2)
@@ -54,17 +59,17 @@ class _Products(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (x, weight), (stride, padding) = ctx.saved_tensors, ctx.geometry
-        rows = gradient.permute(0, 2, 3, 1)  # B×h'×w'×D', as channels_last has it in memory
+        x, weight = ctx.saved_tensors
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
-            of_x = input_gradient(rows, x, weight, stride, padding)
+            by_input = products_by_input if ctx.few else convolution_by_input
+            of_x = by_input(gradient, x, weight, *ctx.geometry)
         if ctx.needs_input_grad[1]:
             k = weight.shape[2]  # to have kept the neighbourhoods would have taken k² the memory
-            seen = neighbourhoods(x, k, stride, padding).flatten(0, 2)
-            of_weight = (rows.flatten(0, 2).T @ seen).float()  # D'×kkD
-            of_weight = of_weight.view(len(weight), k, k, -1).permute(0, 3, 1, 2)
-        return of_x, of_weight, None, None
+            seen = neighbourhoods(x, k, *ctx.geometry).flatten(0, 2)
+            rows = gradient.permute(0, 2, 3, 1).flatten(0, 2)
+            of_weight = (rows.T @ seen).float().view(len(weight), k, k, -1).permute(0, 3, 1, 2)
+        return of_x, of_weight, None, None, None
 
 
 def neighbourhoods(x: Tensor, k: int, stride: int, padding: int) -> Tensor:
@@ -79,22 +84,28 @@ def as_matrix(weight: Tensor) -> Tensor:
     return weight.permute(0, 2, 3, 1).flatten(1)
 
 
-def input_gradient(rows: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int) -> Tensor:
-    """The loss's gradient by x, from that by the result, B×h'×w'×D'."""
-    (_, down, across, _), k = rows.shape, weight.shape[2]
-    if down * across > FEW:
-        arguments = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1, [True, False, False]
-        gradient = rows.permute(0, 3, 1, 2)
-        return torch.ops.aten.convolution_backward(gradient, x, weight, None, *arguments)[0]
-    each = (rows @ as_matrix(weight)).view(*rows.shape[:3], k, k, -1)
-    height, width = x.shape[2:]
-    padded = rows.new_zeros(
-        len(x), height + 2 * padding, width + 2 * padding, x.shape[1], dtype=torch.float32
-    )
+def products_by_input(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int
+) -> Tensor:
+    """The gradient by x: every place of the result gives each of its neighbours its share."""
+    k, (rows, columns) = weight.shape[2], gradient.shape[2:]
+    shares = (gradient.permute(0, 2, 3, 1) @ as_matrix(weight)).unflatten(
+        -1, (k, k, -1)
+    )  # B×h'×w'×k×k×D
+    sides = [side + 2 * padding for side in x.shape[2:]]
+    summed = shares.new_zeros(len(x), *sides, x.shape[1], dtype=torch.float32)
     for i in range(k):
         for j in range(k):
-            padded[
-                :, i : i + stride * down : stride, j : j + stride * across : stride
-            ] += each[..., i, j, :]
-    inner = padded[:, padding : padding + height, padding : padding + width]
-    return inner.to(x.dtype).permute(0, 3, 1, 2)
+            down, across = (slice(a, a + stride * n, stride) for a, n in ((i, rows), (j, columns)))
+            summed[:, down, across] += shares[:, :, :, i, j]
+    inner = [slice(padding, padding + side) for side in x.shape[2:]]
+    return summed[(slice(None), *inner)].to(x.dtype).permute(0, 3, 1, 2)
+
+
+def convolution_by_input(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int
+) -> Tensor:
+    """The same by PyTorch's own kernel."""
+    geometry = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], 1
+    only = [True, False, False]
+    return torch.ops.aten.convolution_backward(gradient, x, weight, None, *geometry, only)[0]

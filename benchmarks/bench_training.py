@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torchvision
 from material import label_sets, write_photos
 from PIL import Image
 from timing import Ratio, side_by_side
@@ -111,10 +112,13 @@ class InMemory(list):
 
 
 class BareEncoder:
-    """The ResNet alone, forward and backward, on as many batches that are in memory already."""
+    """torchvision's ResNet alone, forward and backward, on as many batches in memory."""
 
     def __init__(self, ours: OurLoop) -> None:
-        self.encoder, self.amp = copy.deepcopy(ours.training.model.encoder).train(), ours.amp
+        resnet = getattr(torchvision.models, ours.args.arch)()  # none of ours
+        self.encoder = torch.nn.Sequential(*list(resnet.children())[:-2]).to(ours.device)
+        self.encoder.to(memory_format=torch.channels_last)
+        self.amp = ours.amp
         images = torch.randn(BATCH_SIZE, 3, SIZE, SIZE, device=ours.device)
         self.images = images.contiguous(memory_format=torch.channels_last)
 

@@ -1,0 +1,92 @@
+"""Convolutions by matrix products give what PyTorch's own give."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.testing import assert_close
+
+import convolutions
+from convolutions import Conv2d, with_products
+
+BF16 = torch.autocast("cpu", torch.bfloat16)
+
+
+def results(convolution, x, amp):
+    """The result and the gradients by input and weight of a loss that weighs all places."""
+    x = x.clone().requires_grad_()
+    convolution.zero_grad()
+    with amp:
+        y = convolution(x)
+    generator = torch.Generator().manual_seed(1)
+    (y.float() * torch.randn(y.shape, generator=generator)).sum().backward()
+    return y, x.grad, convolution.weight.grad
+
+
+@given(
+    kernel=st.sampled_from([1, 3]),
+    stride=st.integers(1, 2),
+    height=st.integers(1, 15),
+    width=st.integers(1, 15),
+    inputs=st.integers(1, 5),
+    outputs=st.integers(1, 5),
+    images=st.integers(1, 3),
+)
+@settings(max_examples=60, deadline=None)
+def test_as_pytorch_in_double_precision(kernel, stride, height, width, inputs, outputs, images):
+    plain = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+    # whole numbers are exact in bfloat16, so are sums of few
+    plain.weight.data.copy_(torch.randint(-2, 3, plain.weight.shape))
+    x = torch.randint(-2, 3, (images, inputs, height, width)).float()
+    expected = results(plain.double(), x.double(), torch.autocast("cpu", enabled=False))
+    ours = with_products(copy.deepcopy(plain).float())
+    found = results(ours, x.contiguous(memory_format=torch.channels_last), BF16)
+    assert type(ours) is Conv2d
+    for mine, theirs in zip(found, expected, strict=True):
+        assert_close(mine.double(), theirs, rtol=0.03, atol=0.1)
+
+
+@pytest.mark.parametrize("side", [2, 7, 8])
+def test_few_not_many_and_many_places(side, monkeypatch):
+    """All three ways agree on the same convolution."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(16, 8, 3, padding=1, bias=False)
+    x = torch.randn(4, 16, side, side).bfloat16().float()
+    expected = results(plain, x, BF16)
+    ours, ways = with_products(copy.deepcopy(plain)), set()
+    for few, not_many in ((0, 0), (0, 100), (100, 100)):
+        monkeypatch.setattr(convolutions, "FEW", few)
+        monkeypatch.setattr(convolutions, "NOT_MANY", not_many)
+        found = results(ours, x, BF16)
+        ways.add(found[0].grad_fn.name())
+        for mine, theirs in zip(found, expected, strict=True):
+            assert mine.dtype == theirs.dtype
+            assert mine.shape == theirs.shape
+            assert_close(mine, theirs, rtol=0.02, atol=0.05)
+    assert "_ProductsBackward" in ways
+    assert len(ways) == 2
+
+
+def test_only_what_is_asked_for_is_computed():
+    ours = with_products(nn.Conv2d(4, 4, 3, padding=1, bias=False))
+    x = torch.randn(2, 4, 3, 3)
+    with BF16:
+        ours(x).sum().backward()  # as for a first layer: the images need no gradient
+    assert x.grad is None
+    assert ours.weight.grad.abs().sum() > 0
+    ours.zero_grad()
+    ours.requires_grad_(False)
+    x.requires_grad_()
+    with BF16:
+        ours(x).sum().backward()  # a frozen encoder
+    assert ours.weight.grad is None
+    assert x.grad.abs().sum() > 0
+
+
+def test_float32_is_left_to_pytorch():
+    plain = nn.Conv2d(4, 4, 3, padding=1, bias=False)
+    x = torch.randn(2, 4, 3, 3)
+    assert torch.equal(with_products(copy.deepcopy(plain))(x), plain(x))
