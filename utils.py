@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import functools
 import gc
 import math
@@ -176,7 +177,10 @@ def csv_text(name: str) -> str:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes a GPU if there is one. Raises UsageError for a device that is not there."""
+    """The device, set up; `auto` takes a GPU if there is one.
+
+    Raises UsageError for a device that is not there.
+    """
     import torch
 
     if name == "auto":
@@ -193,7 +197,21 @@ def pick_device(name: str) -> torch.device:
         torch.cuda.set_device(device)
         # probabilities are to be exact; the encoder has bf16
         torch.backends.cudnn.allow_tf32 = False
+    else:
+        keep_freed_memory()
     return device
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep the memory that is freed, for the next tensors.
+
+    A step of training takes and frees hundreds of megabytes. By default most go back to the
+    system, which clears every page that is asked for anew: a fourth of the time of a step.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+        libc.mallopt(m_trim_threshold, -1)
+        libc.mallopt(m_mmap_max, 0)
 
 
 @functools.cache
