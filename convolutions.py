@@ -33,7 +33,8 @@ class Conv2d(nn.Conv2d):
 def with_products(module: nn.Module) -> nn.Module:
     """The same module, parameters and all, with its convolutions computed as above."""
     for part in module.modules():
-        if type(part) is nn.Conv2d:
+        plain = type(part) is nn.Conv2d and part.bias is None and part.groups == 1
+        if plain and part.dilation == (1, 1) and part.kernel_size[0] == part.kernel_size[1]:
             part.__class__ = Conv2d
     return module
 

@@ -90,3 +90,10 @@ def test_float32_is_left_to_pytorch():
     plain = nn.Conv2d(4, 4, 3, padding=1, bias=False)
     x = torch.randn(2, 4, 3, 3)
     assert torch.equal(with_products(copy.deepcopy(plain))(x), plain(x))
+
+
+def test_other_kinds_are_left_alone():
+    kinds = {"groups": 2}, {"bias": True}, {"dilation": 2}, {"kernel_size": (1, 3)}
+    for kind in kinds:
+        given = {"kernel_size": 3, "bias": False, **kind}
+        assert type(with_products(nn.Conv2d(4, 4, **given))) is nn.Conv2d

@@ -1,6 +1,8 @@
 """What speed is bought with: precision chosen once, losses looked at late, rows of a table."""
 
+import ctypes
 import json
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,6 +46,33 @@ def test_measuring_bfloat16_leaves_the_random_numbers_alone():
     torch.manual_seed(3)
     assert utils._bf16_gain() > 0
     assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+def test_freed_memory_is_taken_again(tmp_path):
+    """Pages that the system has to give for the tenth time the same sums are done."""
+    script = """
+import resource, sys, torch
+sys.path.insert(0, sys.argv[1])
+from utils import pick_device
+if sys.argv[2] == "kept":
+    pick_device("cpu")
+for _ in range(10):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    x = torch.ones(1 << 24)
+    y = 2 * x + 1
+    del x, y
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    path = tmp_path / "faults.py"
+    path.write_text(script)
+    found = {}
+    for way in ("kept", "given back"):
+        result = subprocess.run(
+            [sys.executable, path, REPO, way], capture_output=True, text=True, check=True
+        )
+        found[way] = int(result.stdout)
+    assert found["kept"] < 1000 < found["given back"]
 
 
 def test_a_continued_run_keeps_its_precision(workdir, monkeypatch, capsys):
