@@ -34,9 +34,10 @@ from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+from ablations import EVERYONE  # noqa: E402
 from bench import processor  # noqa: E402
 from quality_sets import SETS  # noqa: E402
-from rivals import CONTENDERS, EVERYONE, Asymmetric  # noqa: E402
+from rivals import CONTENDERS, Asymmetric  # noqa: E402
 from timing import spread  # noqa: E402
 
 from annotations import encode_targets  # noqa: E402
@@ -107,6 +108,11 @@ def get_args_parser() -> argparse.ArgumentParser:
     )
     add("--threads", type=positive_int, default=1, help="of this process")
     add("--table", action="store_true", help="train nothing")
+    add(
+        "--holdout",
+        action="store_true",
+        help="figures of the hold-out, which choices are made by, instead of val's",
+    )
     return parser
 
 
@@ -268,7 +274,7 @@ def load(path: Path) -> dict | None:
 
 def table(args: argparse.Namespace) -> str:
     """Markdown: a row for each model, mean ± standard deviation of the seeds, the best in bold."""
-    rows = {}
+    rows, part = {}, "holdout" if args.holdout else "val"
     for model in args.models:
         rate = best_rate(args, model)
         found = [load(result_file(args, model, rate, seed)) for seed in args.seeds]
@@ -276,7 +282,7 @@ def table(args: argparse.Namespace) -> str:
             rows[model] = found
     best = {}
     for column, path in FIGURES.items():
-        means = {m: statistics.mean(look_up(found, path)) for m, found in rows.items()}
+        means = {m: statistics.mean(look_up(found, part, path)) for m, found in rows.items()}
         if means:
             best[column] = (min if column in LOWER_IS_BETTER else max)(means, key=means.get)
     head = ["model", *FIGURES, "learning rate", "parameters", "minutes", "seeds"]
@@ -284,7 +290,7 @@ def table(args: argparse.Namespace) -> str:
     for model, found in rows.items():
         cells = [f"{model}: {found[0]['about']}"]
         for column, path in FIGURES.items():
-            text = spread(look_up(found, path))
+            text = spread(look_up(found, part, path))
             cells.append(f"**{text}**" if best[column] == model else text)
         minutes = statistics.mean(result["training_seconds"] for result in found) / 60
         cells += [f"{found[0]['learning_rate']:g}", f"{found[0]['parameters'] / 1e6:.1f} M"]
@@ -292,9 +298,9 @@ def table(args: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def look_up(results: list[dict], path: tuple[str, ...]) -> list[float]:
-    """One val figure of every run."""
-    return [reduce(getitem, path, result["val"]) for result in results]
+def look_up(results: list[dict], part: str, path: tuple[str, ...]) -> list[float]:
+    """One figure of every run, on val or hold-out."""
+    return [reduce(getitem, path, result[part]) for result in results]
 
 
 if __name__ == "__main__":

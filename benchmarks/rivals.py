@@ -1,4 +1,4 @@
-"""What HybridNet is compared with in quality.py, and the ablations: models of one encoder.
+"""What HybridNet is compared with in quality.py: models of one encoder.
 
 All are HybridNets as far as training and decoding are concerned, so that data, augmentation,
 optimizer, schedule, averaging of weights and figures are the same code for everyone.
@@ -23,13 +23,6 @@ class Average(HybridNet):
 
     def pool(self, maps: Tensor) -> Tensor:
         return maps.mean((1, 2))
-
-
-class Maximum(HybridNet):
-    """Maximum pooling."""
-
-    def pool(self, maps: Tensor) -> Tensor:
-        return maps.flatten(1, 2).max(1).values
 
 
 class Asymmetric(HybridNet):
@@ -151,22 +144,3 @@ CONTENDERS = {
     "none": Contender("HybridNet without its decoder"),
     "chain-last": Contender("HybridNet on the last stage", settings={"decoder": "chain", **LAST}),
 }
-ABLATIONS = {
-    "asymmetric-stages": Contender("no decoder, asymmetric loss", Asymmetric),
-    "chain-2-stages": Contender("two stages", settings={"decoder": "chain", "stages": 2}),
-    "chain-4-stages": Contender("four stages", settings={"decoder": "chain", "stages": 4}),
-    "chain-average": Contender("average pooling", Average, {"decoder": "chain"}),
-    "chain-maximum": Contender("maximum pooling", Maximum, {"decoder": "chain"}),
-    "softmax-stages": Contender("softmax instead of chain", settings={"decoder": "softmax"}),
-    "chain-rare": Contender("rare labels first", settings={"decoder": "chain"}, order="rare"),
-    "chain-random": Contender("random order", settings={"decoder": "chain"}, order="random"),
-    "chain-64": Contender("64 LSTM units", settings={"decoder": "chain", "hidden_size": 64}),
-    "chain-512": Contender("512 LSTM units", settings={"decoder": "chain", "hidden_size": 512}),
-    "chain-no-ema": Contender(
-        "no average of weights", settings={"decoder": "chain"}, flags={"ema_decay": 0.0}
-    ),
-    "chain-no-cnn-loss": Contender(
-        "no loss of the CNN's own", settings={"decoder": "chain"}, flags={"cnn_loss_weight": 0.0}
-    ),
-}
-EVERYONE = {**CONTENDERS, **ABLATIONS}

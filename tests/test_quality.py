@@ -13,12 +13,13 @@ from decoding import decode
 from vocabulary import Vocabulary
 
 sys.path.insert(0, str(REPO / "benchmarks"))
+import ablations
 import quality
 import quality_sets
 import rivals
 
 VOCABULARY = Vocabulary(("person", "dog", "cat"), (9, 5, 2), 12)
-EVERYONE = rivals.EVERYONE
+EVERYONE = ablations.EVERYONE
 
 
 def random_batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -89,6 +90,43 @@ def test_pooling_of_the_ablations():
         for kind in ("none", "average", "chain-maximum")
     }
     assert pooled == {"none": 7, "average": 4, "chain-maximum": 10}
+
+
+def test_decoders_of_the_ablations():
+    torch.manual_seed(0)
+    images, targets = random_batch()
+
+    def scores(name: str, images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        model = EVERYONE[name].build(VOCABULARY).eval()
+        with torch.no_grad():
+            for p in model.decoder.parameters():
+                p.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
+            encoding = model.encode(images)
+            return model.set_log_odds(encoding, targets) - encoding.cnn_scores
+
+    # once a label is read, an image that enters before the first one only has nothing to say
+    targets[:, 0] = 1
+    assert scores("chain", images, targets)[:, 1].std() > 1e-3
+    assert scores("chain-image-first", images, targets)[:, 1].std() < 1e-6
+    untied = EVERYONE["chain-untied"].build(VOCABULARY).decoder
+    assert untied.output_embedding.shape == untied.label_embedding.shape == (3, 256)
+    start = EVERYONE["chain-random-start"].build(VOCABULARY).decoder
+    assert start.project_output.weight.abs().min() > 0
+
+
+def test_sampled_prefixes_are_the_models_own(monkeypatch):
+    """With no label replaced the losses are the chain's; with all, they depend on the draw."""
+    images, targets = random_batch()
+    torch.manual_seed(0)
+    model = EVERYONE["chain-sampled"].build(VOCABULARY).eval()
+    model.decoder.project_output.reset_parameters()
+    with torch.no_grad():
+        expected = super(ablations.SampledPrefixes, model).forward(images, targets)["set_nll"]
+        monkeypatch.setattr(ablations.SampledPrefixes, "SHARE", 0.0)
+        assert torch.equal(model(images, targets)["set_nll"], expected)
+        monkeypatch.setattr(ablations.SampledPrefixes, "SHARE", 1.0)
+        drawn = {tuple(model(images, targets)["set_nll"].tolist()) for _ in range(5)}
+    assert len(drawn) > 1
 
 
 def write_result(folder, name: str, rate: float, seed: int, nll: float, mean_ap: float) -> None:

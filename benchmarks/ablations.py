@@ -1,0 +1,109 @@
+"""HybridNet with one thing changed, to see in quality.py what each of its parts brings."""
+
+from __future__ import annotations
+
+import torch
+from rivals import CONTENDERS, Asymmetric, Average, Contender
+from torch import Tensor, nn
+
+from model import ChainDecoder, HybridNet, bernoulli_nll
+
+
+class Maximum(HybridNet):
+    """Maximum pooling."""
+
+    def pool(self, maps: Tensor) -> Tensor:
+        return maps.flatten(1, 2).max(1).values
+
+
+class RandomStart(HybridNet):
+    """The decoder has a say from the first step on, at random."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self.decoder.project_output.reset_parameters()
+        self.decoder.project_image.reset_parameters()
+
+
+class SampledPrefixes(HybridNet):
+    """Scheduled sampling (Bengio et al., NIPS 2015): some labels read are the model's own."""
+
+    SHARE = 0.25
+
+    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        encoding = self.encode(images)
+        with torch.no_grad():
+            own = self.set_log_odds(encoding, targets).sigmoid().bernoulli()
+        read = torch.where(torch.rand_like(own) < self.SHARE, own, targets)
+        return {
+            "set_nll": bernoulli_nll(self.set_log_odds(encoding, read), targets),
+            "cnn_bce": bernoulli_nll(encoding.cnn_scores, targets),
+        }
+
+
+class UntiedDecoder(ChainDecoder):
+    """Labels are read by one matrix and scored by another."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.output_embedding = nn.Parameter(torch.randn_like(self.label_embedding) / 16)
+
+    def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
+        x = torch.tanh(self.project_output(hidden) + image_embedding)
+        return x @ self.output_embedding.T + cnn_scores
+
+
+class AtStartDecoder(ChainDecoder):
+    """The image embedding is there until the first label is read; b(I) stays."""
+
+    def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
+        nothing_read = (hidden == 0).all(-1, keepdim=True)
+        return super().log_odds(hidden, image_embedding * nothing_read, cnn_scores)
+
+
+class _OtherDecoder(HybridNet):
+    kind: type[ChainDecoder]
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        own = self.decoder
+        embed_size, image_features = own.project_image.weight.shape
+        self.decoder = self.kind(
+            image_features, own.num_labels, embed_size, own.hidden_size, own.link
+        )
+
+
+class Untied(_OtherDecoder):
+    """See UntiedDecoder."""
+
+    kind = UntiedDecoder
+
+
+class AtStart(_OtherDecoder):
+    """See AtStartDecoder."""
+
+    kind = AtStartDecoder
+
+
+CHAIN = {"decoder": "chain"}
+ABLATIONS = {
+    "asymmetric-stages": Contender("no decoder, asymmetric loss", Asymmetric),
+    "chain-2-stages": Contender("two stages", settings={**CHAIN, "stages": 2}),
+    "chain-4-stages": Contender("four stages", settings={**CHAIN, "stages": 4}),
+    "chain-average": Contender("average pooling", Average, CHAIN),
+    "chain-maximum": Contender("maximum pooling", Maximum, CHAIN),
+    "softmax-stages": Contender("softmax instead of chain", settings={"decoder": "softmax"}),
+    "chain-rare": Contender("rare labels first", settings=CHAIN, order="rare"),
+    "chain-random": Contender("random order", settings=CHAIN, order="random"),
+    "chain-64": Contender("64 LSTM units", settings={**CHAIN, "hidden_size": 64}),
+    "chain-512": Contender("512 LSTM units", settings={**CHAIN, "hidden_size": 512}),
+    "chain-no-ema": Contender("no average of weights", settings=CHAIN, flags={"ema_decay": 0.0}),
+    "chain-no-cnn-loss": Contender(
+        "no loss of the CNN's own", settings=CHAIN, flags={"cnn_loss_weight": 0.0}
+    ),
+    "chain-untied": Contender("labels read and scored by two matrices", Untied, CHAIN),
+    "chain-image-first": Contender("image embedding before the first label only", AtStart, CHAIN),
+    "chain-random-start": Contender("decoder not started at zero", RandomStart, CHAIN),
+    "chain-sampled": Contender("a fourth of the labels read are sampled", SampledPrefixes, CHAIN),
+}
+EVERYONE = {**CONTENDERS, **ABLATIONS}
