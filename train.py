@@ -97,7 +97,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     opt = parser.add_argument_group("optimisation").add_argument
     opt("--num_epochs", type=positive_int, default=10, help="raise it when starting at random")
     opt("--batch_size", type=positive_int, default=32, help="lower it if memory runs out")
-    opt("--learning_rate", type=positive_float, default=1e-3, help="peak; 1e-4 if pretrained")
+    opt("--learning_rate", type=positive_float, default=2e-3, help="peak; 1e-4 if pretrained")
     opt("--weight_decay", type=non_negative_float, default=1e-2, help="raise it if it overfits")
     opt(
         "--cnn_loss_weight",

@@ -168,10 +168,10 @@ def test_changes_are_named_and_can_be_accepted(workdir, capsys):
     zebra = {"image_id": 110, "category_id": 24}
     content["annotations"] = [a for a in content["annotations"] if not zebra.items() <= a.items()]
     annotations.write_text(json.dumps(content))
-    more = (*TRAIN, "--num_epochs", 2, "--learning_rate", 0.002)
+    more = (*TRAIN, "--num_epochs", 2, "--learning_rate", 0.003)
     sentence = refusal(train, *more)
     assert "--num_epochs was 1, is 2" in sentence
-    assert "--learning_rate was 0.001, is 0.002" in sentence
+    assert "--learning_rate was 0.002, is 0.003" in sentence
     assert "training images or their labels have changed" in sentence
     call(train, *more, "--accept_changes", "--vocab_path", f"{OUTPUT}/vocab.pkl")
     assert "WARNING: continuing, though --num_epochs" in capsys.readouterr().err
