@@ -8,44 +8,67 @@ there are few places, and for the gradient of the weights where there are not ma
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
-FEW, NOT_MANY = 16, 49  # places of the result; python benchmarks/bench.py convolutions
+# places of the result up to which all, and the weights' gradient alone, were quicker: a ResNet's
+# shapes at 64, 128 and 224 pixels timed one by one (benchmarks/bench_convolutions.py: the sum)
+FEW, NOT_MANY = 16, 49
 
 
-class Conv2d(nn.Conv2d):
-    """A square convolution without bias or groups, computed in the quickest way."""
+class ProductConv2d(nn.Conv2d):
+    """A plain square convolution; in bfloat16, over small maps, on matrix units: by products."""
 
     def forward(self, x: Tensor) -> Tensor:
         """B×D×h×w -> B×D'×h'×w'."""
+        bf16 = torch.is_autocast_enabled("cpu") and (
+            torch.get_autocast_dtype("cpu") == torch.bfloat16
+        )
+        if not (bf16 and x.device.type == "cpu" and has_matrix_units()):
+            return super().forward(x)
         (k, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
         height, width = ((side + 2 * padding - k) // stride + 1 for side in x.shape[2:])
-        low = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.bfloat16
-        if x.device.type == "cpu" and low and height * width <= NOT_MANY:
-            few = height * width <= FEW
-            return _Products.apply(x.bfloat16(), self.weight, stride, padding, few)
-        return super().forward(x)
+        if height * width > NOT_MANY:
+            return super().forward(x)
+        return _Products.apply(x.bfloat16(), self.weight, stride, padding, height * width <= FEW)
+
+
+@functools.cache
+def has_matrix_units() -> bool:
+    """Whether this CPU has AMX: with vector units alone, products are no quicker."""
+    return torch.cpu.get_capabilities().get("amx_bf16", False)
 
 
 def with_products(module: nn.Module) -> nn.Module:
-    """The same module, parameters and all, with its convolutions computed as above."""
+    """The same module; its plain square convolutions become ProductConv2d, parameters and all."""
     for part in module.modules():
-        plain = type(part) is nn.Conv2d and part.bias is None and part.groups == 1
-        if plain and part.dilation == (1, 1) and part.kernel_size[0] == part.kernel_size[1]:
-            part.__class__ = Conv2d
+        if type(part) is nn.Conv2d and is_plain(part):
+            part.__class__ = ProductConv2d
     return module
+
+
+def is_plain(convolution: nn.Conv2d) -> bool:
+    """Square, padded with zeros, without bias, groups or dilation: as ResNets have them."""
+    c = convolution
+    simple = c.bias is None and c.groups == 1 and c.dilation == (1, 1)
+    sides = c.kernel_size, c.stride, c.padding
+    square = not isinstance(c.padding, str) and all(high == wide for high, wide in sides)
+    return simple and square and c.padding_mode == "zeros"
 
 
 class _Products(torch.autograd.Function):
     """x B×D×h×w bfloat16, weight D'×D×k×k float32 -> B×D'×h'×w' bfloat16.
 
-    few: everything by products; else no more than the gradient of the weights.
+    few: everything by products; else no more than the gradient of the weights. It can be
+    differentiated once.
     """
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
     def forward(
         ctx: FunctionCtx, x: Tensor, weight: Tensor, stride: int, padding: int, few: bool
     ) -> Tensor:
@@ -58,6 +81,7 @@ class _Products(torch.autograd.Function):
         return (seen @ as_matrix(low).T).permute(0, 3, 1, 2)
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     @once_differentiable
     def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors

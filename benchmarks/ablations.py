@@ -26,12 +26,15 @@ class RandomStart(HybridNet):
 
 
 class SampledPrefixes(HybridNet):
-    """Scheduled sampling (Bengio et al., NIPS 2015): some labels read are the model's own."""
+    """Some of the labels read are the model's own, as in scheduled sampling (Bengio et al., 2015).
+
+    In one pass, and without a schedule: each is drawn given the true labels before it.
+    """
 
     SHARE = 0.25
 
     def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        encoding = self.encode(images)
+        encoding, targets = self.encode(images), targets.to(images.device)
         with torch.no_grad():
             own = self.set_log_odds(encoding, targets).sigmoid().bernoulli()
         read = torch.where(torch.rand_like(own) < self.SHARE, own, targets)
@@ -46,7 +49,8 @@ class UntiedDecoder(ChainDecoder):
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
-        self.output_embedding = nn.Parameter(torch.randn_like(self.label_embedding) / 16)
+        begin = torch.randn_like(self.label_embedding) * self.label_embedding.shape[1] ** -0.5
+        self.output_embedding = nn.Parameter(begin)
 
     def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
         x = torch.tanh(self.project_output(hidden) + image_embedding)

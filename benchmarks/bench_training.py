@@ -1,4 +1,4 @@
-"""Training against the classic tutorial loop, against the bare encoder, and the decoder's cost.
+"""Training against the classic tutorial loop and against torchvision's encoder alone; the decoder.
 
 The classic loop trains the very same model on the same files with as many loader processes, the
 way tutorials do it: PIL, Resize, RandomCrop and ToTensor to float32, a contiguous float32 network,
@@ -50,12 +50,14 @@ def measure() -> Iterator[Ratio]:
         files = write_photos(Path(folder), targets[: STEPS * BATCH_SIZE])
         for arch in ("resnet18", "resnet50"):
             ours = OurLoop(arch, "chain", *files)
+            classic = ClassicProcess(ours, files[0])
             name = f"training, {arch}, {SIZE} px : classic float32 loop"
-            yield timed(name, ours, ClassicLoop(ours, files[0]), 4, at_least=3)
+            yield timed(name, ours, classic, 4, at_least=3)
+            classic.close()
         for decoder, at_least in (("chain", 0.90), ("none", 0.97)):
             ours = OurLoop("resnet18", decoder, *files)
             encoder = BareEncoder(ours)
-            name = f"training, resnet18 + {decoder} : bare encoder"
+            name = f"training, resnet18 + {decoder} : torchvision's encoder alone"
             yield timed(f"{name}, from files", ours, encoder, at_least=at_least)
             cached = OurLoop("resnet18", decoder, *files, "--cache", str(Path(folder) / "cache"))
             yield timed(f"{name}, from files with --cache", cached, encoder, at_least=at_least)
@@ -117,7 +119,7 @@ class BareEncoder:
     """torchvision's ResNet alone, forward and backward, on as many batches in memory."""
 
     def __init__(self, ours: OurLoop) -> None:
-        resnet = getattr(torchvision.models, ours.args.arch)()  # none of ours
+        resnet = getattr(torchvision.models, ours.args.arch)()  # its convolutions are PyTorch's
         self.encoder = torch.nn.Sequential(*list(resnet.children())[:-2]).to(ours.device)
         self.encoder.to(memory_format=torch.channels_last)
         self.amp = ours.amp
@@ -156,17 +158,17 @@ class ClassicImages(Dataset):
         return self.transform(image), self.targets[index]
 
 
-class ClassicLoop:
+class ClassicProcess:
     """An epoch of the tutorials' loop, on a copy of the same model.
 
-    In a process of its own, which nothing of this project has set up.
+    In a process of its own, whose memory and devices nothing of this project has set up.
     """
 
     def __init__(self, ours: OurLoop, images: Path) -> None:
         targets = ours.loader.dataset.targets
         check_classic_loss(ours.training.model, targets[:BATCH_SIZE].to(ours.device))
         model = copy.deepcopy(ours.training.model).cpu()
-        self.process = ProcessPoolExecutor(
+        self.executor = ProcessPoolExecutor(
             1,
             multiprocessing.get_context("spawn"),
             initializer=begin_classic,
@@ -174,21 +176,26 @@ class ClassicLoop:
         )
 
     def __call__(self) -> None:
-        self.process.submit(classic_epoch).result()
+        self.executor.submit(classic_epoch).result()
+
+    def close(self) -> None:
+        """End the process and its loader's: the next row is to have the machine to itself."""
+        self.executor.shutdown()
 
 
-def begin_classic(*about: object) -> None:
-    """In the new process."""
-    global classic
-    classic = Classic(*about)
+def begin_classic(*arguments: object) -> None:
+    """What the new process begins with; a global keeps it there for every epoch."""
+    global loop
+    torch.backends.cudnn.allow_tf32 = False  # float32 is float32
+    loop = ClassicLoop(*arguments)
 
 
 def classic_epoch() -> None:
-    """In the same."""
-    classic()
+    """An epoch in that process."""
+    loop()
 
 
-class Classic:
+class ClassicLoop:
     """The loop itself."""
 
     def __init__(

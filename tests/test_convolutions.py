@@ -4,15 +4,21 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
 import convolutions
-from convolutions import Conv2d, with_products
+from convolutions import ProductConv2d, with_products
 
 BF16 = torch.autocast("cpu", torch.bfloat16)
+
+
+@pytest.fixture(autouse=True)
+def matrix_units(monkeypatch):
+    """Products whatever this CPU has."""
+    monkeypatch.setattr(convolutions, "has_matrix_units", lambda: True)
 
 
 def results(convolution, x, amp):
@@ -35,8 +41,11 @@ def results(convolution, x, amp):
     outputs=st.integers(1, 5),
     images=st.integers(1, 3),
 )
-@settings(max_examples=60, deadline=None)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 def test_as_pytorch_in_double_precision(kernel, stride, height, width, inputs, outputs, images):
+    torch.manual_seed(0)
     plain = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
     # whole numbers are exact in bfloat16, so are sums of few
     plain.weight.data.copy_(torch.randint(-2, 3, plain.weight.shape))
@@ -44,30 +53,30 @@ def test_as_pytorch_in_double_precision(kernel, stride, height, width, inputs, o
     expected = results(plain.double(), x.double(), torch.autocast("cpu", enabled=False))
     ours = with_products(copy.deepcopy(plain).float())
     found = results(ours, x.contiguous(memory_format=torch.channels_last), BF16)
-    assert type(ours) is Conv2d
+    assert type(ours) is ProductConv2d
     for mine, theirs in zip(found, expected, strict=True):
         assert_close(mine.double(), theirs, rtol=0.03, atol=0.1)
 
 
-@pytest.mark.parametrize("side", [2, 7, 8])
-def test_few_not_many_and_many_places(side, monkeypatch):
-    """All three ways agree on the same convolution."""
+@pytest.mark.parametrize(
+    ("side", "is_ours", "by_products"), [(8, False, 0), (7, True, 0), (4, True, 1)]
+)
+def test_few_not_many_and_many_places(side, is_ours, by_products, monkeypatch):
+    """Each way is taken where it should be, and agrees with PyTorch's."""
     torch.manual_seed(0)
     plain = nn.Conv2d(16, 8, 3, padding=1, bias=False)
     x = torch.randn(4, 16, side, side).bfloat16().float()
-    expected = results(plain, x, BF16)
-    ours, ways = with_products(copy.deepcopy(plain)), set()
-    for few, not_many in ((0, 0), (0, 100), (100, 100)):
-        monkeypatch.setattr(convolutions, "FEW", few)
-        monkeypatch.setattr(convolutions, "NOT_MANY", not_many)
-        found = results(ours, x, BF16)
-        ways.add(found[0].grad_fn.name())
-        for mine, theirs in zip(found, expected, strict=True):
-            assert mine.dtype == theirs.dtype
-            assert mine.shape == theirs.shape
-            assert_close(mine, theirs, rtol=0.02, atol=0.05)
-    assert "_ProductsBackward" in ways
-    assert len(ways) == 2
+    calls = []
+    original = convolutions.products_by_input
+    spy = lambda *args: calls.append(1) or original(*args)  # noqa: E731
+    monkeypatch.setattr(convolutions, "products_by_input", spy)
+    found = results(with_products(copy.deepcopy(plain)), x, BF16)
+    assert (found[0].grad_fn.name() == "_ProductsBackward") == is_ours
+    assert len(calls) == by_products
+    for mine, theirs in zip(found, results(plain, x, BF16), strict=True):
+        assert mine.dtype == theirs.dtype
+        assert mine.shape == theirs.shape
+        assert_close(mine, theirs, rtol=0.02, atol=0.05)
 
 
 def test_only_what_is_asked_for_is_computed():
@@ -93,7 +102,26 @@ def test_float32_is_left_to_pytorch():
 
 
 def test_other_kinds_are_left_alone():
-    kinds = {"groups": 2}, {"bias": True}, {"dilation": 2}, {"kernel_size": (1, 3)}
+    kinds = [{"groups": 2}, {"bias": True}, {"dilation": 2}, {"kernel_size": (1, 3)}]
+    kinds += [{"padding_mode": "circular"}, {"stride": (1, 2)}, {"padding": "same"}]
     for kind in kinds:
         given = {"kernel_size": 3, "bias": False, **kind}
         assert type(with_products(nn.Conv2d(4, 4, **given))) is nn.Conv2d
+
+
+def test_without_matrix_units_all_is_left_to_pytorch(monkeypatch):
+    monkeypatch.setattr(convolutions, "has_matrix_units", lambda: False)
+    with BF16:
+        y = with_products(nn.Conv2d(4, 4, 3, padding=1, bias=False))(torch.randn(2, 4, 3, 3))
+    assert y.grad_fn.name() != "_ProductsBackward"
+
+
+def test_no_image_at_all_and_copies():
+    """A process's share of a batch may be empty; the averaged weights are a copy."""
+    ours = copy.deepcopy(with_products(nn.Conv2d(4, 6, 3, padding=1, bias=False)))
+    assert type(ours) is ProductConv2d
+    with BF16:
+        y = ours(torch.randn(0, 4, 3, 3))
+    y.sum().backward()
+    assert y.shape == (0, 6, 3, 3)
+    assert ours.weight.grad.abs().sum() == 0

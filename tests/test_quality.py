@@ -10,6 +10,7 @@ import torch
 from conftest import REPO
 
 from decoding import decode
+from epochs import LossError
 from vocabulary import Vocabulary
 
 sys.path.insert(0, str(REPO / "benchmarks"))
@@ -151,6 +152,17 @@ def write_result(folder, name: str, rate: float, seed: int, nll: float, mean_ap:
     (folder / f"{name}-{rate:g}-{seed}.json").write_text(json.dumps(result))
 
 
+def test_a_run_that_diverged_is_kept_and_never_chosen(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "RESULTS", tmp_path)
+    folder = tmp_path / "scenes"
+    write_result(folder, "chain", 0.001, 0, nll=5.0, mean_ap=40.0)
+    for run in ("chain-0.002-0", "chain-0.001-1"):
+        (folder / f"{run}.json").write_text('{"diverged": "the loss is nan at step 3"}')
+    args = quality.get_args_parser().parse_args(["scenes"])
+    assert quality.best_rate(args, "chain") == 0.001
+    assert quality.table(args).splitlines()[2].endswith("| 1.0 | 1 |")
+
+
 def test_rate_is_chosen_on_the_holdout_and_spread_is_over_seeds(tmp_path, monkeypatch):
     monkeypatch.setattr(quality, "RESULTS", tmp_path)
     folder = tmp_path / "scenes"
@@ -168,25 +180,39 @@ def test_rate_is_chosen_on_the_holdout_and_spread_is_over_seeds(tmp_path, monkey
     assert "| **50.00** |" in lines[3]
 
 
-def test_a_run_is_made_once(workdir, monkeypatch):
-    """As a user runs it, on tiny data: the second command finds the result of the first."""
+@pytest.fixture
+def tiny_scenes(workdir, monkeypatch):
+    """A set of eight images in the place of the scenes, results in workdir/results."""
     files = (workdir / "data/images", workdir / "data/annotations/instances.json")
-    monkeypatch.setitem(
-        quality.SETS,
-        "scenes",
-        quality_sets.DataSet(
-            files, files, "", ("--image_size", "64", "--num_epochs", "1", "--batch_size", "4")
-        ),
-    )
+    flags = ("--image_size", "64", "--num_epochs", "1", "--batch_size", "4")
+    monkeypatch.setitem(quality.SETS, "scenes", quality_sets.DataSet(files, files, "", flags))
     monkeypatch.setattr(quality, "RESULTS", workdir / "results")
     monkeypatch.setattr(quality, "ROOT", workdir)
+    return workdir / "results/scenes"
+
+
+def test_a_run_is_made_once(tiny_scenes, monkeypatch):
+    """As a user runs it, on tiny data: the second command finds the result of the first."""
     flags = ["scenes", "--models", "chain", "asymmetric", "--seeds", "3"]
     args = quality.get_args_parser().parse_args([*flags, "--learning_rates", "0.001"])
     quality.main(args)
-    found = json.loads((workdir / "results/scenes/asymmetric-0.001-3.json").read_text())
+    found = json.loads((tiny_scenes / "asymmetric-0.001-3.json").read_text())
     assert 0 <= found["val"]["mAP"] <= 100
     monkeypatch.setattr(quality, "run", lambda *_: pytest.fail("it was run again"))
     quality.main(args)
+
+
+def test_a_run_that_diverges_says_so_and_the_next_goes_on(tiny_scenes, monkeypatch):
+    def diverge(*args: object) -> None:
+        raise LossError("the loss is nan at step 3")
+
+    monkeypatch.setattr(quality, "train_epoch", diverge)
+    flags = ["scenes", "--models", "chain", "--seeds", "0", "--learning_rates", "0.001", "0.002"]
+    quality.main(quality.get_args_parser().parse_args(flags))
+    for rate in (0.001, 0.002):
+        result = json.loads((tiny_scenes / f"chain-{rate:g}-0.json").read_text())
+        assert result["diverged"] == "the loss is nan at step 3"
+        assert (result["model"], result["learning_rate"], result["seed"]) == ("chain", rate, 0)
 
 
 def test_help():

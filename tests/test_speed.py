@@ -48,7 +48,10 @@ def test_measuring_bfloat16_leaves_the_random_numbers_alone():
     assert torch.equal(torch.rand(4), expected)
 
 
-@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="the C library is not glibc")
+GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
+
+
+@pytest.mark.skipif(not GLIBC, reason="the C library is not glibc")
 def test_freed_memory_is_taken_again(tmp_path):
     """Pages that the system has to give for the tenth time the same sums are done."""
     script = """
@@ -72,7 +75,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
             [sys.executable, path, REPO, way], capture_output=True, text=True, check=True
         )
         found[way] = int(result.stdout)
-    assert found["kept"] < 1000 < found["given back"]
+    assert found["kept"] < found["given back"] / 10
 
 
 def test_a_continued_run_keeps_its_precision(workdir, monkeypatch, capsys):
