@@ -132,7 +132,10 @@ class Watch:
             return
         if event in STARTS:
             inside = event in ("os.remove", "os.rename") and str(args[0]).startswith(self.output)
-            if not inside:
+            itself = (
+                event == "ctypes.dlopen" and args[0] is None
+            )  # no library but what runs already
+            if not (inside or itself):
                 self.started.append(f"{event} {args[:2]}")
         elif event == "open" and isinstance(args[2], int):
             writes = args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
