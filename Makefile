@@ -11,7 +11,7 @@ DEMO = runs/demo
 
 demo: .venv/installed $(SCENES)/annotations/instances_val.json
 	$(RUN) build_vocab.py --annotations $(SCENES)/annotations/instances_train.json --vocab_path $(SCENES)/vocab.pkl
-	$(RUN) train.py --num_epochs 7 --output_dir $(DEMO)
+	$(RUN) train.py --output_dir $(DEMO)
 	$(RUN) evaluate.py --checkpoint $(DEMO)/best.pt
 	$(RUN) sample.py $(SCENES)/images/val/scene_val_000027.jpg --checkpoint $(DEMO)/best.pt --output $(DEMO)
 	@echo "checkpoint $(DEMO)/best.pt, figures $(DEMO)/metrics.json, log $(DEMO)/evaluate.log, picture $(DEMO)/scene_val_000027_labels.png"
