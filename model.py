@@ -55,7 +55,7 @@ class Encoding:
 
     image_embedding: Tensor  # B×E  U_I I, the images in the joint space
     cnn_scores: Tensor  # B×C  b(I)
-    class_maps: list[Tensor]  # B×C×h×w of each stage, finest first: where b(I) comes from
+    class_maps: list[Tensor]  # B×C×h×w of each stage, finest first: where b(I) - bias comes from
 
     def __len__(self) -> int:
         return len(self.cnn_scores)
@@ -233,11 +233,16 @@ class HybridNet(nn.Module):
     def encode(self, images: Tensor) -> Encoding:
         """images B×3×H×W uint8 -> Encoding.
 
-        Under autocast the ResNet and the earlier stages' maps are in low precision, no more.
+        Under autocast the ResNet and the class maps are in low precision, no more.
         """
-        images = images.contiguous(memory_format=torch.channels_last)
-        stages = self.see(images.sub(self.mean).div_(self.std))
-        with torch.autocast(images.device.type, enabled=False):
+        device, dtype = images.device.type, self.mean.dtype
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)  # in which all 256 values are exact
+        images = images.to(dtype, memory_format=torch.channels_last)
+        # (images - mean) / std in one pass over them, where arithmetic takes one for each step
+        x = F.batch_norm(images, self.mean.flatten(), self.std.square().flatten(), eps=0.0)
+        stages = self.see(x)
+        with torch.autocast(device, enabled=False):
             return self.encode_features(stages)
 
     def see(self, x: Tensor) -> list[Tensor]:
@@ -251,25 +256,25 @@ class HybridNet(nn.Module):
 
     def encode_features(self, stages: list[Tensor]) -> Encoding:
         """The features B×D×h×w of the ResNet's last stages, the last one last -> Encoding."""
-        # B×h×w×D, as channels_last has them in memory
+        # B×h×w×D, as channels_last has them in memory; the latest stage first, as the classifiers
         places = [features.permute(0, 2, 3, 1) for features in reversed(stages)]
-        weight = self.classifier.weight.flatten(1)
-        maps = [F.linear(places[0].float(), weight, self.classifier.bias)]
-        for x, classifier in zip(places[1:], self.earlier, strict=True):
-            # in the ResNet's precision: they are 20 times as many places
-            maps.append(F.linear(x, classifier.weight.to(x.dtype)).float())
-        cnn_scores = sum(map(self.pool, maps))
+        weights = [self.classifier.weight.flatten(1), *(c.weight for c in self.earlier)]
         features = torch.cat([x.mean((1, 2), dtype=torch.float32) for x in places], dim=1)  # B×D
+        # what class maps average to are the scores of the averaged features: a pass less over them
+        average = F.linear(features, torch.cat(weights, dim=1), self.classifier.bias)
+        # in the ResNet's precision: the maps of the earlier stages are 20 times as many places
+        maps = [F.linear(x, w.to(x.dtype)) for x, w in zip(places, weights, strict=True)]
         return Encoding(
             self.decoder.embed_image(features),
-            cnn_scores,
+            self.pool(average, maps),
             [m.permute(0, 3, 1, 2) for m in reversed(maps)],
         )
 
-    def pool(self, maps: Tensor) -> Tensor:
-        """Class maps B×h×w×C -> scores B×C."""
-        maps = maps.flatten(1, 2)
-        return (maps.mean(1) + maps.max(1).values) / 2  # amax, whose gradient is shared, is slow
+    def pool(self, average: Tensor, maps: list[Tensor]) -> Tensor:
+        """Averages B×C and the stages' class maps B×h×w×C, which lack the bias -> scores B×C."""
+        # amax, whose gradient is shared, is slow
+        highest = sum(m.flatten(1, 2).max(1).values.float() for m in maps) + self.classifier.bias
+        return (average + highest) / 2
 
     def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
         """B×C log-odds of each label given the image and the true labels ranked before it."""

@@ -12,8 +12,8 @@ from model import ChainDecoder, HybridNet, bernoulli_nll
 class Maximum(HybridNet):
     """Maximum pooling."""
 
-    def pool(self, maps: Tensor) -> Tensor:
-        return maps.flatten(1, 2).max(1).values
+    def pool(self, average: Tensor, maps: list[Tensor]) -> Tensor:
+        return 2 * super().pool(average, maps) - average
 
 
 class RandomStart(HybridNet):

@@ -85,12 +85,14 @@ def test_calibration_finds_scale_and_shift():
 
 
 def test_pooling_of_the_ablations():
-    maps = torch.tensor([[[[1.0], [2.0]], [[3.0], [10.0]]]])  # 1×2×2×1
-    pooled = {
-        kind: EVERYONE[kind].build(VOCABULARY).pool(maps).item()
-        for kind in ("none", "average", "chain-maximum")
-    }
-    assert pooled == {"none": 7, "average": 4, "chain-maximum": 10}
+    features = torch.randn(2, 512, 2, 2)
+    for kind, share in {"none": 0.5, "average": 1, "chain-maximum": 0}.items():
+        model = EVERYONE[kind].build(VOCABULARY)
+        maps = model.classifier(features)
+        expected = share * maps.mean((2, 3)) + (1 - share) * maps.amax((2, 3))
+        stages = [torch.zeros(2, c.in_features, 1, 1) for c in model.earlier][::-1]
+        scores = model.encode_features([*stages, features]).cnn_scores
+        torch.testing.assert_close(scores, expected)
 
 
 def test_decoders_of_the_ablations():
