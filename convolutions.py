@@ -114,9 +114,8 @@ def products_by_input(
 ) -> Tensor:
     """The gradient by x: every place of the result gives each of its neighbours its share."""
     k, (rows, columns) = weight.shape[2], gradient.shape[2:]
-    shares = (gradient.permute(0, 2, 3, 1) @ as_matrix(weight)).unflatten(
-        -1, (k, k, -1)
-    )  # B×h'×w'×k×k×D
+    shares = gradient.permute(0, 2, 3, 1) @ as_matrix(weight)
+    shares = shares.unflatten(-1, (k, k, -1))  # B×h'×w'×k×k×D
     sides = [side + 2 * padding for side in x.shape[2:]]
     summed = shares.new_zeros(len(x), *sides, x.shape[1], dtype=torch.float32)
     for i in range(k):

@@ -29,27 +29,22 @@ import argparse
 import json
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
-from torch.utils.data import DataLoader
 
 from annotations import encode_difficult, encode_targets
 from checkpoint import find_checkpoint, load_checkpoint, restore
 from compare import PREDICTIONS, compare, predicted_sets, save_predictions
 from data_loader import LabelledImages, make_loader
 from data_sets import load_data_set
-from decoding import Predictions, decode, encode_batches, sample_label_sets
-from distributed import first_alone, gather, gather_batches, process_group, rank
+from distributed import first_alone, gather, process_group, rank
 from gallery import draw_gallery
 from image_cache import ImageCache
-from insights import co_occurrence, flip_each_label, reveal_labels, save_influence, suspects
+from insights import beyond_figures, co_occurrence, decode_all, reveal_labels, save_influence
 from label_formats import find_labels, read_labels
 from metrics import PROTOCOLS, average_precision, figures, paper_figures, precision_recall_f1
-from model import HybridNet
 from report import calibration_bins, label_set_sizes, render, write_report
 from tables import format_comparison, format_tables
 from uncertainty import WeightedFigures, figure_intervals
@@ -197,37 +192,6 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     log(f"wrote {output_dir / 'metrics.json'}, evaluate.log and {PREDICTIONS}")
 
 
-def beyond_figures(
-    decoded: Decoded,
-    known: np.ndarray | None,
-    threshold: float,
-    paths: list[Path],
-    labels: tuple[str, ...],
-    args: argparse.Namespace,
-) -> dict:
-    """What --reveal, --suspects and --influence add to the results."""
-    p, results = decoded.predictions, {}
-    if args.reveal:
-        results["revealed"] = {
-            "labels_per_image": args.reveal,
-            "before": figures_of_the_rest(p.targets, p.marginals, known, threshold),
-            "after": figures_of_the_rest(p.targets, decoded.told, known, threshold),
-        }
-    if args.suspects:
-        keys = ("image", "label", "annotation", "probability")
-        results["suspects"] = [
-            dict(zip(keys, (str(paths[image]), labels[label], *rest), strict=True))
-            for image, label, *rest in suspects(decoded.gain, p.targets, args.suspects)
-        ]
-    if args.influence:
-        pairs = np.triu_indices(len(labels), 1)
-        ours, theirs = decoded.influence[pairs], co_occurrence(p.targets)[pairs]
-        results["influence_agreement"] = (
-            float(spearmanr(ours, theirs).statistic) if ours.any() else np.nan
-        )
-    return results
-
-
 def print_comparison(args: argparse.Namespace) -> None:
     """--compare: the table or its JSON, and with --report the page comparison.html."""
     defaults = vars(get_args_parser().parse_args([]))
@@ -243,58 +207,6 @@ def print_comparison(args: argparse.Namespace) -> None:
         write_atomically(output_dir / "comparison.html", lambda t: t.write_bytes(page))
         log(f"wrote {output_dir / 'comparison.html'}")
     print(json.dumps(without_nan(found), indent=1) if args.json else text)
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """All that the images were asked for; None where a flag did not ask."""
-
-    predictions: Predictions
-    told: np.ndarray | None  # N×C  marginals given the revealed labels
-    gain: np.ndarray | None  # N×C  of flipping each annotation, see insights.Flips
-    influence: np.ndarray | None  # C×C  mean over images, symmetric
-
-
-def decode_all(
-    model: HybridNet,
-    loader: DataLoader,
-    amp: torch.autocast,
-    known: np.ndarray | None,
-    args: argparse.Namespace,
-) -> Decoded:
-    """Encode each image once and ask all that is to be known of it."""
-    rows, told, gains, influence = [], [], [], 0.0
-    for encoding, targets, indices in encode_batches(model, loader, amp):
-        rows.append(decode(model, encoding, targets, args.num_samples))
-        if known is not None:
-            facts = torch.from_numpy(known[indices.numpy()]).to(targets.device)
-            samples = sample_label_sets(model, encoding, args.num_samples, known=facts)
-            told.append(samples.marginals.cpu().numpy())
-        if args.suspects or args.influence:
-            flips = flip_each_label(model, encoding, targets)
-            gains.append(flips.gain.cpu().numpy())
-            influence = influence + flips.influence.double().cpu().numpy()
-    p = Predictions.join(gather_batches(rows))
-    told, gains = gather_batches(told), gather_batches(gains)
-    influence = sum(gather(influence)) / len(p.targets)
-    return Decoded(
-        p,
-        np.concatenate(told) if told else None,
-        np.concatenate(gains) if gains else None,
-        influence + influence.T if args.influence else None,
-    )
-
-
-def figures_of_the_rest(
-    targets: np.ndarray, scores: np.ndarray, known: np.ndarray, threshold: float
-) -> dict[str, float]:
-    """mAP, CF1 and OF1 over all image-label pairs but those that are known."""
-    rest = known == 0
-    # the last in its label's ranking, never true, never predicted: such a pair counts nowhere
-    targets, scores = targets & rest, np.where(rest, scores, -1)
-    found = figures(targets, scores, {"threshold": scores >= threshold})
-    by_threshold = found["predicted_sets"]["threshold"]
-    return {"mAP": found["mAP"], **{name: by_threshold[name] for name in ("CF1", "OF1")}}
 
 
 def choose_data(args: argparse.Namespace, checkpoint: dict) -> tuple[Path, Path]:

@@ -2,12 +2,14 @@
 
     reveal_labels      how much better are the other labels known, once one is told?
     flip_each_label    which annotations does the model find unlikely; which labels go together?
+    decode_all         everything evaluate.py asks, of each image once
 
 Images are encoded already, as in decoding.py; annotated sets are B×C targets.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +19,13 @@ import numpy as np
 import torch
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
+from scipy.stats import spearmanr
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from decoding import Predictions, decode, encode_batches, sample_label_sets
+from distributed import gather, gather_batches
+from metrics import figures
 from model import Encoding, HybridNet, bernoulli_nll
 from utils import csv_text, printable, write_atomically
 
@@ -153,3 +160,86 @@ def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
         figure.colorbar(picture, ax=axis, shrink=0.8)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
     plt.close(figure)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """All that the images were asked for; None where a flag did not ask."""
+
+    predictions: Predictions
+    told: np.ndarray | None  # N×C  marginals given the revealed labels
+    gain: np.ndarray | None  # N×C  of flipping each annotation, see insights.Flips
+    influence: np.ndarray | None  # C×C  mean over images, symmetric
+
+
+def decode_all(
+    model: HybridNet,
+    loader: DataLoader,
+    amp: torch.autocast,
+    known: np.ndarray | None,
+    args: argparse.Namespace,
+) -> Decoded:
+    """Encode each image once and ask all that is to be known of it."""
+    rows, told, gains, influence = [], [], [], 0.0
+    for encoding, targets, indices in encode_batches(model, loader, amp):
+        rows.append(decode(model, encoding, targets, args.num_samples))
+        if known is not None:
+            facts = torch.from_numpy(known[indices.numpy()]).to(targets.device)
+            samples = sample_label_sets(model, encoding, args.num_samples, known=facts)
+            told.append(samples.marginals.cpu().numpy())
+        if args.suspects or args.influence:
+            flips = flip_each_label(model, encoding, targets)
+            gains.append(flips.gain.cpu().numpy())
+            influence = influence + flips.influence.double().cpu().numpy()
+    p = Predictions.join(gather_batches(rows))
+    told, gains = gather_batches(told), gather_batches(gains)
+    influence = sum(gather(influence)) / len(p.targets)
+    return Decoded(
+        p,
+        np.concatenate(told) if told else None,
+        np.concatenate(gains) if gains else None,
+        influence + influence.T if args.influence else None,
+    )
+
+
+def beyond_figures(
+    decoded: Decoded,
+    known: np.ndarray | None,
+    threshold: float,
+    paths: list[Path],
+    labels: tuple[str, ...],
+    args: argparse.Namespace,
+) -> dict:
+    """What --reveal, --suspects and --influence add to the results."""
+    p, results = decoded.predictions, {}
+    if args.reveal:
+        results["revealed"] = {
+            "labels_per_image": args.reveal,
+            "before": figures_of_the_rest(p.targets, p.marginals, known, threshold),
+            "after": figures_of_the_rest(p.targets, decoded.told, known, threshold),
+        }
+    if args.suspects:
+        keys = ("image", "label", "annotation", "probability")
+        results["suspects"] = [
+            dict(zip(keys, (str(paths[image]), labels[label], *rest), strict=True))
+            for image, label, *rest in suspects(decoded.gain, p.targets, args.suspects)
+        ]
+    if args.influence:
+        pairs = np.triu_indices(len(labels), 1)
+        ours, theirs = decoded.influence[pairs], co_occurrence(p.targets)[pairs]
+        results["influence_agreement"] = (
+            float(spearmanr(ours, theirs).statistic) if ours.any() else np.nan
+        )
+    return results
+
+
+def figures_of_the_rest(
+    targets: np.ndarray, scores: np.ndarray, known: np.ndarray, threshold: float
+) -> dict[str, float]:
+    """mAP, CF1 and OF1 over all image-label pairs but those that are known."""
+    rest = known == 0
+    # the last in its label's ranking, never true, never predicted: such a pair counts nowhere
+    targets, scores = targets & rest, np.where(rest, scores, -1)
+    found = figures(targets, scores, {"threshold": scores >= threshold})
+    by_threshold = found["predicted_sets"]["threshold"]
+    return {"mAP": found["mAP"], **{name: by_threshold[name] for name in ("CF1", "OF1")}}

@@ -44,7 +44,8 @@ from convolutions import with_products
 
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 DECODERS = ("chain", "softmax", "none")
-ENCODER_PARTS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+# relu before maxpool, as in the paper, would be the same on four times as many numbers
+ENCODER_PARTS = ("conv1", "bn1", "maxpool", "relu", "layer1", "layer2", "layer3", "layer4")
 NUM_STAGES = 4  # of a ResNet: layer1 to layer4
 STAGES_READ = 3  # unless train.py is told otherwise
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from model import ChainDecoder, HybridNet, bernoulli_nll
 
+CHAIN = {"decoder": "chain"}
+
 
 class Maximum(HybridNet):
     """Maximum pooling."""
@@ -66,6 +68,8 @@ class AtStartDecoder(ChainDecoder):
 
 
 class _OtherDecoder(HybridNet):
+    """HybridNet with a chain decoder of another kind."""
+
     kind: type[ChainDecoder]
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -89,7 +93,6 @@ class AtStart(_OtherDecoder):
     kind = AtStartDecoder
 
 
-CHAIN = {"decoder": "chain"}
 ABLATIONS = {
     "asymmetric-stages": Contender("no decoder, asymmetric loss", Asymmetric),
     "chain-2-stages": Contender("two stages", settings={**CHAIN, "stages": 2}),

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from material import NUM_LABELS
+from material import NUM_LABELS, wait
 from timing import Ratio, side_by_side
 
 from model import STAGES_READ, HybridNet
@@ -35,8 +35,7 @@ def measure() -> Iterator[Ratio]:
             with amp:
                 losses = model(images, targets)
             (losses["set_nll"] + losses["cnn_bce"]).mean().backward()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
+            wait()
 
         plain, compiled = model.see, torch.compile(model.see)
         started = time.perf_counter()

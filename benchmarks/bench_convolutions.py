@@ -9,7 +9,7 @@ import copy
 from collections.abc import Callable, Iterator
 
 import torch
-import torchvision
+from material import plain_encoder, wait
 from timing import Ratio, side_by_side
 from torch import nn
 
@@ -24,8 +24,7 @@ def measure() -> Iterator[Ratio]:
     device = pick_device("auto")
     amp = autocast(device, "auto")
     for arch in ("resnet18", "resnet50"):
-        plain = nn.Sequential(*list(getattr(torchvision.models, arch)().children())[:-2])
-        plain.to(device, memory_format=torch.channels_last)
+        plain = plain_encoder(arch, device)
         ours = with_products(copy.deepcopy(plain))
         for size, batch_size in SIZES.items():
             images = torch.randn(batch_size, 3, size, size, device=device)
@@ -37,8 +36,7 @@ def measure() -> Iterator[Ratio]:
                     with amp:
                         loss = encoder(images).float().mean()
                     loss.backward()
-                    if device.type == "cuda":
-                        torch.cuda.synchronize()
+                    wait()
 
                 return run
 

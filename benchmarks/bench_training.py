@@ -17,8 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torchvision
-from material import label_sets, write_photos
+from material import label_sets, plain_encoder, wait, write_photos
 from PIL import Image
 from timing import Ratio, side_by_side
 from torch import Tensor
@@ -74,12 +73,6 @@ def timed(
     return replace(row, note=f"{ours_rate:.1f} and {rate:.1f} images/s")
 
 
-def wait() -> None:
-    """On a GPU, until all is computed."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
 class OurLoop:
     """An epoch as train.py runs it."""
 
@@ -119,9 +112,7 @@ class BareEncoder:
     """torchvision's ResNet alone, forward and backward, on as many batches in memory."""
 
     def __init__(self, ours: OurLoop) -> None:
-        resnet = getattr(torchvision.models, ours.args.arch)()  # its convolutions are PyTorch's
-        self.encoder = torch.nn.Sequential(*list(resnet.children())[:-2]).to(ours.device)
-        self.encoder.to(memory_format=torch.channels_last)
+        self.encoder = plain_encoder(ours.args.arch, ours.device)
         self.amp = ours.amp
         images = torch.randn(BATCH_SIZE, 3, SIZE, SIZE, device=ours.device)
         self.images = images.contiguous(memory_format=torch.channels_last)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from annotations import encode_targets, read_annotations
 from utils import log
@@ -17,6 +18,19 @@ from vocabulary import count_labels
 COCO = Path(__file__).resolve().parents[2] / "shared/coco2014-labels/instances_train2014.json"
 NUM_LABELS = 80
 LABELS_PER_IMAGE = 2.94  # of COCO's labelled training images
+
+
+def plain_encoder(arch: str, device: torch.device) -> nn.Module:
+    """torchvision's ResNet up to its last stage: its convolutions are PyTorch's own."""
+    resnet = getattr(torchvision.models, arch)()
+    encoder = nn.Sequential(*list(resnet.children())[:-2])
+    return encoder.to(device, memory_format=torch.channels_last)
+
+
+def wait() -> None:
+    """On a GPU, until all is computed."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def label_sets() -> Tensor:

@@ -132,9 +132,8 @@ class Watch:
             return
         if event in STARTS:
             inside = event in ("os.remove", "os.rename") and str(args[0]).startswith(self.output)
-            itself = (
-                event == "ctypes.dlopen" and args[0] is None
-            )  # no library but what runs already
+            # no library but what runs already
+            itself = event == "ctypes.dlopen" and args[0] is None
             if not (inside or itself):
                 self.started.append(f"{event} {args[:2]}")
         elif event == "open" and isinstance(args[2], int):

@@ -8,8 +8,9 @@ ccp (real photos, encoder from ../shared/weights).
 
 Every contender's learning rate is chosen with the first seed, by the set NLL on the hold-out, a
 tenth of the training images; so are a run's epoch and its threshold. The val images are looked at
-once, at the end of a run. Each run leaves a file in benchmarks/results/: interrupted, the command
-goes on where it stopped, and several may work at once (one thread each is the quickest way).
+once, at the end of a run; --holdout prints what choices are made by. Each run leaves a file in
+benchmarks/results/: interrupted, the command goes on where it stopped, and several may work at
+once (one thread each is the quickest way).
 Needs what requirements-dev.txt installs.
 """
 

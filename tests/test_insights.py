@@ -12,11 +12,11 @@ from hypothesis.extra.numpy import arrays
 from test_decoding import NUM_IMAGES, TRAINED, enumerate_sets
 from test_model import ALL_SETS, NUM_LABELS
 
-from evaluate import figures_of_the_rest
 from insights import (
     clustered_order,
     co_occurrence,
     colour_limit,
+    figures_of_the_rest,
     flip_each_label,
     reveal_labels,
     save_influence,
