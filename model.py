@@ -234,7 +234,7 @@ class HybridNet(nn.Module):
     def encode(self, images: Tensor) -> Encoding:
         """images B×3×H×W uint8 -> Encoding.
 
-        Under autocast the ResNet and the class maps are in low precision, no more.
+        Under autocast the ResNet and the earlier stages' maps are in low precision, no more.
         """
         device, dtype = images.device.type, self.mean.dtype
         if torch.is_autocast_enabled(device):
@@ -263,7 +263,9 @@ class HybridNet(nn.Module):
         features = torch.cat([x.mean((1, 2), dtype=torch.float32) for x in places], dim=1)  # B×D
         # what class maps average to are the scores of the averaged features: a pass less over them
         average = F.linear(features, torch.cat(weights, dim=1), self.classifier.bias)
-        # in the ResNet's precision: the maps of the earlier stages are 20 times as many places
+        # The last stage's maps exact: in bfloat16 the scenes' set NLL is 0.1 worse. The earlier
+        # ones, 20 times as many places, are in the ResNet's precision.
+        places[0] = places[0].float()
         maps = [F.linear(x, w.to(x.dtype)) for x, w in zip(places, weights, strict=True)]
         return Encoding(
             self.decoder.embed_image(features),
