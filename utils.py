@@ -206,9 +206,8 @@ def keep_freed_memory() -> None:
     """Have glibc keep the memory that is freed, for the next tensors.
 
     A step of training takes and frees hundreds of megabytes. By default most go back to the
-    system, which clears every page that is asked for anew; ResNet-18 at 224 pixels, 32 images: a
-    fourth of the step's time. In exchange a process stays as large as it ever was, and somewhat
-    larger, as holes between what is in use are not given back (there: 1,554 MB instead of 1,435).
+    system, which clears every page that is asked for anew. In exchange a process stays as large as
+    it ever was, and somewhat larger: holes between what is in use are not given back either.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
