@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader, Dataset
 
-from pictures import load_image
+from pictures import load_pixels
 from shards import ShardMember
 from utils import RunError, UsageError, log, progress, write_atomically
 
@@ -76,7 +76,7 @@ class _Errors(Dataset):
 
     def __getitem__(self, index: int) -> tuple[int, UsageError | None]:
         try:
-            load_image(self.paths[index])
+            load_pixels(self.paths[index])
         except UsageError as error:
             return index, error
         return index, None

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bad_images import refuse
-from pictures import View, load_image
+from pictures import View, load_pixels
 from shards import ShardMember
 from utils import RunError, UsageError, log, make_folder, progress, write_atomically
 
@@ -145,9 +145,9 @@ class SqueezedImages(Dataset):
         return items
 
     def __getitem__(self, index: int) -> tuple[Tensor, float]:
-        image = load_image(self.files[index], self.view.side)
-        aspect = image.width / image.height
-        return self.view.of_pixels(np.asarray(image), aspect).permute(1, 2, 0), aspect
+        pixels = load_pixels(self.files[index], self.view.side)
+        aspect = pixels.shape[1] / pixels.shape[0]
+        return self.view.of_pixels(pixels, aspect).permute(1, 2, 0), aspect
 
 
 def digest(files: list[Path], may_lack: bool = False) -> str:

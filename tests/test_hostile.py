@@ -18,7 +18,7 @@ from PIL import Image
 from annotations import read_annotations
 from checkpoint import load_checkpoint, restore
 from insights import draw_influence
-from pictures import MAX_PIXELS, Preprocessing, load_image
+from pictures import MAX_PIXELS, Preprocessing, load_image, load_pixels
 from slides import draw_slide
 from utils import UsageError, csv_text, printable
 from vocabulary import Vocabulary, load_vocabulary, save_vocabulary
@@ -121,7 +121,7 @@ def test_pictures_of_odd_kinds_are_seen(tmp_path, recwarn):
 @pytest.mark.parametrize("junk", [b"Exif\0\0junk", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" * 3])
 def test_junk_in_exif_spoils_no_picture(tmp_path, junk, recwarn):
     path = save(Image.fromarray(NOISE), tmp_path / "a.jpg", exif=junk)
-    assert load_image(path, 8).width
+    assert load_pixels(path, 8).size
     assert not recwarn.list
 
 
