@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from material import label_sets
+from material import label_sets, wait
 from timing import Ratio, side_by_side
 from torch import Tensor
 
@@ -72,13 +72,6 @@ def measure() -> Iterator[Ratio]:
         name = f"{what} alone, {MANY} images at once : encoder"
         row = side_by_side(name, many, as_many_encoded, rounds=3)
         yield replace(row, note=f"{MANY / row.ours:,.0f} images/s")
-
-
-def wait(result: object) -> object:
-    """On a GPU, until it has been computed."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return result
 
 
 def trained_model(device: torch.device) -> tuple[HybridNet, Encoding]:

@@ -52,6 +52,8 @@ def measure() -> Iterator[Ratio]:
             classic = ClassicProcess(ours, files[0])
             name = f"training, {arch}, {SIZE} px : classic float32 loop"
             yield timed(name, ours, classic, 4, at_least=3)
+            name = f"its limit: torchvision's {arch} alone, from memory : classic float32 loop"
+            yield timed(name, BareEncoder(ours), classic, 4)
             classic.close()
         for decoder, at_least in (("chain", 0.90), ("none", 0.97)):
             ours = OurLoop("resnet18", decoder, *files)

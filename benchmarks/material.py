@@ -27,10 +27,11 @@ def plain_encoder(arch: str, device: torch.device) -> nn.Module:
     return encoder.to(device, memory_format=torch.channels_last)
 
 
-def wait() -> None:
-    """On a GPU, until all is computed."""
+def wait(result: object = None) -> object:
+    """On a GPU, until all is computed; what was given."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    return result
 
 
 def label_sets() -> Tensor:

@@ -80,6 +80,19 @@ def write_json(content: object, path: Path) -> Path:
     return path
 
 
+def smooth(width: int, height: int, seed: int = 0) -> Image.Image:
+    """Waves without fine detail: any good way to shrink them gives the same."""
+    phases = np.random.default_rng(seed).uniform(0, 6, (3, 2))
+    x, y = np.linspace(0, 6, width)[None], np.linspace(0, 6, height)[:, None]
+    waves = [127 + 60 * np.sin(x + a) + 60 * np.cos(y + b) for a, b in phases]
+    return Image.fromarray(np.uint8(np.stack(waves, 2)))
+
+
+def rgb(view: torch.Tensor) -> np.ndarray:
+    """3×S×S -> S×S×3 that may be subtracted."""
+    return view.permute(1, 2, 0).numpy().astype(float)
+
+
 def write_picture(path: Path, labels=(), side: int = 40, seed: int = 0) -> Path:
     """A noisy grey JPEG with a coloured patch for each label, so that there is something to see."""
     pixels = np.random.default_rng(seed).integers(110, 150, (side, side, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""From picture files to pixels: every kind of file, crops and colours, reduced decoding."""
+"""From picture files to pixels: every kind of file, crops and colours."""
 
 import contextlib
 import io
@@ -7,15 +7,12 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-import torch
-from conftest import (
-    write_picture,
-)
+from conftest import rgb, smooth, write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance
 
-from pictures import ASPECTS, Preprocessing, View, load_image, load_pixels
+from pictures import ASPECTS, Preprocessing, View, load_image
 from utils import UsageError
 
 # --- pictures ---------------------------------------------------------------------------------
@@ -174,21 +171,8 @@ def test_damaged_bytes_give_a_picture_or_the_sentence(tmp_path_factory, kind, ch
 # --- views ------------------------------------------------------------------------------------
 
 
-def smooth(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Waves without fine detail: any good way to shrink them gives the same."""
-    phases = np.random.default_rng(seed).uniform(0, 6, (3, 2))
-    x, y = np.linspace(0, 6, width)[None], np.linspace(0, 6, height)[:, None]
-    waves = [127 + 60 * np.sin(x + a) + 60 * np.cos(y + b) for a, b in phases]
-    return Image.fromarray(np.uint8(np.stack(waves, 2)))
-
-
 def random_view(seed: int, size: int = 64, **changes) -> View:
     return Preprocessing(size, **changes).for_training(np.random.default_rng(seed))
-
-
-def rgb(view: torch.Tensor) -> np.ndarray:
-    """3×S×S -> S×S×3 that may be subtracted."""
-    return view.permute(1, 2, 0).numpy().astype(float)
 
 
 @given(
@@ -261,106 +245,3 @@ def test_all_colours_together_in_any_order():
         for name in order:
             expected = getattr(ImageEnhance, name)(expected).enhance(factors[name])
         assert np.abs(rgb(seen) - np.asarray(expected, float)).max() <= 4
-
-
-# --- decoding at reduced size -----------------------------------------------------------------
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.integers(8, 700), st.integers(8, 700), st.integers(1, 100))
-def test_a_jpeg_is_never_decoded_smaller_than_it_is_seen_at_test(
-    tmp_path_factory, width, height, side
-):
-    path = tmp_path_factory.getbasetemp() / "reduced.jpg"
-    Image.new("RGB", (width, height)).save(path)
-    high, wide, _ = load_pixels(path, side).shape
-    # where the file itself has too few pixels, all of them are kept
-    assert wide >= min(side, width)
-    assert high >= min(side, height)
-    expected = 1 << max(min(width // side, height // side, 8), 1).bit_length() - 1
-    assert (wide, high) == (-(-width // expected), -(-height // expected))
-
-
-@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_reduced_jpeg_shows_the_same(tmp_path, mode):
-    image = smooth(640, 480).convert(mode)
-    image.save(tmp_path / "a.jpg", quality=95, progressive=mode == "L")
-    image.convert("RGB").save(tmp_path / "a.png")
-    for view in (View(60), *(random_view(seed) for seed in range(4))):
-        reduced = load_pixels(tmp_path / "a.jpg", view.side)
-        assert reduced.shape[1] <= 320
-        difference = rgb(view.of_file(tmp_path / "a.jpg")) - rgb(view.of_file(tmp_path / "a.png"))
-        assert np.abs(difference).mean() < 1.5
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_reduced_jpeg_is_turned_upright(tmp_path, orientation):
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    smooth(640, 480).save(tmp_path / "a.jpg", exif=exif, quality=95)
-    upright = (640, 480) if orientation < 5 else (480, 640)
-    reduced, whole = load_pixels(tmp_path / "a.jpg", 120), load_image(tmp_path / "a.jpg")
-    assert whole.size == upright
-    size = upright[0] // 4, upright[1] // 4
-    assert reduced.shape == (*size[::-1], 3)
-    difference = np.asarray(whole.resize(size), float) - reduced
-    assert np.abs(difference).mean() < 1.5
-
-
-SAVED_AS = {
-    "plain": {},
-    "progressive": {"progressive": True},
-    "colours at full size": {"subsampling": 0},
-    "restart markers": {"restart_marker_rows": 1},
-    "turned": {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06" + bytes(6)},
-    "bytes left over": {"comment": b"\xff" * 9},
-}
-
-
-@settings(max_examples=100, deadline=None)
-@given(
-    st.sampled_from(["RGB", "L", "CMYK"]),
-    st.sampled_from(sorted(SAVED_AS)),
-    st.integers(1, 300),
-    st.integers(1, 300),
-    st.integers(5, 100),
-    st.none() | st.integers(1, 100),
-)
-def test_every_jpeg_has_the_pixels_that_pillow_decodes(
-    tmp_path_factory, mode, kind, width, height, quality, side
-):
-    path = tmp_path_factory.getbasetemp() / "same.jpg"
-    smooth(width, height).convert(mode).save(path, "JPEG", quality=quality, **SAVED_AS[kind])
-    with Image.open(path) as image:
-        if side:
-            image.draft(None, (side, side))
-        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    assert np.array_equal(load_pixels(path, side), expected)
-
-
-def test_real_photos_have_the_pixels_that_pillow_decodes(shared):
-    for path in sorted((shared / "coco-sample/images/val2014").glob("*.jpg"))[::10]:
-        with Image.open(path) as image:
-            assert np.array_equal(load_pixels(path), np.asarray(image.convert("RGB")))
-
-
-def test_a_jpeg_whose_sizes_disagree_is_left_to_pillow(tmp_path, monkeypatch):
-    """Pillow has counted its pixels by then; another decoder must not find more of them."""
-    write_picture(tmp_path / "a.jpg", side=40)
-    expected = load_pixels(tmp_path / "a.jpg")
-    header = lambda data: (4000, 4000, "YCbCr", "420")  # noqa: E731
-    monkeypatch.setattr("simplejpeg.decode_jpeg_header", header)
-    monkeypatch.setattr("simplejpeg.decode_jpeg", None)
-    assert np.array_equal(load_pixels(tmp_path / "a.jpg"), expected)
-
-
-def test_real_photos_reduced(shared):
-    """Against the full picture: the reduction is a part of the shrinking, not one more."""
-    photos = sorted((shared / "coco-sample/images/val2014").glob("*.jpg"))[::20]
-    differences = []
-    for path in photos:
-        image, view = load_image(path), View(64)
-        whole = view.of_pixels(np.asarray(image), image.width / image.height)
-        differences.append(np.abs(rgb(view.of_file(path)) - rgb(whole)).mean())
-    assert max(differences) < 5
-    assert np.mean(differences) < 2
