@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import stat
 import struct
 import warnings
@@ -37,7 +38,7 @@ GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R 601)
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
 # where Pillow stops, at two times what it warns of: 178,956,970, half a gigabyte in memory
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
-MAX_JPEG_BYTES = 2**26  # read at once; Pillow reads longer files piece by piece
+MAX_JPEG_BYTES = 2**26  # are read at once; longer files Pillow reads piece by piece
 MAX_SIDE = 8192  # pixels of the model's input: a batch of four then has a gigabyte
 TURNED = range(2, 9)  # EXIF's orientations but for the upright one
 # what EXIF that is no EXIF makes Pillow raise
@@ -238,8 +239,10 @@ def _decode_plain_jpeg(
     """
     if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) in TURNED:
         return None
+    if file.seek(0, os.SEEK_END) > MAX_JPEG_BYTES:
+        return None
     file.seek(0)
-    data, (width, height) = file.read(MAX_JPEG_BYTES), image.size
+    data, (width, height) = file.read(), image.size
     try:
         if simplejpeg.decode_jpeg_header(data)[:2] != whole[::-1]:
             return None
