@@ -8,9 +8,10 @@ it and no file can run code:
     vocabulary      what vocabulary.py writes
     preprocessing   arguments of pictures.Preprocessing
     weights         state dict, averaged over training (EMA): what is evaluated
+    temperature     what log-odds are divided by, fitted on the hold-out (1 in files of before it)
     threshold       label probability from which a label is predicted, fitted on the hold-out
     epoch, figures  when it was made and its figures on the hold-out
-    selected_on     which images chose the epoch and the threshold
+    selected_on     which images chose the epoch, the temperature and the threshold
     flags           the training command's flags; device and amp as what `auto` stood for
     data            number and digest of the training and of the validation images with labels
     training        only in last.pt: what continuing needs
@@ -88,6 +89,7 @@ def load_checkpoint(path: Path) -> dict:
         raise UsageError(f"{path} is damaged or not a checkpoint of HybridNet's train.py")
     if missing := [part for part in PARTS if part not in checkpoint]:
         raise UsageError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    checkpoint.setdefault("temperature", 1.0)
     try:
         check_parts(checkpoint)
     except (ValueError, TypeError) as error:
@@ -102,6 +104,7 @@ def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Prep
         check_fit(checkpoint["model"], len(vocabulary), checkpoint["weights"])
         model = HybridNet(num_labels=len(vocabulary), **checkpoint["model"])
         model.load_state_dict(checkpoint["weights"])
+        model.decoder.temperature = float(checkpoint["temperature"])
         preprocessing = Preprocessing(**checkpoint["preprocessing"])
     except (TypeError, RuntimeError, AttributeError, ValueError):
         raise UsageError(f"{source} is damaged: its weights do not fit its sizes") from None

@@ -76,6 +76,8 @@ def check_parts(checkpoint: dict) -> None:
         and 1 <= settings.get("stages", 1) <= NUM_STAGES,
         "weights": isinstance(weights, dict)
         and all(type(k) is str and _is_whole(v) for k, v in weights.items()),
+        "temperature": type(checkpoint["temperature"]) in (int, float)
+        and 0 < checkpoint["temperature"] < math.inf,
         "threshold": type(checkpoint["threshold"]) in (int, float)
         and math.isfinite(checkpoint["threshold"]),
         "epoch": type(checkpoint["epoch"]) is int,

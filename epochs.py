@@ -5,16 +5,18 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from decoding import Predictions, decode, encode_batches
 from distributed import gather, gather_batches, world_size
-from metrics import average_precision, fit_threshold, mean, set_figures
-from model import HybridNet
+from metrics import average_precision, fit_temperature, fit_threshold, mean, set_figures
+from model import Encoding, HybridNet
 from training_state import Training
 from utils import RunError, UsageError, progress, write_atomically
 
@@ -90,21 +92,38 @@ def look_at(training: Training, loader: DataLoader, output_dir: Path) -> None:
     training.add_losses(values)
 
 
+def calibrate(
+    model: HybridNet, batches: Iterable, amp: torch.autocast
+) -> list[tuple[Encoding, Tensor, Tensor]]:
+    """Encode this process's share of the validation images and fit the temperature to all of them.
+
+    Returns what `predict` takes: of each batch encoding (without class maps), targets and indices.
+    Raises UsageError if no image can be read.
+    """
+    model.decoder.temperature = 1.0
+    encoded, log_odds = [], []
+    for encoding, targets, indices in encode_batches(model, batches, amp):
+        encoded.append((replace(encoding, class_maps=[]), targets, indices))
+        z = model.set_log_odds(encoding, targets)
+        log_odds.append((targets.cpu().numpy(), z.detach().cpu().numpy()))
+    log_odds = gather_batches(log_odds)
+    if not log_odds:
+        raise UsageError("none of the validation images can be read")
+    model.decoder.temperature = fit_temperature(*map(np.concatenate, zip(*log_odds, strict=True)))
+    return encoded
+
+
 def predict(
-    model: HybridNet, batches: Iterable, amp: torch.autocast, num_samples: int = 32
+    model: HybridNet, encoded: Iterable[tuple[Encoding, Tensor, Tensor]], num_samples: int = 32
 ) -> tuple[Predictions, list[int]]:
-    """Everybody's share of the validation images decoded, together and in order; which they are.
+    """Everybody's share of encoded images decoded, together and in order; which they are.
 
     num_samples: label sets drawn for the marginals of each image.
-    Raises UsageError if none of them can be read.
     """
-    encoded = encode_batches(model, batches, amp)
     found = gather_batches(
         [(decode(model, e, targets, num_samples), i) for e, targets, i in encoded]
     )
     rows = torch.cat([indices for _, indices in found]).tolist()
-    if not rows:
-        raise UsageError("none of the validation images can be read")
     return Predictions.join(p for p, _ in found), rows
 
 

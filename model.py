@@ -24,6 +24,9 @@ The second is the classic decoder: softmax over {labels after the last one, END}
 stop at j having come past everything before j is a ratio in which the labels already passed
 cancel, so one line turns the softmax into a chain, and every algorithm serves both.
 
+Trained, every log-odds is divided by one temperature, which is fitted to images that the network
+did not learn from (Guo et al., ICML 2017): what it says of a label comes true as often as it says.
+
 U_o and U_I start at zero: with `chain`, training begins at the independent CNN classifier
 (`none`), and the decoder only ever adds to it.
 """
@@ -69,7 +72,12 @@ class Encoding:
 
 
 class ChainDecoder(nn.Module):
-    """LSTM over the labels said so far; `link` is 'chain' or 'softmax'."""
+    """LSTM over the labels said so far; `link` is 'chain' or 'softmax'.
+
+    temperature: what log-odds are divided by; 1 in training, see `epochs.calibrate`.
+    """
+
+    temperature = 1.0
 
     def __init__(
         self, image_features: int, num_labels: int, embed_size: int, hidden_size: int, link: str
@@ -107,10 +115,10 @@ class ChainDecoder(nn.Module):
         x = torch.tanh(self.project_output(hidden) + image_embedding)  # N×E
         scores = x @ self.label_embedding[: self.num_labels].T + cnn_scores  # N×C
         if self.link == "chain":
-            return scores
+            return scores / self.temperature
         end = x @ self.label_embedding[self.num_labels :].T  # N×1
         later = torch.cat([scores[:, 1:], end], dim=1)  # N×C  what may come instead of label j
-        return scores - later.flip(1).logcumsumexp(1).flip(1)
+        return (scores - later.flip(1).logcumsumexp(1).flip(1)) / self.temperature
 
     def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
         """z under teacher forcing, B×C: entry j is conditioned on the true labels ranked before j.
@@ -147,6 +155,8 @@ class ChainDecoder(nn.Module):
 class IndependentDecoder(nn.Module):
     """The control: no memory, z = b(I). Trained with it, HybridNet is a plain CNN classifier."""
 
+    temperature = 1.0
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("nothing", torch.empty(0), persistent=False)  # knows the device
@@ -166,11 +176,11 @@ class IndependentDecoder(nn.Module):
 
     def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
         """N×C, whatever has been read."""
-        return cnn_scores
+        return cnn_scores / self.temperature
 
     def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
         """B×C, whatever the true labels are."""
-        return encoding.cnn_scores
+        return encoding.cnn_scores / self.temperature
 
 
 class HybridNet(nn.Module):

@@ -9,7 +9,7 @@ Two networks, for decoding is a loop that belongs to whoever uses them:
 A row of decoder_step is one beginning of a label set: it reads `label` (a rank, or -1 at the start,
 when nothing has been read and both states are zero), and entry j of `log_odds` is then the log-odds
 of label j, for all j ranked after the last label read. B and N are free. The independent control
-(`none`) has no decoder_step and no image_embedding: its cnn_scores are the log-odds.
+(`none`) has no decoder_step and no image_embedding: its cnn_scores are calibrated log-odds.
 
 What else a user needs is in the metadata of either file, so that a file stands alone (ONNX's
 metadata_props, https://onnx.ai/onnx/repo-docs/IR.html): see `metadata`.
@@ -51,8 +51,9 @@ class EncoderNetwork(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """B×3×S×S uint8 -> B×C and, if there is a joint space, B×E."""
         encoding = self.model.encode(images)
-        both = (encoding.cnn_scores, encoding.image_embedding)
-        return both if both[1].shape[1] else both[:1]
+        if encoding.image_embedding.shape[1]:
+            return encoding.cnn_scores, encoding.image_embedding
+        return (self.model.decoder.set_log_odds(encoding, targets=None),)
 
 
 class DecoderStep(nn.Module):

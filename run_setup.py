@@ -122,7 +122,8 @@ def describe(args, model, train_loader, val_loader, selected_on, device, amp) ->
     per_image = train_loader.dataset.targets.sum(1).mean()
     labels = len(model.classifier.bias)
     log(f"training on {images:,} images, {per_image:.2f} of {labels} labels each")
-    log(f"epoch and threshold are chosen on {selected_on}: {len(val_loader.dataset):,} images")
+    num_val = len(val_loader.dataset)
+    log(f"epoch, temperature and threshold are chosen on {selected_on}: {num_val:,} images")
     log(f"{args.arch} + {args.decoder}: {parameters:,} parameters, {trained:,} trained")
     log(
         f"{args.num_epochs} epochs of {len(train_loader)} steps, batches of "

@@ -37,7 +37,7 @@ from torch.utils.data import DataLoader
 from checkpoint import find_changes, fingerprint, load_last
 from data_loader import training_data
 from distributed import gather, process_group, rank, world_size
-from epochs import REMEDY, LossError, look_at, measure, predict, train_epoch
+from epochs import REMEDY, LossError, calibrate, look_at, measure, predict, train_epoch
 from interruption import StopOnSignal, only_run_in
 from model import ARCHS, DECODERS, NUM_STAGES, STAGES_READ
 from pictures import Preprocessing
@@ -221,7 +221,8 @@ def run_epoch(
         raise
     images_per_second = num_items / (time.perf_counter() - started)
     saver.save()  # validation may take long
-    p, rows = predict(training.ema, saver.stop.watch(progress(val_loader, "validating")), amp)
+    val_batches = saver.stop.watch(progress(val_loader, "validating"))
+    p, rows = predict(training.ema, calibrate(training.ema, val_batches, amp))
     figures, threshold = measure(p)
     if not math.isfinite(figures["val_set_nll"]):
         raise RunError(f"the validation loss is not finite after epoch {epoch}; {REMEDY}")

@@ -28,7 +28,7 @@ class Training:
     pending           (losses, indices of the images) of steps that are not in the sums yet
     is_whole          whether all of this is of one step: torch reports a dead worker at any time
     best_nll          of the best epoch so far
-    validated         what the last epoch's validation found: threshold, epoch, figures
+    validated         what the last epoch's validation found, and which epoch that was
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Training:
         )
         self.epoch, self.step, self.steps, self.best_nll = 0, 0, 0, math.inf
         self.sums, self.pending, self.is_whole = np.zeros(3), [], True
-        self.validated = {"threshold": 0.5, "epoch": 0, "figures": {}}
+        self.validated = {"temperature": 1.0, "threshold": 0.5, "epoch": 0, "figures": {}}
 
     def state_dict(self) -> dict:
         """Plain types and tensors; the averaged weights are in the checkpoint already.
@@ -137,7 +137,12 @@ class Training:
     def end_epoch(self, figures: dict[str, float], threshold: float) -> bool:
         """Take over what validation found; whether this epoch is the best so far."""
         self.epoch, self.step, self.sums = self.epoch + 1, 0, np.zeros(3)
-        self.validated = {"threshold": threshold, "epoch": self.epoch, "figures": figures}
+        self.validated = {
+            "temperature": self.ema.decoder.temperature,
+            "threshold": threshold,
+            "epoch": self.epoch,
+            "figures": figures,
+        }
         is_best = figures["val_set_nll"] < self.best_nll
         self.best_nll = min(self.best_nll, figures["val_set_nll"])
         return is_best

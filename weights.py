@@ -52,7 +52,7 @@ def load_weights(folder: Path) -> dict:
         raise UsageError(f"{folder} holds a damaged {CONFIG} or {TENSORS}: export again") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UsageError(f"{folder / CONFIG} is not one that export.py wrote")
-    checkpoint = {**config, "weights": tensors}
+    checkpoint = {"temperature": 1.0, **config, "weights": tensors}
     if missing := [part for part in PARTS if part not in checkpoint]:
         raise UsageError(f"{folder / CONFIG} is damaged: it lacks {', '.join(missing)}")
     return checkpoint

@@ -56,7 +56,7 @@ class UntiedDecoder(ChainDecoder):
 
     def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
         x = torch.tanh(self.project_output(hidden) + image_embedding)
-        return x @ self.output_embedding.T + cnn_scores
+        return (x @ self.output_embedding.T + cnn_scores) / self.temperature
 
 
 class AtStartDecoder(ChainDecoder):

@@ -7,10 +7,10 @@ Data sets: scenes (the default set), drawn (10,000 and 4,000 of COCO's label set
 ccp (real photos, encoder from ../shared/weights).
 
 Every contender's learning rate is chosen with the first seed, by the set NLL on the hold-out, a
-tenth of the training images; so are a run's epoch and its threshold. The val images are looked at
-once, at the end of a run; --holdout prints what choices are made by. Each run leaves a file in
-benchmarks/results/: interrupted, the command goes on where it stopped, and several may work at
-once (one thread each is the quickest way).
+tenth of the training images; so are a run's epoch, temperature and threshold. The val images are
+looked at once, at the end of a run; --holdout prints what choices are made by. Each run leaves a
+file in benchmarks/results/: interrupted, the command goes on where it stopped, and several may
+work at once (one thread each is the quickest way).
 Needs what requirements-dev.txt installs.
 """
 
@@ -45,7 +45,7 @@ from compare import predicted_sets  # noqa: E402
 from data_loader import LabelledImages, make_loader, training_data  # noqa: E402
 from data_sets import load_data_set  # noqa: E402
 from decoding import Predictions, encode_batches  # noqa: E402
-from epochs import LossError, measure, predict, train_epoch  # noqa: E402
+from epochs import LossError, calibrate, measure, predict, train_epoch  # noqa: E402
 from label_formats import read_labels  # noqa: E402
 from metrics import figures  # noqa: E402
 from model import HybridNet  # noqa: E402
@@ -111,8 +111,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     add(
         "--holdout",
         action="store_true",
-        help="instead of val's the hold-out's figures, which choices are made by (epoch and "
-        "threshold were too: they flatter)",
+        help="instead of val's the hold-out's figures, which choices are made by (epoch, "
+        "temperature and threshold were too: they flatter)",
     )
     return parser
 
@@ -192,13 +192,15 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
 
     images, paths = load_data_set(data.val[0], read_labels(data.val[1], data.val[0]))
     val = LabelledImages(paths, encode_targets(images, vocabulary), preprocessing)
-    on_val, _ = predict(found.model, make_loader(val, 64), amp, NUM_SAMPLES)
+    encoded = encode_batches(found.model, make_loader(val, 64), amp)
+    on_val, _ = predict(found.model, encoded, NUM_SAMPLES)
     return {
         **about,
         "images": len(loaders[0].dataset),
         "about": contender.about,
         "epochs": flags.num_epochs,
         "best_epoch": found.epoch,
+        "temperature": found.model.decoder.temperature,
         "parameters": sum(p.numel() for p in model.parameters()),
         "training_seconds": round(found.seconds, 1),
         "machine": f"{torch.get_num_threads()} of {os.cpu_count()} cores, {processor()}, "
@@ -234,8 +236,8 @@ def learn(
         train_epoch(training, loader, amp, flags, f"epoch {epoch}")
         seconds += time.perf_counter() - started
         if isinstance(training.ema, Asymmetric):
-            calibrate(training.ema, holdout, amp)
-        p, _ = predict(training.ema, holdout, amp)
+            make_log_odds(training.ema, holdout, amp)
+        p, _ = predict(training.ema, calibrate(training.ema, holdout, amp))
         found, threshold = measure(p)
         log(f"epoch {epoch}: {found}")
         if training.end_epoch(found, threshold):
@@ -243,8 +245,8 @@ def learn(
     return Learnt(*best, seconds)
 
 
-def calibrate(model: Asymmetric, loader: DataLoader, amp: torch.autocast) -> None:
-    """On the hold-out, from the scores as they are."""
+def make_log_odds(model: Asymmetric, loader: DataLoader, amp: torch.autocast) -> None:
+    """Of its scores, by two numbers fitted on the hold-out."""
     model.scale_and_shift.copy_(torch.tensor([1.0, 0.0]))
     rows = [(e.cnn_scores.cpu(), t.cpu()) for e, t, _ in encode_batches(model, loader, amp)]
     scores, targets = (torch.cat(column).numpy() for column in zip(*rows, strict=True))

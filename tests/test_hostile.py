@@ -262,6 +262,8 @@ def test_checkpoints_with_wrong_parts(small):
         assert "weights" in load_with("weights", {**weights, "classifier.bias": tensor})
     for value in (float("nan"), float("inf"), "0.5", None, True):
         assert "threshold" in load_with("threshold", value)
+    for value in (float("nan"), float("inf"), 0.0, -1.0, "1", None, True):
+        assert "temperature" in load_with("temperature", value)
     for value in ({"annotations": 7}, {"val_annotations": "x"}, {"a": {}}, {"annotations": "\0"}):
         assert "flags" in load_with("flags", value)
     for value in ({"image_size": 10**9}, {"image_size": -1}, {"image_size": 32.0}, {}, {"a": 1}):

@@ -170,6 +170,18 @@ def test_threshold_of_nothing_true():
     assert metrics.fit_threshold(np.zeros((3, 2), bool), np.ones((3, 2))) == 0.5
 
 
+@settings(max_examples=20, deadline=None)
+@given(SEEDS, st.floats(0.4, 3))
+def test_temperature_of_many_labels_is_found_and_of_a_few_is_not_overdone(seed, temperature):
+    rng = np.random.default_rng(seed)
+    truth = rng.normal(0, 2, (4000, 5))  # log-odds
+    targets = rng.random(truth.shape) < 1 / (1 + np.exp(-truth))
+    log_odds = temperature * truth
+    assert metrics.fit_temperature(targets, log_odds) == pytest.approx(temperature, rel=0.05)
+    certain = metrics.fit_temperature(np.ones((1, 2), bool), np.full((1, 2), 3.0))
+    assert 0.9 < certain < 1  # without its prior it would be 0
+
+
 def test_all_figures_of_one_image_one_label():
     one = np.ones((1, 1), bool)
     figures = metrics.figures(one, np.array([[0.3]]), {"threshold": one})

@@ -21,6 +21,7 @@ def make_model(decoder: str, num_labels: int = NUM_LABELS, seed: int = 0) -> Hyb
     model = HybridNet("resnet18", num_labels, decoder, embed_size=8, hidden_size=8).eval()
     for parameter in model.decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
+    model.decoder.temperature = 1.3
     return model
 
 
@@ -102,11 +103,25 @@ def test_set_probabilities_sum_to_one(decoder):
 @pytest.mark.parametrize("decoder", ["chain", "softmax"])
 def test_teacher_forcing_is_the_product_of_next_token_probabilities(decoder):
     model = make_model(decoder)
+    model.decoder.temperature = 1.0
     encoding = make_encoding(model)
     log_probs = log_prob_of_all_sets(model, encoding)
     for targets, log_prob in zip(ALL_SETS, log_probs, strict=True):
         expected = log_prob_token_by_token(model, encoding, targets.nonzero()[:, 0].tolist())
         assert float(log_prob) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("decoder", ["chain", "softmax", "none"])
+def test_temperature_divides_every_log_odds(decoder):
+    model = make_model(decoder)
+    encoding, state = make_encoding(model, 3), model.decoder.initial_state(3)
+    targets = ALL_SETS[[5, 63, 0]]
+    found = {}
+    for model.decoder.temperature in (1.0, 2.5):
+        step = model.decoder.log_odds(state[0], encoding.image_embedding, encoding.cnn_scores)
+        found[model.decoder.temperature] = step, model.set_log_odds(encoding, targets)
+    for plain, tempered in zip(found[1.0], found[2.5], strict=True):
+        torch.testing.assert_close(tempered, plain / 2.5)
 
 
 @pytest.mark.parametrize("decoder", ["chain", "softmax", "none"])
