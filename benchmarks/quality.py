@@ -6,11 +6,11 @@
 Data sets: scenes (the default set), drawn (10,000 and 4,000 of COCO's label sets, drawn at 64 px),
 ccp (real photos, encoder from ../shared/weights).
 
-Every contender's learning rate is chosen with the first seed, by the set NLL on the hold-out, a
-tenth of the training images; so are a run's epoch, temperature and threshold. The val images are
-looked at once, at the end of a run; --holdout prints what choices are made by. Each run leaves a
-file in benchmarks/results/: interrupted, the command goes on where it stopped, and several may
-work at once (one thread each is the quickest way).
+Every contender's learning rate is tried with the first seed and chosen by the set NLL on the
+hold-out, a tenth of the training images; so are a run's epoch, temperature and threshold. The val
+images are looked at once, at the end of a run; --holdout prints what choices are made by. Each run
+leaves a file in benchmarks/results/: interrupted, the command goes on where it stopped, and several
+may work at once (one thread each is the quickest way).
 Needs what requirements-dev.txt installs.
 """
 
@@ -260,10 +260,17 @@ def all_figures(p: Predictions, threshold: float) -> dict:
 
 
 def best_rate(args: argparse.Namespace, model: str) -> float:
-    """The learning rate with the lowest set NLL on the hold-out. The val images have no say."""
-    found = {r: load(result_file(args, model, r, args.seeds[0])) for r in args.learning_rates}
-    found = {rate: result["holdout"]["set_nll"] for rate, result in found.items() if result}
-    return min(found, key=found.get, default=args.learning_rates[0])
+    """That with the lowest set NLL on the hold-out, in the mean of the seeds run with every rate.
+
+    The val images have no say.
+    """
+    found = {}  # rate -> seed -> set NLL
+    for rate in args.learning_rates:
+        results = {seed: load(result_file(args, model, rate, seed)) for seed in args.seeds}
+        found[rate] = {seed: r["holdout"]["set_nll"] for seed, r in results.items() if r}
+    found = {rate: nll for rate, nll in found.items() if nll} or {args.learning_rates[0]: {}}
+    common = set.intersection(*map(set, found.values()))
+    return min(found, key=lambda rate: sum(found[rate][seed] for seed in common))
 
 
 def load(path: Path) -> dict | None:

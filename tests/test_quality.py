@@ -176,6 +176,8 @@ def test_rate_is_chosen_on_the_holdout_and_spread_is_over_seeds(tmp_path, monkey
     args = quality.get_args_parser().parse_args([*flags, "--table"])
     assert quality.best_rate(args, "chain") == 0.001
     lines = quality.table(args).splitlines()
+    write_result(folder, "chain", 0.002, 1, nll=3.0, mean_ap=40.0)
+    assert quality.best_rate(args, "chain") == 0.002  # where both have the second seed, it counts
     assert len(lines) == 4
     assert "| 42.00 ± 2.83 |" in lines[2]
     assert lines[2].endswith("| 0.001 | 1.0 M | 1.0 | 2 |")
