@@ -45,7 +45,7 @@ SETS = {
     "scenes": DataSet(
         **folders(ROOT / "data/scenes", "train:instances_train", "val:instances_val"),
         made_by="python data/make_scenes.py",
-        flags=("--image_size", "64", "--num_epochs", "10"),
+        flags=("--image_size", "64", "--num_epochs", "20"),
     ),
     "drawn": DataSet(
         **folders(
