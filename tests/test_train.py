@@ -25,6 +25,7 @@ from conftest import (
 import build_vocab
 import run_setup
 import train
+from checkpoint import load_checkpoint, restore, save_checkpoint
 from utils import RunError
 
 # --- training ---------------------------------------------------------------------------------
@@ -157,6 +158,15 @@ def test_checkpoints_hold_plain_types(trained):
     assert "training" not in best
     assert best["preprocessing"]["image_size"] == 32
     assert 0 < best["threshold"] < 1
+
+
+def test_the_temperature_is_kept_and_used(trained, tmp_path):
+    checkpoint = load_checkpoint(trained.output / "best.pt")
+    kept = checkpoint["temperature"]
+    assert restore(checkpoint, trained.output)[0].decoder.temperature == kept != 1
+    del checkpoint["temperature"]  # as in files of before there was one
+    save_checkpoint(checkpoint, tmp_path / "old.pt")
+    assert load_checkpoint(tmp_path / "old.pt")["temperature"] == 1
 
 
 def test_checkpoints_that_cannot_be_continued(trained, workdir):
