@@ -92,6 +92,8 @@ EMPTY_CHANCE = 0.02  # images without any label
 
 # Limits of the longest side, as a part of the image's.  The defining labels are large.
 SMALL = (0.12, 0.28)
+# Of label sets that are given, between the most and the least frequent label.
+FREQUENT, RARE = (0.35, 0.85), (0.14, 0.30)
 SIZES = {
     (0.50, 0.95): "person, dining table, couch, bus, truck, horse, cow, sink, tv",
     (0.36, 0.70): "car, chair, laptop, cat, dog, umbrella, skis, bowl",

@@ -12,17 +12,13 @@ import pytest
 import torch
 import webdataset
 from conftest import LABEL_SETS, QUICK, call, coco, refusal, run, write_json, write_picture
-from hypothesis import given
-from hypothesis import strategies as st
 
-import data_loader
 import evaluate
 import train
 from annotations import read_annotations
-from data_loader import Batches, LabelledImages, training_data
-from image_files import find_images
+from data_loader import training_data
 from pictures import Preprocessing, load_image
-from shards import WINDOW, find_members
+from shards import find_members
 from utils import UsageError
 
 FOLDER = ("--image_path", "data/images", "--annotations", "data/annotations/instances.json")
@@ -122,48 +118,6 @@ def test_hold_out_and_other_validation_images(folder):
 
 def load(path) -> np.ndarray:
     return Preprocessing(32).for_test().of_file(path).numpy()
-
-
-# --- the order --------------------------------------------------------------------------------
-
-
-@given(st.lists(st.integers(0, 11), min_size=1, max_size=60), st.integers(1, 9), st.integers(1, 3))
-def test_each_image_once_and_few_shards_at_a_time(shards, batch_size, num_processes):
-    shards = np.unique(shards, return_inverse=True)[1]
-
-    def order(epoch: int, number: int = 0, of: int = 1) -> list[list[tuple[int, int]]]:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(data_loader, "rank", lambda: number)
-            patch.setattr(data_loader, "world_size", lambda: of)
-            batches = Batches(len(shards), batch_size, 5, 1, shards)
-            batches.epoch = epoch
-            return list(batches)
-
-    whole = [item for batch in order(1) for item in batch]
-    assert sorted(whole) == [(1, i) for i in range(len(shards))]
-    dealt = [order(1, number, num_processes) for number in range(num_processes)]
-    assert sorted(item for share in dealt for batch in share for item in batch) == sorted(whole)
-    visited = [shards[i] for _, i in whole]
-    for start in range(len(visited)):  # shards seen before and after belong to one window
-        both = set(visited[:start]) & set(visited[start:])
-        assert len(both) <= WINDOW
-
-
-def test_order_differs_between_epochs_and_is_that_of_the_seed():
-    shards = np.arange(400) // 20
-
-    def order(epoch: int, seed: int = 0) -> list[int]:
-        batches = Batches(400, 32, seed, 1, shards)
-        batches.epoch = epoch
-        return [i for batch in batches for _, i in batch]
-
-    assert order(1) == order(1)
-    assert order(1) != order(2)
-    assert order(1) != order(1, seed=1)
-    first = [{shards[i] for i in order(epoch)[: 20 * WINDOW]} for epoch in range(5)]
-    assert all(len(window) == WINDOW for window in first)
-    assert len(set(map(frozenset, first))) > 1, "other shards come together"
-    assert len({shards[i] for i in order(1)[:32]}) == WINDOW, "a batch is mixed"
 
 
 # --- what is wrong with them ------------------------------------------------------------------
@@ -339,13 +293,3 @@ def test_wrong_input_of_make_shards(workdir):
     picture.mkdir()
     assert "img_03.jpg (Is a directory)" in refusal(make_shards, *FOLDER, *flags)
     assert not (workdir / SHARDS / "shards.json").exists(), "there is no index before the end"
-
-
-def test_folders_are_shuffled_as_ever(tiny):
-    """Without shards the order is a plain permutation by (seed, epoch)."""
-    images = read_annotations(tiny.annotations)
-    data = LabelledImages(find_images(tiny.images, images), np.zeros((12, 1)), Preprocessing(8), 4)
-    batches = Batches(12, 5, 4, 1, data.shards)
-    batches.epoch = 2
-    plain = np.random.default_rng([4, 2, 0]).permutation(12).tolist()
-    assert [i for batch in batches for _, i in batch] == plain
