@@ -10,6 +10,8 @@ it and no file can run code:
     weights         state dict, averaged over training (EMA): what is evaluated
     temperature     what log-odds are divided by, fitted on the hold-out (1 in files of before it)
     threshold       label probability from which a label is predicted, fitted on the hold-out
+    label_thresholds  each label's own one, where its expected F1 is highest (`threshold` in files
+                    of before it)
     epoch, figures  when it was made and its figures on the hold-out
     selected_on     which images chose the epoch, the temperature and the threshold
     flags           the training command's flags; device and amp as what `auto` stood for
@@ -89,12 +91,18 @@ def load_checkpoint(path: Path) -> dict:
         raise UsageError(f"{path} is damaged or not a checkpoint of HybridNet's train.py")
     if missing := [part for part in PARTS if part not in checkpoint]:
         raise UsageError(f"{path} is damaged: it lacks {', '.join(missing)}")
-    checkpoint.setdefault("temperature", 1.0)
+    add_defaults(checkpoint)
     try:
         check_parts(checkpoint)
     except (ValueError, TypeError) as error:
         raise UsageError(f"{path} is damaged: {error}") from None
     return checkpoint
+
+
+def add_defaults(checkpoint: dict) -> None:
+    """What a checkpoint of before there was such a thing stands for."""
+    checkpoint.setdefault("temperature", 1.0)
+    checkpoint.setdefault("label_thresholds", checkpoint["threshold"])
 
 
 def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Preprocessing]:
@@ -105,6 +113,7 @@ def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Prep
         model = HybridNet(num_labels=len(vocabulary), **checkpoint["model"])
         model.load_state_dict(checkpoint["weights"])
         model.decoder.temperature = float(checkpoint["temperature"])
+        np.broadcast_to(checkpoint["label_thresholds"], len(vocabulary))
         preprocessing = Preprocessing(**checkpoint["preprocessing"])
     except (TypeError, RuntimeError, AttributeError, ValueError):
         raise UsageError(f"{source} is damaged: its weights do not fit its sizes") from None

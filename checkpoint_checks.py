@@ -78,8 +78,8 @@ def check_parts(checkpoint: dict) -> None:
         and all(type(k) is str and _is_whole(v) for k, v in weights.items()),
         "temperature": type(checkpoint["temperature"]) in (int, float)
         and 0 < checkpoint["temperature"] < math.inf,
-        "threshold": type(checkpoint["threshold"]) in (int, float)
-        and math.isfinite(checkpoint["threshold"]),
+        "threshold": _is_number(checkpoint["threshold"]),
+        "label_thresholds": all(map(_is_number, _flat([checkpoint["label_thresholds"]]))),
         "epoch": type(checkpoint["epoch"]) is int,
         "selected_on": type(checkpoint["selected_on"]) is str,
         "flags": isinstance(flags, dict)
@@ -90,6 +90,10 @@ def check_parts(checkpoint: dict) -> None:
     }
     if wrong := [part for part, is_good in good.items() if not is_good]:
         raise ValueError(f"wrong values in {', '.join(wrong)}")
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _is_size(value: object) -> bool:

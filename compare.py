@@ -21,9 +21,16 @@ from utils import UsageError, write_atomically
 PREDICTIONS = "predictions.npz"
 
 
-def predicted_sets(p: Predictions, threshold: float) -> dict[str, np.ndarray]:
+def predicted_sets(
+    p: Predictions, threshold: float, label_thresholds: list[float]
+) -> dict[str, np.ndarray]:
     """N×C bool by each decision rule's name."""
-    return {"threshold": p.marginals >= threshold, "map": p.best_sets, "f1": p.f1_sets}
+    return {
+        "threshold": p.marginals >= threshold,
+        "label_f1": p.marginals >= np.array(label_thresholds),
+        "map": p.best_sets,
+        "f1": p.f1_sets,
+    }
 
 
 def save_predictions(
@@ -57,7 +64,8 @@ def read_run(path: Path) -> Run:
     again = "run evaluate.py again to make it"
     try:
         results = json.loads(path.read_text("utf-8"))
-        figures = [results[k] for k in ("set_nll", "threshold", "per_label", "predicted_sets")]
+        needed = ("set_nll", "threshold", "label_thresholds", "per_label", "predicted_sets")
+        figures = [results[k] for k in needed]
     except OSError as error:
         raise UsageError(
             f"cannot read {path} ({error.strerror}); --compare takes metrics.json"
@@ -157,7 +165,7 @@ def _refuse_to_mix(a: Run, b: Run) -> None:
 
 def _weighted_figures(run: Run) -> WeightedFigures:
     p = run.predictions
-    sets = predicted_sets(p, run.results["threshold"])
+    sets = predicted_sets(p, run.results["threshold"], run.results["label_thresholds"])
     return WeightedFigures(p.targets, p.marginals, sets, p.set_nll)
 
 

@@ -265,6 +265,10 @@ def _marginal_bounds(sets: Tensor, finished: Tensor, opened: Tensor) -> tuple[Te
     return lower.clamp(0, 1).float(), upper.clamp(0, 1).float()
 
 
+# rules that turn what is predicted into label sets; tables.RULES says what each does
+DECISIONS = ("threshold", "label_f1", "map", "f1")
+
+
 @dataclass(frozen=True)
 class Predictions:
     """A whole data set decoded; numpy arrays, one row per image in the loader's order."""

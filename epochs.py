@@ -15,7 +15,14 @@ from torch.utils.data import DataLoader
 
 from decoding import Predictions, decode, encode_batches
 from distributed import gather, gather_batches, world_size
-from metrics import average_precision, fit_temperature, fit_threshold, mean, set_figures
+from metrics import (
+    average_precision,
+    fit_label_thresholds,
+    fit_temperature,
+    fit_threshold,
+    mean,
+    set_figures,
+)
 from model import Encoding, HybridNet
 from training_state import Training
 from utils import RunError, UsageError, progress, write_atomically
@@ -127,8 +134,8 @@ def predict(
     return Predictions.join(p for p, _ in found), rows
 
 
-def measure(p: Predictions) -> tuple[dict[str, float], float]:
-    """Figures on the validation images, and the threshold fitted there."""
+def measure(p: Predictions) -> tuple[dict[str, float], float, list[float]]:
+    """Figures on the validation images; the threshold and the labels' own ones, fitted there."""
     ap = average_precision(p.targets, p.marginals)
     threshold = fit_threshold(p.targets, p.marginals)
     figures = {
@@ -137,4 +144,4 @@ def measure(p: Predictions) -> tuple[dict[str, float], float]:
         "val_OF1": set_figures(p.targets, p.marginals >= threshold)["OF1"],
         "val_EM": set_figures(p.targets, p.best_sets)["EM"],
     }
-    return figures, threshold
+    return figures, threshold, fit_label_thresholds(p.marginals).tolist()

@@ -39,6 +39,7 @@ from checkpoint import find_checkpoint, load_checkpoint, restore
 from compare import PREDICTIONS, compare, predicted_sets, save_predictions
 from data_loader import LabelledImages, make_loader
 from data_sets import load_data_set
+from decoding import DECISIONS
 from distributed import first_alone, gather, process_group, rank
 from gallery import draw_gallery
 from image_cache import ImageCache
@@ -67,7 +68,6 @@ from utils import (
 )
 
 SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
-DECISIONS = ("threshold", "map", "f1")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -144,7 +144,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     if difficult is not None:
         log(f"{difficult.sum():,} labels of difficult objects count in no figure but set NLL")
         p = p.without(difficult)
-    sets = predicted_sets(p, threshold)
+    sets = predicted_sets(p, threshold, checkpoint["label_thresholds"])
     results = {
         "command": command_line(),
         "checkpoint": str(path),
@@ -156,6 +156,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         + (" (the first ones)" if args.limit else ""),
         "num_samples": args.num_samples,
         "threshold": threshold,
+        "label_thresholds": checkpoint["label_thresholds"],
         "threshold_fitted_on": checkpoint["selected_on"],
         "set_nll": float(p.set_nll.mean()),
         **figures(p.targets, p.marginals, sets),

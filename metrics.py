@@ -205,6 +205,19 @@ def fit_threshold(targets: np.ndarray, scores: np.ndarray) -> float:
     return float((lowest + following) / 2)  # half-way, so that it carries over
 
 
+def fit_label_thresholds(marginals: np.ndarray) -> np.ndarray:
+    """C thresholds, each with the highest F1 to be expected of its label; marginals N×C in 0..1.
+
+    No truth is asked for: of the n most probable images as many have the label as their marginals
+    add up to, if these are calibrated, and the best threshold is half the F1 that it reaches
+    (Lipton et al., ECML PKDD 2014, theorem 1). A rare label is true of a handful of the hold-out's
+    images, too few to fit anything to; a marginal it has on each.
+    """
+    ranked = -np.sort(-marginals.astype(np.float64), axis=0)
+    said, true = np.arange(1, len(ranked) + 1)[:, None], ranked.sum(0)
+    return np.maximum((ranked.cumsum(0) / (said + true)).max(0), EPSILON)
+
+
 def fit_temperature(targets: np.ndarray, log_odds: np.ndarray) -> float:
     """What to divide log-odds N×C by for the lowest binary cross-entropy (Guo et al., ICML 2017).
 

@@ -22,7 +22,14 @@ from pathlib import Path
 import torch
 
 from checkpoint import find_checkpoint, load_checkpoint, restore
-from decoding import BestSets, Samples, expected_f1_sets, most_probable_sets, sample_label_sets
+from decoding import (
+    DECISIONS,
+    BestSets,
+    Samples,
+    expected_f1_sets,
+    most_probable_sets,
+    sample_label_sets,
+)
 from pictures import load_image
 from slides import draw_slide, make_tile, name_set, save_contact_sheet
 from utils import (
@@ -44,7 +51,10 @@ from vocabulary import Vocabulary
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
 SHEET = 200  # pictures on the contact sheet at most: the first ones
-DECIDE = "predict labels of enough probability, the most probable set, or that of best expected F1"
+DECIDE = (
+    "predict labels of enough probability, of enough for each label's best expected F1, the most "
+    "probable set, or that of best expected F1"
+)
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -55,7 +65,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("samples"), help="folder for the pictures")
     add("--top", type=positive_int, default=8, help="labels shown at most")
     add("--num_samples", type=positive_int, default=256, help="label sets drawn for probabilities")
-    add("--decide", choices=("threshold", "map", "f1"), default="threshold", help=DECIDE)
+    add("--decide", choices=DECISIONS, default="threshold", help=DECIDE)
     add("--num_sets", type=positive_int, default=1, help="most probable label sets to list")
     add("--standard_errors", action="store_true", help="say how exact the probabilities are")
     add("--known", action="append", default=[], metavar="LABEL", help="a label that is there")
@@ -94,14 +104,14 @@ def main(args: argparse.Namespace) -> None:
             encoding = model.encode(image)
         samples = sample_label_sets(model, encoding, args.num_samples, known=known)
         best = most_probable_sets(model, encoding, args.num_sets, known=known)
-        found = conclude(samples, best, vocabulary, checkpoint["threshold"], args)
+        found = conclude(samples, best, vocabulary, checkpoint, args)
         results.append({"image": str(file), **found})
         if args.json:
             print(json.dumps(results[-1]))
             continue
         photo = load_image(file)
         maps = dict(zip(vocabulary.labels, encoding.where(0).cpu().numpy(), strict=True))
-        draw_slide(photo, found, maps, checkpoint["threshold"], args.top, drawing)
+        draw_slide(photo, found, maps, args.top, drawing)
         print(describe(results[-1], args.top, drawing))
         if len(tiles) < SHEET:
             tiles.append(make_tile(photo, found["predicted"]))
@@ -118,13 +128,16 @@ def conclude(
     samples: Samples,
     best: BestSets,
     vocabulary: Vocabulary,
-    threshold: float,
+    checkpoint: dict,
     args: argparse.Namespace,
 ) -> dict:
     """What is said of one picture, in plain types: `--json` prints just this."""
     marginals, errors = samples.marginals[0], samples.standard_errors[0]
+    name = "label_thresholds" if args.decide == "label_f1" else "threshold"
+    thresholds = marginals.new_tensor(checkpoint[name]).expand_as(marginals)
     chosen = {
-        "threshold": marginals >= threshold,
+        "threshold": marginals >= thresholds,
+        "label_f1": marginals >= thresholds,
         "map": best.label_sets[0, 0],
         "f1": expected_f1_sets(samples.label_sets, samples.weights)[0],
     }[args.decide]
@@ -147,6 +160,8 @@ def conclude(
         "covered": min(1.0, float(best.covered[0] / samples.log_evidence[0].exp())),
         "labels": {names[i]: float(marginals[i]) for i in order},
     }
+    if args.decide in ("threshold", "label_f1"):
+        result["thresholds"] = {names[i]: float(thresholds[i]) for i in order}
     if args.standard_errors:
         result["standard_errors"] = {names[i]: float(errors[i]) for i in order}
         if best.lower is not None:

@@ -26,7 +26,6 @@ def draw_slide(
     photo: Image.Image,
     result: dict,
     class_maps: dict[str, np.ndarray],
-    threshold: float,
     top: int,
     path: Path,
 ) -> None:
@@ -56,8 +55,10 @@ def draw_slide(
         [printable(label) for label, _ in labels], [p for _, p in labels], color=colours
     )
     right.bar_label(bars, [f" {100 * p:.0f}%" for _, p in labels], fontsize=11)
-    if result["decided_by"] == "threshold":
-        right.axvline(threshold, color=MUTED, linewidth=0.8, linestyle=":")
+    if "thresholds" in result:
+        y = np.arange(len(labels))
+        x = [result["thresholds"][label] for label, _ in labels]
+        right.vlines(x, y - 0.5, y + 0.5, color=MUTED, linewidth=0.8, linestyle=":")
     right.set(xlim=(0, 1.12), xticks=[])
     right.tick_params(axis="y", length=0, labelsize=12)
     right.spines[:].set_visible(False)

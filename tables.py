@@ -9,6 +9,7 @@ from utils import printable
 SHOWN = ("CF1", "OF1", "EM", "EBF1")  # of each decision rule, where there is no room for all
 RULES = {
     "threshold": "score above the threshold fitted on the hold-out",
+    "label_f1": "score above the label's own threshold, of its highest expected F1",
     "map": "the most probable label set",
     "f1": "the set with the highest expected F1",
     "top3": "exactly the 3 best scores (papers of 2016)",

@@ -223,10 +223,10 @@ def run_epoch(
     saver.save()  # validation may take long
     val_batches = saver.stop.watch(progress(val_loader, "validating"))
     p, rows = predict(training.ema, calibrate(training.ema, val_batches, amp))
-    figures, threshold = measure(p)
+    figures, threshold, label_thresholds = measure(p)
     if not math.isfinite(figures["val_set_nll"]):
         raise RunError(f"the validation loss is not finite after epoch {epoch}; {REMEDY}")
-    if is_best := training.end_epoch(figures, threshold):
+    if is_best := training.end_epoch(figures, threshold, label_thresholds):
         saver.save_best()
     bad_images = train_loader.dataset.bad
     skipped = {"bad_images": len(bad_images.read())} if bad_images else {}

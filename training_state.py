@@ -54,7 +54,8 @@ class Training:
         )
         self.epoch, self.step, self.steps, self.best_nll = 0, 0, 0, math.inf
         self.sums, self.pending, self.is_whole = np.zeros(3), [], True
-        self.validated = {"temperature": 1.0, "threshold": 0.5, "epoch": 0, "figures": {}}
+        thresholds = {"threshold": 0.5, "label_thresholds": 0.5}
+        self.validated = {"temperature": 1.0, **thresholds, "epoch": 0, "figures": {}}
 
     def state_dict(self) -> dict:
         """Plain types and tensors; the averaged weights are in the checkpoint already.
@@ -134,12 +135,15 @@ class Training:
         self.pending.clear()
         self.is_whole = True
 
-    def end_epoch(self, figures: dict[str, float], threshold: float) -> bool:
+    def end_epoch(
+        self, figures: dict[str, float], threshold: float, label_thresholds: list[float]
+    ) -> bool:
         """Take over what validation found; whether this epoch is the best so far."""
         self.epoch, self.step, self.sums = self.epoch + 1, 0, np.zeros(3)
         self.validated = {
             "temperature": self.ema.decoder.temperature,
             "threshold": threshold,
+            "label_thresholds": label_thresholds,
             "epoch": self.epoch,
             "figures": figures,
         }

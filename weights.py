@@ -21,7 +21,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from checkpoint import FORMAT, PARTS
+from checkpoint import FORMAT, PARTS, add_defaults
 from utils import UsageError, without_nan, write_atomically
 
 TENSORS, CONFIG = "model.safetensors", "config.json"
@@ -52,7 +52,8 @@ def load_weights(folder: Path) -> dict:
         raise UsageError(f"{folder} holds a damaged {CONFIG} or {TENSORS}: export again") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UsageError(f"{folder / CONFIG} is not one that export.py wrote")
-    checkpoint = {"temperature": 1.0, **config, "weights": tensors}
+    checkpoint = {**config, "weights": tensors}
     if missing := [part for part in PARTS if part not in checkpoint]:
         raise UsageError(f"{folder / CONFIG} is damaged: it lacks {', '.join(missing)}")
+    add_defaults(checkpoint)
     return checkpoint

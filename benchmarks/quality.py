@@ -70,6 +70,7 @@ FIGURES = {  # column -> where it stands in a result
     "set NLL": ("set_nll",),
     "mAP": ("mAP",),
     "CF1": ("predicted_sets", "threshold", "CF1"),
+    "CF1 (label_f1)": ("predicted_sets", "label_f1", "CF1"),  # not in results of before that rule
     "OF1": ("predicted_sets", "threshold", "OF1"),
     "EM": ("predicted_sets", "map", "EM"),
     "EBF1": ("predicted_sets", "f1", "EBF1"),
@@ -206,8 +207,8 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
         "machine": f"{torch.get_num_threads()} of {os.cpu_count()} cores, {processor()}, "
         f"torch {torch.__version__}",
         "commit": commit(),
-        "holdout": all_figures(found.predictions, found.threshold),
-        "val": all_figures(on_val, found.threshold),
+        "holdout": all_figures(found.predictions, *found.thresholds),
+        "val": all_figures(on_val, *found.thresholds),
     }
 
 
@@ -217,7 +218,7 @@ class Learnt:
 
     model: HybridNet
     epoch: int
-    threshold: float
+    thresholds: tuple[float, list[float]]  # of all labels, and each label's own
     predictions: Predictions  # on the hold-out
     seconds: float  # of training, all epochs
 
@@ -238,10 +239,10 @@ def learn(
         if isinstance(training.ema, Asymmetric):
             make_log_odds(training.ema, holdout, amp)
         p, _ = predict(training.ema, calibrate(training.ema, holdout, amp))
-        found, threshold = measure(p)
+        found, *thresholds = measure(p)
         log(f"epoch {epoch}: {found}")
-        if training.end_epoch(found, threshold):
-            best = copy.deepcopy(training.ema), epoch, threshold, p
+        if training.end_epoch(found, *thresholds):
+            best = copy.deepcopy(training.ema), epoch, thresholds, p
     return Learnt(*best, seconds)
 
 
@@ -253,9 +254,9 @@ def make_log_odds(model: Asymmetric, loader: DataLoader, amp: torch.autocast) ->
     model.calibrate(scores, targets)
 
 
-def all_figures(p: Predictions, threshold: float) -> dict:
+def all_figures(p: Predictions, threshold: float, label_thresholds: list[float]) -> dict:
     """What metrics.json has of them."""
-    found = figures(p.targets, p.marginals, predicted_sets(p, threshold))
+    found = figures(p.targets, p.marginals, predicted_sets(p, threshold, label_thresholds))
     return {"set_nll": float(p.set_nll.mean()), **found}
 
 
@@ -287,16 +288,19 @@ def table(args: argparse.Namespace) -> str:
         found = [load(result_file(args, model, rate, seed)) for seed in args.seeds]
         if found := [result for result in found if result]:
             rows[model] = found
+    results = [result[part] for found in rows.values() for result in found]
+    rules = [set(result["predicted_sets"]) for result in results]
+    columns = {c: path for c, path in FIGURES.items() if all({*path[1:2]} <= r for r in rules)}
     best = {}
-    for column, path in FIGURES.items():
+    for column, path in columns.items():
         means = {m: statistics.mean(look_up(found, part, path)) for m, found in rows.items()}
         if means:
             best[column] = (min if column in LOWER_IS_BETTER else max)(means, key=means.get)
-    head = ["model", *FIGURES, "learning rate", "parameters", "minutes", "seeds"]
+    head = ["model", *columns, "learning rate", "parameters", "minutes", "seeds"]
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for model, found in rows.items():
         cells = [f"{model}: {found[0]['about']}"]
-        for column, path in FIGURES.items():
+        for column, path in columns.items():
             text = spread(look_up(found, part, path))
             cells.append(f"**{text}**" if best[column] == model else text)
         minutes = statistics.mean(result["training_seconds"] for result in found) / 60

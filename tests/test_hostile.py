@@ -262,6 +262,9 @@ def test_checkpoints_with_wrong_parts(small):
         assert "weights" in load_with("weights", {**weights, "classifier.bias": tensor})
     for value in (float("nan"), float("inf"), "0.5", None, True):
         assert "threshold" in load_with("threshold", value)
+    for value in ([0.5, float("nan")], [0.5, "0.5"], [[0.5, 0.5]], "0.5", None, {"a": 0.5}):
+        assert "label_thresholds" in load_with("label_thresholds", value)
+    assert "do not fit" in load_with("label_thresholds", [0.5] * 1000)
     for value in (float("nan"), float("inf"), 0.0, -1.0, "1", None, True):
         assert "temperature" in load_with("temperature", value)
     for value in ({"annotations": 7}, {"val_annotations": "x"}, {"a": {}}, {"annotations": "\0"}):
@@ -307,7 +310,7 @@ def test_names_are_drawn_as_they_are(tmp_path):
         "most_probable_sets": [{"labels": list(NAMES), "probability": 0.5}],
     }
     maps = {name: np.zeros((2, 2)) for name in NAMES}
-    draw_slide(Image.new("RGB", (30, 20)), result, maps, 0.5, 8, tmp_path / "a.png")
+    draw_slide(Image.new("RGB", (30, 20)), result, maps, 8, tmp_path / "a.png")
     ratio = np.zeros((len(NAMES), len(NAMES)))
     draw_influence(ratio, ratio, list(NAMES), tmp_path / "b.png")
     assert {p.name for p in tmp_path.iterdir()} == {"a.png", "b.png"}

@@ -1,5 +1,7 @@
 """Figures against scikit-learn, against hand-worked examples, and under awkward inputs."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -168,6 +170,31 @@ def test_fitted_threshold_is_the_best_one(seed):
 
 def test_threshold_of_nothing_true():
     assert metrics.fit_threshold(np.zeros((3, 2), bool), np.ones((3, 2))) == 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(SEEDS, st.integers(1, 7))
+def test_label_thresholds_have_the_highest_expected_f1(seed, num_images):
+    """Of all cuts: the F1 of the truths expected, all of them weighed by their probability."""
+    p = np.random.default_rng(seed).random((num_images, 2))
+    found = metrics.fit_label_thresholds(p)
+    for c, threshold in enumerate(found):
+        expected = {}
+        for cut in p[:, c]:
+            said = p[:, c] >= cut
+            truths = np.array(list(itertools.product([0, 1], repeat=num_images)))
+            chance = np.where(truths, p[:, c], 1 - p[:, c]).prod(1)
+            hits, true = chance @ (truths & said).sum(1), chance @ truths.sum(1)
+            expected[cut] = 2 * hits / (said.sum() + true)
+        chosen = p[p[:, c] >= threshold, c].min()
+        assert expected[chosen] == pytest.approx(max(expected.values()))
+        assert threshold == pytest.approx(max(expected.values()) / 2)
+
+
+def test_label_thresholds_of_labels_never_seen():
+    """A threshold of 0 would predict them everywhere; predictions take what is at least that."""
+    found = metrics.fit_label_thresholds(np.zeros((4, 2), np.float32))
+    assert (found > 0).all()
 
 
 @settings(max_examples=20, deadline=None)

@@ -139,7 +139,7 @@ def write_result(folder, name: str, rate: float, seed: int, nll: float, mean_ap:
         "ECE": 1.0,
         "predicted_sets": {
             rule: {"CF1": 1.0, "OF1": 1.0, "EM": 1.0, "EBF1": 1.0}
-            for rule in ("threshold", "map", "f1")
+            for rule in ("threshold", "label_f1", "map", "f1")
         },
     }
     result = {
@@ -182,6 +182,10 @@ def test_rate_is_chosen_on_the_holdout_and_spread_is_over_seeds(tmp_path, monkey
     assert "| 42.00 ± 2.83 |" in lines[2]
     assert lines[2].endswith("| 0.001 | 1.0 M | 1.0 | 2 |")
     assert "| **50.00** |" in lines[3]
+    assert lines[0].count("CF1") == 2
+    old = folder / "average-0.002-0.json"  # of before there was a rule
+    old.write_text(old.read_text().replace("label_f1", "no longer"))
+    assert quality.table(args).splitlines()[0].count("CF1") == 1
 
 
 @pytest.fixture

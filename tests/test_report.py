@@ -16,6 +16,7 @@ import evaluate
 import train
 from annotations import read_annotations
 from checkpoint import save_checkpoint
+from decoding import DECISIONS
 from gallery import data_uri
 from model import HybridNet
 from pictures import Preprocessing
@@ -271,7 +272,7 @@ def test_coco_sized_results_stay_small(tmp_path):
     scores = (0.6 * targets + 0.4 * rng.random(targets.shape)).astype(np.float32)
     predicted = scores > 0.5
     labels = tuple(f"label {c}" for c in range(80))
-    halves = {rule: dict.fromkeys(OF_A_RULE, 50.0) for rule in ("threshold", "map", "f1")}
+    halves = {rule: dict.fromkeys(OF_A_RULE, 50.0) for rule in DECISIONS}
     pairs = {rule: {name: [0.0, 1.0] for name in OF_A_RULE} for rule in halves}
     photo = data_uri(Image.effect_noise((360, 270), 60).convert("RGB"))
     heat = [{"label": "label", "picture": photo}] * 6

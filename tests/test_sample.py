@@ -19,6 +19,7 @@ from PIL import Image
 
 import sample
 import slides
+from decoding import DECISIONS
 from utils import RunError, UsageError, printable
 
 
@@ -101,7 +102,7 @@ def test_a_damaged_picture_in_a_folder_is_left_out(trained, workdir, capsys):
 def test_sample_decides_by_the_rule_asked_for(trained, workdir, capsys):
     flags = ("data/images/img_02.jpg", "--checkpoint", trained.output / "best.pt", "--json")
     results = {}
-    for rule in ("threshold", "map", "f1"):
+    for rule in DECISIONS:
         call(sample, *flags, "--decide", rule, "--num_sets", 40, "--standard_errors")
         results[rule] = json.loads(capsys.readouterr().out)
     r = results["map"]
@@ -111,9 +112,14 @@ def test_sample_decides_by_the_rule_asked_for(trained, workdir, capsys):
     assert sum(s["probability"] for s in sets) == pytest.approx(1, abs=1e-4)
     assert r["covered"] == pytest.approx(1, abs=1e-4)
     assert set(r["predicted"]) == set(sets[0]["labels"])
-    threshold = load(trained.output / "best.pt")["threshold"]
-    probable = {label for label, p in r["labels"].items() if p >= threshold}
-    assert set(results["threshold"]["predicted"]) == probable
+    checkpoint = load(trained.output / "best.pt")
+    own = dict(zip(RANKED, checkpoint["label_thresholds"], strict=True))
+    one = dict.fromkeys(RANKED, checkpoint["threshold"])
+    assert len(set(own.values())) > 1
+    for rule, thresholds in (("threshold", one), ("label_f1", own)):
+        probable = {label for label, p in r["labels"].items() if p >= thresholds[label]}
+        assert set(results[rule]["predicted"]) == probable
+        assert results[rule]["thresholds"] == pytest.approx(thresholds)
     expected_f1 = {}
     for chosen in (frozenset(s["labels"]) for s in sets):
         sizes = [(len(chosen) + len(s["labels"]), s) for s in sets]
@@ -186,6 +192,6 @@ def test_labels_are_drawn_as_they_are_written(tmp_path, monkeypatch):
         "most_probable_sets": [{"labels": ["$x^2$"], "probability": 0.5}],
     }
     maps = {"$x^2$": np.zeros((2, 2)), "b": np.ones((1, 3))}
-    slides.draw_slide(Image.new("RGB", (30, 20)), result, maps, 0.5, 8, tmp_path / "a.png")
+    slides.draw_slide(Image.new("RGB", (30, 20)), result, maps, 8, tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()
     assert [s for s, math in read if math] == []

@@ -164,9 +164,11 @@ def test_the_temperature_is_kept_and_used(trained, tmp_path):
     checkpoint = load_checkpoint(trained.output / "best.pt")
     kept = checkpoint["temperature"]
     assert restore(checkpoint, trained.output)[0].decoder.temperature == kept != 1
-    del checkpoint["temperature"]  # as in files of before there was one
+    del checkpoint["temperature"], checkpoint["label_thresholds"]  # as in files of before them
     save_checkpoint(checkpoint, tmp_path / "old.pt")
-    assert load_checkpoint(tmp_path / "old.pt")["temperature"] == 1
+    old = load_checkpoint(tmp_path / "old.pt")
+    assert old["temperature"] == 1
+    assert old["label_thresholds"] == old["threshold"]
 
 
 def test_checkpoints_that_cannot_be_continued(trained, workdir):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import evaluate
 import metrics
-from compare import compare, read_run, save_predictions
+from compare import compare, predicted_sets, read_run, save_predictions
 from decoding import Predictions
 from uncertainty import OF_A_RULE, WeightedFigures, bootstrap_intervals, figure_intervals
 
@@ -99,10 +99,11 @@ def write_run(folder, quality: float, labels=("a", "b", "c", "d", "e"), seed: in
     nll = -np.log(np.where(targets, scores, 1 - scores)).sum(1)
     p = Predictions(targets, scores, scores > 0.6, scores > 0.4, targets.any(1), nll)
     save_predictions(p, labels, [f"{i}.jpg" for i in range(200)], folder)
-    sets = {"threshold": scores >= 0.5, "map": p.best_sets, "f1": p.f1_sets}
+    sets = predicted_sets(p, 0.5, 0.4)
     results = {
         "set_nll": float(nll.mean()),
         "threshold": 0.5,
+        "label_thresholds": 0.4,
         "per_label": evaluate.per_label(labels, targets, scores, sets["map"]),
         **metrics.figures(targets, scores, sets),
         **{"checkpoint": "best.pt", "decoder": "chain", "epoch": 3, "protocol": "images"},
