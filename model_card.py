@@ -12,6 +12,7 @@ import shlex
 from pathlib import Path
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 from report import TEMPLATES, number
@@ -67,7 +68,7 @@ def write_card(
         lstrip_blocks=True,
     )
     environment.filters["number"] = lambda *args: Markup(number(*args))
-    pairs = zip(vocabulary.labels, vocabulary.counts, strict=True)
+    thresholds = np.broadcast_to(checkpoint["label_thresholds"], len(vocabulary)).tolist()
     ranked = sorted(
         (row for row in (figures or {}).get("per_label", []) if row["AP"] is not None),
         key=lambda row: row["AP"],
@@ -77,7 +78,7 @@ def write_card(
         .render(
             c=checkpoint,
             r=figures,
-            labels=[(label, count, count / vocabulary.num_images) for label, count in pairs],
+            labels=list(zip(vocabulary.labels, vocabulary.counts, thresholds, strict=True)),
             vocabulary=vocabulary,
             few=FEW,
             weakest=ranked[:WEAKEST],
