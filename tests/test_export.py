@@ -243,11 +243,11 @@ def test_hostile_labels_are_only_text(trained):
     checkpoint = load(trained.output / "best.pt")
     checkpoint["vocabulary"]["labels"] = list(HOSTILE)
     card = card_of(checkpoint, trained.output / "best.pt")
-    rows = card[card.index("## Labels") :].splitlines()[4:]
+    rows = card[card.index("## Labels") :].splitlines()[6:]
     assert len(rows) == len(HOSTILE)
     for row, label in zip(rows, HOSTILE, strict=True):
         _, rank, shown, *_ = row.split("|")
-        assert row.count("|") == 5, rank
+        assert row.count("|") == 6, rank
         assert not re.search(r"[<>\[\]\\`*_~$:.!]", shown)
         assert not re.search(r"&(?!#\d+;)", shown)
         assert html.unescape(shown).split() == label.split(), "it reads as the label"
