@@ -185,7 +185,8 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
         load_weights(model, flags.weights)
     training = Training(model, flags, len(loaders[0]), device)
     amp = autocast(device, resolve_amp("auto", device, {}))
-    about = {"data": args.data, "model": name, "learning_rate": rate, "seed": seed}
+    about = {"data": args.data, "recipe": data.recipe, "model": name}
+    about |= {"learning_rate": rate, "seed": seed}
     try:
         found = learn(training, *loaders, amp, flags)
     except LossError as error:
@@ -267,16 +268,22 @@ def best_rate(args: argparse.Namespace, model: str) -> float:
     """
     found = {}  # rate -> seed -> set NLL
     for rate in args.learning_rates:
-        results = {seed: load(result_file(args, model, rate, seed)) for seed in args.seeds}
+        results = {seed: load(args, model, rate, seed) for seed in args.seeds}
         found[rate] = {seed: r["holdout"]["set_nll"] for seed, r in results.items() if r}
     found = {rate: nll for rate, nll in found.items() if nll} or {args.learning_rates[0]: {}}
     common = set.intersection(*map(set, found.values()))
     return min(found, key=lambda rate: sum(found[rate][seed] for seed in common))
 
 
-def load(path: Path) -> dict | None:
-    """A result, if it is there and the run came to an end."""
+def load(args: argparse.Namespace, model: str, rate: float, seed: int) -> dict | None:
+    """A result, if it is there and the run came to an end.
+
+    Raises UsageError if it was made by another recipe (files of before they said so pass).
+    """
+    path, now = result_file(args, model, rate, seed), SETS[args.data].recipe
     result = json.loads(path.read_text("utf-8")) if path.exists() else {"diverged": ""}
+    if result.get("recipe", now) != now:
+        raise UsageError(f"{path} was made with {result['recipe']}, not {now}: move it away")
     return None if "diverged" in result else result
 
 
@@ -285,7 +292,7 @@ def table(args: argparse.Namespace) -> str:
     rows, part = {}, "holdout" if args.holdout else "val"
     for model in args.models:
         rate = best_rate(args, model)
-        found = [load(result_file(args, model, rate, seed)) for seed in args.seeds]
+        found = [load(args, model, rate, seed) for seed in args.seeds]
         if found := [result for result in found if result]:
             rows[model] = found
     results = [result[part] for found in rows.values() for result in found]

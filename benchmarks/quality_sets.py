@@ -23,6 +23,11 @@ class DataSet:
     made_by: str  # what to do if they are not there
     flags: tuple[str, ...]  # of train.py
 
+    @property
+    def recipe(self) -> str:
+        """The flags, to be kept with each result; of files the names."""
+        return " ".join(Path(flag).name for flag in self.flags)
+
     def args(self, contender: Contender, learning_rate: float, seed: int) -> argparse.Namespace:
         """train.py's flags."""
         images, annotations = map(str, self.train)

@@ -11,6 +11,7 @@ from conftest import REPO
 
 from decoding import decode
 from epochs import LossError
+from utils import UsageError
 from vocabulary import Vocabulary
 
 sys.path.insert(0, str(REPO / "benchmarks"))
@@ -183,6 +184,11 @@ def test_rate_is_chosen_on_the_holdout_and_spread_is_over_seeds(tmp_path, monkey
     assert lines[2].endswith("| 0.001 | 1.0 M | 1.0 | 2 |")
     assert "| **50.00** |" in lines[3]
     assert lines[0].count("CF1") == 2
+    path = folder / "average-0.001-0.json"
+    path.write_text('{"recipe": "--num_epochs 3", "diverged": ""}')
+    with pytest.raises(UsageError, match="made with --num_epochs 3, not --image_size 64"):
+        quality.table(args)
+    path.unlink()
     old = folder / "average-0.002-0.json"  # of before there was a rule
     old.write_text(old.read_text().replace("label_f1", "no longer"))
     assert quality.table(args).splitlines()[0].count("CF1") == 1
