@@ -99,6 +99,23 @@ def test_what_evaluate_can_be_asked_beside_the_figures(trained, workdir, capsys)
     assert sets["map"]["CR"] == pytest.approx(sum(recall.values()) / len(RANKED))
 
 
+def test_each_label_has_its_own_threshold(trained, workdir, capsys):
+    best = trained.output / "best.pt"
+    flags = ("--checkpoint", best, "--output_dir", "o", "--num_workers", 0, "--json")
+    call(evaluate, *EVALUATE, *flags, "--decide", "label_f1")
+    found = json.loads(capsys.readouterr().out)
+    assert found["label_thresholds"] == load(best)["label_thresholds"]
+    with np.load("o/predictions.npz") as file:
+        targets, marginals = file["targets"], file["marginals"]
+    for c, (row, threshold) in enumerate(
+        zip(found["per_label"], found["label_thresholds"], strict=True)
+    ):
+        said = marginals[:, c] >= threshold
+        hits = (targets[:, c] & said).sum()
+        assert row["recall"] == pytest.approx(100 * hits / targets[:, c].sum())
+        assert row["precision"] == pytest.approx(100 * hits / max(said.sum(), 1))
+
+
 def test_checkpoints_of_another_kind(trained, workdir):
     torch.save([1, 2], "list.pt")
     torch.save(torchvision.models.resnet18().state_dict(), "resnet.pt")
