@@ -22,7 +22,7 @@ PREDICTIONS = "predictions.npz"
 
 
 def predicted_sets(
-    p: Predictions, threshold: float, label_thresholds: list[float]
+    p: Predictions, threshold: float, label_thresholds: list[float] | float
 ) -> dict[str, np.ndarray]:
     """N×C bool by each decision rule's name."""
     return {

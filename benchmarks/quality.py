@@ -297,6 +297,7 @@ def table(args: argparse.Namespace) -> str:
             rows[model] = found
     results = [result[part] for found in rows.values() for result in found]
     rules = [set(result["predicted_sets"]) for result in results]
+    # a figure of a rule, path[1], that they all have
     columns = {c: path for c, path in FIGURES.items() if all({*path[1:2]} <= r for r in rules)}
     best = {}
     for column, path in columns.items():
