@@ -113,7 +113,7 @@ def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Prep
         model = HybridNet(num_labels=len(vocabulary), **checkpoint["model"])
         model.load_state_dict(checkpoint["weights"])
         model.decoder.temperature = float(checkpoint["temperature"])
-        np.broadcast_to(checkpoint["label_thresholds"], len(vocabulary))
+        np.broadcast_to(checkpoint["label_thresholds"], len(vocabulary))  # or raise ValueError
         preprocessing = Preprocessing(**checkpoint["preprocessing"])
     except (TypeError, RuntimeError, AttributeError, ValueError):
         raise UsageError(f"{source} is damaged: its weights do not fit its sizes") from None

@@ -210,7 +210,7 @@ def fit_label_thresholds(marginals: np.ndarray) -> np.ndarray:
 
     No truth is asked for: of the n most probable images as many have the label as their marginals
     add up to, if these are calibrated, and the best threshold is half the F1 that it reaches
-    (Lipton et al., ECML PKDD 2014, theorem 1). A rare label is true of a handful of the hold-out's
+    (Lipton et al., ECML PKDD 2014). A rare label is true of a handful of the hold-out's
     images, too few to fit anything to; a marginal it has on each.
     """
     ranked = -np.sort(-marginals.astype(np.float64), axis=0)

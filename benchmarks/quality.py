@@ -219,7 +219,7 @@ class Learnt:
 
     model: HybridNet
     epoch: int
-    thresholds: tuple[float, list[float]]  # of all labels, and each label's own
+    thresholds: list[float | list[float]]  # the one of all labels, and each label's own
     predictions: Predictions  # on the hold-out
     seconds: float  # of training, all epochs
 
