@@ -239,6 +239,9 @@ def _decode_plain_jpeg(
     """
     if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) in TURNED:
         return None
+    # simplejpeg knows a scale of n / 8 by the size it gives, and here two may give the same
+    if max(whole) < 8:
+        return None
     if file.seek(0, os.SEEK_END) > MAX_JPEG_BYTES:
         return None
     file.seek(0)

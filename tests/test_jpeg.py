@@ -1,9 +1,11 @@
 """JPEGs: at reduced size where that loses nothing, and with the pixels that Pillow decodes."""
 
+import itertools
+
 import numpy as np
 import pytest
 from conftest import rgb, smooth, write_picture
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -71,6 +73,7 @@ SAVED_AS = {
     st.integers(5, 100),
     st.none() | st.integers(1, 100),
 )
+@example("RGB", "plain", 3, 3, 5, 1)
 def test_every_jpeg_has_the_pixels_that_pillow_decodes(
     tmp_path_factory, mode, kind, width, height, quality, side
 ):
@@ -81,6 +84,19 @@ def test_every_jpeg_has_the_pixels_that_pillow_decodes(
             image.draft(None, (side, side))
         expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     assert np.array_equal(load_pixels(path, side), expected)
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])
+@pytest.mark.parametrize("side", [None, 1, 2, 4])
+def test_every_tiny_jpeg_has_the_pixels_that_pillow_decodes(tmp_path, subsampling, side):
+    """Two ways to reduce it may give the same size."""
+    for width, height in itertools.product(range(1, 18), repeat=2):
+        smooth(width, height).save(tmp_path / "a.jpg", subsampling=subsampling)
+        with Image.open(tmp_path / "a.jpg") as image:
+            if side:
+                image.draft(None, (side, side))
+            expected = np.asarray(image)
+        assert np.array_equal(load_pixels(tmp_path / "a.jpg", side), expected)
 
 
 def test_real_photos_have_the_pixels_that_pillow_decodes(shared):
