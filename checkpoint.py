@@ -9,11 +9,12 @@ it and no file can run code:
     preprocessing   arguments of pictures.Preprocessing
     weights         state dict, averaged over training (EMA): what is evaluated
     temperature     what log-odds are divided by, fitted on the hold-out (1 in files of before it)
+    prior_weight    of the labels' rates in log-odds, added to them; fitted too (before it: 0)
     threshold       label probability from which a label is predicted, fitted on the hold-out
     label_thresholds  each label's own one, where its expected F1 is highest (`threshold` in files
                     of before it)
     epoch, figures  when it was made and its figures on the hold-out
-    selected_on     which images chose the epoch, the temperature and the threshold
+    selected_on     which images chose the epoch, the calibration and the thresholds
     flags           the training command's flags; device and amp as what `auto` stood for
     data            number and digest of the training and of the validation images with labels
     training        only in last.pt: what continuing needs
@@ -102,6 +103,7 @@ def load_checkpoint(path: Path) -> dict:
 def add_defaults(checkpoint: dict) -> None:
     """What a checkpoint of before there was such a thing stands for."""
     checkpoint.setdefault("temperature", 1.0)
+    checkpoint.setdefault("prior_weight", 0.0)
     checkpoint.setdefault("label_thresholds", checkpoint["threshold"])
 
 
@@ -110,9 +112,11 @@ def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Prep
     vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], str(source))
     try:
         check_fit(checkpoint["model"], len(vocabulary), checkpoint["weights"])
-        model = HybridNet(num_labels=len(vocabulary), **checkpoint["model"])
+        prior = vocabulary.log_odds()
+        model = HybridNet(num_labels=len(vocabulary), label_log_odds=prior, **checkpoint["model"])
         model.load_state_dict(checkpoint["weights"])
         model.decoder.temperature = float(checkpoint["temperature"])
+        model.decoder.prior_weight = float(checkpoint["prior_weight"])
         np.broadcast_to(checkpoint["label_thresholds"], len(vocabulary))  # or raise ValueError
         preprocessing = Preprocessing(**checkpoint["preprocessing"])
     except (TypeError, RuntimeError, AttributeError, ValueError):

@@ -78,6 +78,7 @@ def check_parts(checkpoint: dict) -> None:
         and all(type(k) is str and _is_whole(v) for k, v in weights.items()),
         "temperature": type(checkpoint["temperature"]) in (int, float)
         and 0 < checkpoint["temperature"] < math.inf,
+        "prior_weight": _is_number(checkpoint["prior_weight"]),
         "threshold": _is_number(checkpoint["threshold"]),
         "label_thresholds": all(map(_is_number, _flat([checkpoint["label_thresholds"]]))),
         "epoch": type(checkpoint["epoch"]) is int,

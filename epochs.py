@@ -17,8 +17,8 @@ from decoding import Predictions, decode, encode_batches
 from distributed import gather, gather_batches, world_size
 from metrics import (
     average_precision,
+    fit_calibration,
     fit_label_thresholds,
-    fit_temperature,
     fit_threshold,
     mean,
     set_figures,
@@ -102,12 +102,13 @@ def look_at(training: Training, loader: DataLoader, output_dir: Path) -> None:
 def calibrate(
     model: HybridNet, batches: Iterable, amp: torch.autocast
 ) -> list[tuple[Encoding, Tensor, Tensor]]:
-    """Encode this process's share of the validation images and fit the temperature to all of them.
+    """Encode this process's share of the validation images and fit the calibration to all of them.
 
     Returns what `predict` takes: of each batch encoding (without class maps), targets and indices.
     Raises UsageError if no image can be read.
     """
-    model.decoder.temperature = 1.0
+    decoder = model.decoder
+    decoder.temperature, decoder.prior_weight = 1.0, 0.0
     encoded, log_odds = [], []
     for encoding, targets, indices in encode_batches(model, batches, amp):
         encoded.append((replace(encoding, class_maps=[]), targets, indices))
@@ -116,7 +117,8 @@ def calibrate(
     log_odds = gather_batches(log_odds)
     if not log_odds:
         raise UsageError("none of the validation images can be read")
-    model.decoder.temperature = fit_temperature(*map(np.concatenate, zip(*log_odds, strict=True)))
+    found = map(np.concatenate, zip(*log_odds, strict=True))
+    decoder.temperature, decoder.prior_weight = fit_calibration(*found, decoder.prior.cpu().numpy())
     return encoded
 
 

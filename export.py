@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
     print(f"{folder / PREDICT.name}: labels for pictures, without PyTorch")
     save_weights(checkpoint, folder)
     print(f"{folder / TENSORS}: {len(checkpoint['weights'])} tensors")
-    print(f"{folder / CONFIG}: settings, {len(vocabulary)} labels, temperature, thresholds")
+    print(f"{folder / CONFIG}: settings, {len(vocabulary)} labels, calibration, thresholds")
     parameters = sum(p.numel() for p in model.parameters())
     card = write_card(checkpoint, path, vocabulary, parameters, folder)
     write_atomically(folder / "MODEL_CARD.md", lambda t: t.write_bytes(card))

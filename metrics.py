@@ -10,7 +10,8 @@ stand with each function: several names in this field have two meanings.
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize
+from scipy.special import expit
 
 EPSILON = 1e-12  # against division by zero only
 
@@ -218,19 +219,29 @@ def fit_label_thresholds(marginals: np.ndarray) -> np.ndarray:
     return np.maximum((ranked.cumsum(0) / (said + true)).max(0), EPSILON)
 
 
-def fit_temperature(targets: np.ndarray, log_odds: np.ndarray) -> float:
-    """What to divide log-odds N×C by for the lowest binary cross-entropy (Guo et al., ICML 2017).
+def fit_calibration(
+    targets: np.ndarray, log_odds: np.ndarray, prior: np.ndarray
+) -> tuple[float, float]:
+    """T and w for which z / T + w p has the lowest binary cross-entropy: z N×C, p the C priors.
 
-    To be called on held-out training images. Its logarithm has a normal prior of standard deviation
+    Guo et al.'s temperature (ICML 2017) beside a weight for the log-odds of the labels' rates: one
+    draws all to 1/2, the other back to where each label is without an image.
+
+    To be called on held-out training images. log T and w have normal priors of standard deviation
     1/4, which hundreds of labels outweigh and a handful, from which nothing can be told, do not.
     """
     signs = np.where(targets, -1.0, 1.0)
 
-    def loss(log_temperature: float) -> float:
-        nats = np.logaddexp(0, signs * log_odds * np.exp(-log_temperature)).sum()
-        return nats + 8 * log_temperature**2
+    def loss(fitted: np.ndarray) -> tuple[float, np.ndarray]:
+        tempered = log_odds * np.exp(-fitted[0])
+        z = tempered + fitted[1] * prior
+        nats = np.logaddexp(0, signs * z).sum() + 8 * fitted @ fitted
+        slopes = expit(z) - targets
+        gradient = [-(slopes * tempered).sum(), (slopes * prior).sum()]
+        return nats, gradient + 16 * fitted
 
-    return float(np.exp(minimize_scalar(loss, bounds=(-2, 2), method="bounded").x))
+    log_temperature, weight = minimize(loss, (0, 0), jac=True, bounds=[(-2, 2), (-1, 1)]).x
+    return float(np.exp(log_temperature)), float(weight)
 
 
 def harmonic_mean(a: float, b: float) -> float:

@@ -24,8 +24,10 @@ The second is the classic decoder: softmax over {labels after the last one, END}
 stop at j having come past everything before j is a ratio in which the labels already passed
 cancel, so one line turns the softmax into a chain, and every algorithm serves both.
 
-Trained, every log-odds is divided by one temperature, which is fitted to images that the network
-did not learn from (Guo et al., ICML 2017): what it says of a label comes true as often as it says.
+Trained, every log-odds becomes z / T + w p: T the temperature (Guo et al., ICML 2017), p the
+log-odds of the label's share of the training images. T and w are fitted to images that the network
+did not learn from, so that what it says of a label comes true as often as it says; what a small
+data set made it too sure of is drawn towards the label's own rate, where T alone draws to 1/2.
 
 U_o and U_I start at zero: with `chain`, training begins at the independent CNN classifier
 (`none`), and the decoder only ever adds to it.
@@ -71,18 +73,39 @@ class Encoding:
         return sum(F.interpolate(m, size, mode="bilinear") for m in maps)[0]
 
 
-class ChainDecoder(nn.Module):
-    """LSTM over the labels said so far; `link` is 'chain' or 'softmax'.
+class Decoder(nn.Module):
+    """What all decoders share: how log-odds are calibrated.
 
-    temperature: what log-odds are divided by; 1 in training, see `epochs.calibrate`.
+    prior: C floats, log-odds of each label's training frequency (zeros if not given).
+    temperature, prior_weight: 1 and 0 in training, then fitted, see `epochs.calibrate`.
     """
 
-    temperature = 1.0
+    temperature, prior_weight = 1.0, 0.0
+
+    def __init__(self, num_labels: int, prior: list[float] | None) -> None:
+        super().__init__()
+        # the vocabulary tells it, so that no checkpoint needs to keep it
+        prior = torch.zeros(num_labels) if prior is None else torch.tensor(prior)
+        self.register_buffer("prior", prior, persistent=False)
+
+    def calibrated(self, z: Tensor) -> Tensor:
+        """Log-odds as trained, N×C -> as they come true."""
+        return z / self.temperature + self.prior_weight * self.prior
+
+
+class ChainDecoder(Decoder):
+    """LSTM over the labels said so far; `link` is 'chain' or 'softmax'."""
 
     def __init__(
-        self, image_features: int, num_labels: int, embed_size: int, hidden_size: int, link: str
+        self,
+        image_features: int,
+        num_labels: int,
+        embed_size: int,
+        hidden_size: int,
+        link: str,
+        prior: list[float] | None,
     ) -> None:
-        super().__init__()
+        super().__init__(num_labels, prior)
         self.num_labels, self.hidden_size, self.link = num_labels, hidden_size, link
         num_tokens = num_labels + (link == "softmax")  # the chain needs no END: it is all-noes
         self.label_embedding = nn.Parameter(torch.randn(num_tokens, embed_size) * embed_size**-0.5)
@@ -115,10 +138,10 @@ class ChainDecoder(nn.Module):
         x = torch.tanh(self.project_output(hidden) + image_embedding)  # N×E
         scores = x @ self.label_embedding[: self.num_labels].T + cnn_scores  # N×C
         if self.link == "chain":
-            return scores / self.temperature
+            return self.calibrated(scores)
         end = x @ self.label_embedding[self.num_labels :].T  # N×1
         later = torch.cat([scores[:, 1:], end], dim=1)  # N×C  what may come instead of label j
-        return (scores - later.flip(1).logcumsumexp(1).flip(1)) / self.temperature
+        return self.calibrated(scores - later.flip(1).logcumsumexp(1).flip(1))
 
     def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
         """z under teacher forcing, B×C: entry j is conditioned on the true labels ranked before j.
@@ -152,22 +175,16 @@ class ChainDecoder(nn.Module):
         ).gather(0, row)
 
 
-class IndependentDecoder(nn.Module):
+class IndependentDecoder(Decoder):
     """The control: no memory, z = b(I). Trained with it, HybridNet is a plain CNN classifier."""
-
-    temperature = 1.0
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("nothing", torch.empty(0), persistent=False)  # knows the device
 
     def embed_image(self, features: Tensor) -> Tensor:
         """B×0: there is no joint space."""
-        return self.nothing.new_empty(len(features), 0)
+        return self.prior.new_empty(len(features), 0)
 
     def initial_state(self, num_rows: int) -> tuple[Tensor, Tensor]:
         """An empty state, so that decoding needs no special case."""
-        empty = self.nothing.new_empty(num_rows, 0)
+        empty = self.prior.new_empty(num_rows, 0)
         return empty, empty
 
     def advance(self, state: tuple[Tensor, Tensor], labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -176,11 +193,11 @@ class IndependentDecoder(nn.Module):
 
     def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
         """N×C, whatever has been read."""
-        return cnn_scores / self.temperature
+        return self.calibrated(cnn_scores)
 
     def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
         """B×C, whatever the true labels are."""
-        return encoding.cnn_scores / self.temperature
+        return self.calibrated(encoding.cnn_scores)
 
 
 class HybridNet(nn.Module):
@@ -188,7 +205,8 @@ class HybridNet(nn.Module):
 
     mean, std: per-channel statistics in units of 0..1; they are applied inside the model, so
     training and test can never differ in them.
-    label_log_odds: C floats, log-odds of each label's training frequency: where b(I) starts.
+    label_log_odds: C floats, log-odds of each label's training frequency: where b(I) starts, and
+    what calibrated log-odds are drawn to.
     stages: how many of the ResNet's last stages are read, 1 to 4. The last one alone sees a picture
     in cells of 32 pixels, which is too coarse for small things; each one before halves that.
     (A checkpoint that does not say is of the time when it was 1.)
@@ -223,10 +241,10 @@ class HybridNet(nn.Module):
             nn.init.zeros_(classifier.weight)
         image_features = sum(widths)  # D
         if decoder == "none":
-            self.decoder = IndependentDecoder()
+            self.decoder = IndependentDecoder(num_labels, label_log_odds)
         else:
             self.decoder = ChainDecoder(
-                image_features, num_labels, embed_size, hidden_size, decoder
+                image_features, num_labels, embed_size, hidden_size, decoder, label_log_odds
             )
         self.freeze_encoder = freeze_encoder
         self.encoder.requires_grad_(not freeze_encoder)

@@ -123,7 +123,7 @@ def describe(args, model, train_loader, val_loader, selected_on, device, amp) ->
     labels = len(model.classifier.bias)
     log(f"training on {images:,} images, {per_image:.2f} of {labels} labels each")
     num_val = len(val_loader.dataset)
-    log(f"epoch, temperature and threshold are chosen on {selected_on}: {num_val:,} images")
+    log(f"epoch, calibration and thresholds are chosen on {selected_on}: {num_val:,} images")
     log(f"{args.arch} + {args.decoder}: {parameters:,} parameters, {trained:,} trained")
     log(
         f"{args.num_epochs} epochs of {len(train_loader)} steps, batches of "

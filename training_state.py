@@ -55,7 +55,8 @@ class Training:
         self.epoch, self.step, self.steps, self.best_nll = 0, 0, 0, math.inf
         self.sums, self.pending, self.is_whole = np.zeros(3), [], True
         thresholds = {"threshold": 0.5, "label_thresholds": 0.5}
-        self.validated = {"temperature": 1.0, **thresholds, "epoch": 0, "figures": {}}
+        calibration = {"temperature": 1.0, "prior_weight": 0.0}
+        self.validated = {**calibration, **thresholds, "epoch": 0, "figures": {}}
 
     def state_dict(self) -> dict:
         """Plain types and tensors; the averaged weights are in the checkpoint already.
@@ -142,6 +143,7 @@ class Training:
         self.epoch, self.step, self.sums = self.epoch + 1, 0, np.zeros(3)
         self.validated = {
             "temperature": self.ema.decoder.temperature,
+            "prior_weight": self.ema.decoder.prior_weight,
             "threshold": threshold,
             "label_thresholds": label_thresholds,
             "epoch": self.epoch,

@@ -56,7 +56,7 @@ class UntiedDecoder(ChainDecoder):
 
     def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
         x = torch.tanh(self.project_output(hidden) + image_embedding)
-        return (x @ self.output_embedding.T + cnn_scores) / self.temperature
+        return self.calibrated(x @ self.output_embedding.T + cnn_scores)
 
 
 class AtStartDecoder(ChainDecoder):
@@ -77,7 +77,8 @@ class _OtherDecoder(HybridNet):
         own = self.decoder
         embed_size, image_features = own.project_image.weight.shape
         self.decoder = self.kind(
-            image_features, own.num_labels, embed_size, own.hidden_size, own.link
+            *(image_features, own.num_labels, embed_size, own.hidden_size, own.link),
+            own.prior.tolist(),
         )
 
 

@@ -7,7 +7,7 @@ Data sets: scenes (the default set), drawn (10,000 and 4,000 of COCO's label set
 ccp (real photos, encoder from ../shared/weights).
 
 Every contender's learning rate is tried with the first seed and chosen by the set NLL on the
-hold-out, a tenth of the training images; so are a run's epoch, temperature and threshold. The val
+hold-out, a tenth of the training images; so are a run's epoch, calibration and thresholds. The val
 images are looked at once, at the end of a run; --holdout prints what choices are made by. Each run
 leaves a file in benchmarks/results/: interrupted, the command goes on where it stopped, and several
 may work at once (one thread each is the quickest way).
@@ -113,7 +113,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--holdout",
         action="store_true",
         help="instead of val's the hold-out's figures, which choices are made by (epoch, "
-        "temperature and threshold were too: they flatter)",
+        "calibration and thresholds were too: they flatter)",
     )
     return parser
 
@@ -203,6 +203,7 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
         "epochs": flags.num_epochs,
         "best_epoch": found.epoch,
         "temperature": found.model.decoder.temperature,
+        "prior_weight": found.model.decoder.prior_weight,
         "parameters": sum(p.numel() for p in model.parameters()),
         "training_seconds": round(found.seconds, 1),
         "machine": f"{torch.get_num_threads()} of {os.cpu_count()} cores, {processor()}, "

@@ -267,6 +267,8 @@ def test_checkpoints_with_wrong_parts(small):
     assert "do not fit" in load_with("label_thresholds", [0.5] * 1000)
     for value in (float("nan"), float("inf"), 0.0, -1.0, "1", None, True):
         assert "temperature" in load_with("temperature", value)
+    for value in (float("nan"), float("inf"), "0", None, True):
+        assert "prior_weight" in load_with("prior_weight", value)
     for value in ({"annotations": 7}, {"val_annotations": "x"}, {"a": {}}, {"annotations": "\0"}):
         assert "flags" in load_with("flags", value)
     for value in ({"image_size": 10**9}, {"image_size": -1}, {"image_size": 32.0}, {}, {"a": 1}):

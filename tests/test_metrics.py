@@ -198,15 +198,21 @@ def test_label_thresholds_of_labels_never_seen():
 
 
 @settings(max_examples=20, deadline=None)
-@given(SEEDS, st.floats(0.4, 3))
-def test_temperature_of_many_labels_is_found_and_of_a_few_is_not_overdone(seed, temperature):
-    rng = np.random.default_rng(seed)
-    truth = rng.normal(0, 2, (4000, 5))  # log-odds
+@given(SEEDS, st.floats(0.4, 3), st.floats(-0.5, 0.5))
+def test_calibration_of_many_labels_is_found(seed, temperature, weight):
+    rng, prior = np.random.default_rng(seed), np.array([0.0, -1, -2, -3, -4])
+    truth = rng.normal(prior, 2, (8000, 5))  # log-odds
     targets = rng.random(truth.shape) < 1 / (1 + np.exp(-truth))
-    log_odds = temperature * truth
-    assert metrics.fit_temperature(targets, log_odds) == pytest.approx(temperature, rel=0.05)
-    certain = metrics.fit_temperature(np.ones((1, 2), bool), np.full((1, 2), 3.0))
-    assert 0.9 < certain < 1  # without its prior it would be 0
+    log_odds = temperature * (truth - weight * prior)
+    found = metrics.fit_calibration(targets, log_odds, prior)
+    assert found == (pytest.approx(temperature, rel=0.08), pytest.approx(weight, abs=0.05))
+
+
+def test_calibration_of_a_few_labels_is_not_overdone():
+    """Both were right: without a prior of its own the temperature would be 0."""
+    found = metrics.fit_calibration(np.ones((1, 2), bool), np.full((1, 2), 3.0), np.full(2, -4.0))
+    assert 0.9 < found[0] < 1
+    assert -0.05 < found[1] < 0
 
 
 def test_all_figures_of_one_image_one_label():

@@ -21,7 +21,8 @@ def make_model(decoder: str, num_labels: int = NUM_LABELS, seed: int = 0) -> Hyb
     model = HybridNet("resnet18", num_labels, decoder, embed_size=8, hidden_size=8).eval()
     for parameter in model.decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
-    model.decoder.temperature = 1.3
+    model.decoder.temperature, model.decoder.prior_weight = 1.3, 0.2
+    model.decoder.prior.copy_(-torch.arange(num_labels) / 4)
     return model
 
 
@@ -103,7 +104,7 @@ def test_set_probabilities_sum_to_one(decoder):
 @pytest.mark.parametrize("decoder", ["chain", "softmax"])
 def test_teacher_forcing_is_the_product_of_next_token_probabilities(decoder):
     model = make_model(decoder)
-    model.decoder.temperature = 1.0
+    model.decoder.temperature, model.decoder.prior_weight = 1.0, 0.0
     encoding = make_encoding(model)
     log_probs = log_prob_of_all_sets(model, encoding)
     for targets, log_prob in zip(ALL_SETS, log_probs, strict=True):
@@ -112,16 +113,18 @@ def test_teacher_forcing_is_the_product_of_next_token_probabilities(decoder):
 
 
 @pytest.mark.parametrize("decoder", ["chain", "softmax", "none"])
-def test_temperature_divides_every_log_odds(decoder):
+def test_every_log_odds_is_calibrated(decoder):
     model = make_model(decoder)
+    prior = torch.tensor([0.0, -0.25, -0.5, -0.75, -1, -1.25])
     encoding, state = make_encoding(model, 3), model.decoder.initial_state(3)
     targets = ALL_SETS[[5, 63, 0]]
     found = {}
-    for model.decoder.temperature in (1.0, 2.5):
+    for calibration in ((1.0, 0.0), (2.5, 0.4)):
+        model.decoder.temperature, model.decoder.prior_weight = calibration
         step = model.decoder.log_odds(state[0], encoding.image_embedding, encoding.cnn_scores)
-        found[model.decoder.temperature] = step, model.set_log_odds(encoding, targets)
-    for plain, tempered in zip(found[1.0], found[2.5], strict=True):
-        torch.testing.assert_close(tempered, plain / 2.5)
+        found[calibration] = step, model.set_log_odds(encoding, targets)
+    for plain, calibrated in zip(*found.values(), strict=True):
+        torch.testing.assert_close(calibrated, plain / 2.5 + 0.4 * prior)
 
 
 @pytest.mark.parametrize("decoder", ["chain", "softmax", "none"])

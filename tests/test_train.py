@@ -160,14 +160,17 @@ def test_checkpoints_hold_plain_types(trained):
     assert 0 < best["threshold"] < 1
 
 
-def test_the_temperature_is_kept_and_used(trained, tmp_path):
+def test_the_calibration_is_kept_and_used(trained, tmp_path):
     checkpoint = load_checkpoint(trained.output / "best.pt")
-    kept = checkpoint["temperature"]
-    assert restore(checkpoint, trained.output)[0].decoder.temperature == kept != 1
-    del checkpoint["temperature"], checkpoint["label_thresholds"]  # as in files of before them
+    model, vocabulary, _ = restore(checkpoint, trained.output)
+    assert model.decoder.temperature == checkpoint["temperature"] != 1
+    assert model.decoder.prior_weight == checkpoint["prior_weight"] != 0
+    assert model.decoder.prior.tolist() == pytest.approx(vocabulary.log_odds())
+    for part in ("temperature", "prior_weight", "label_thresholds"):  # as in files of before them
+        del checkpoint[part]
     save_checkpoint(checkpoint, tmp_path / "old.pt")
     old = load_checkpoint(tmp_path / "old.pt")
-    assert old["temperature"] == 1
+    assert (old["temperature"], old["prior_weight"]) == (1, 0)
     assert old["label_thresholds"] == old["threshold"]
 
 
