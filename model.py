@@ -76,17 +76,15 @@ class Encoding:
 class Decoder(nn.Module):
     """What all decoders share: how log-odds are calibrated.
 
-    prior: C floats, log-odds of each label's training frequency (zeros if not given).
+    prior: C, log-odds of each label's training frequency, from the vocabulary (HybridNet fills it).
     temperature, prior_weight: 1 and 0 in training, then fitted, see `epochs.calibrate`.
     """
 
     temperature, prior_weight = 1.0, 0.0
 
-    def __init__(self, num_labels: int, prior: list[float] | None) -> None:
+    def __init__(self, num_labels: int) -> None:
         super().__init__()
-        # the vocabulary tells it, so that no checkpoint needs to keep it
-        prior = torch.zeros(num_labels) if prior is None else torch.tensor(prior)
-        self.register_buffer("prior", prior, persistent=False)
+        self.register_buffer("prior", torch.zeros(num_labels), persistent=False)
 
     def calibrated(self, z: Tensor) -> Tensor:
         """Log-odds as trained, N×C -> as they come true."""
@@ -97,15 +95,9 @@ class ChainDecoder(Decoder):
     """LSTM over the labels said so far; `link` is 'chain' or 'softmax'."""
 
     def __init__(
-        self,
-        image_features: int,
-        num_labels: int,
-        embed_size: int,
-        hidden_size: int,
-        link: str,
-        prior: list[float] | None,
+        self, image_features: int, num_labels: int, embed_size: int, hidden_size: int, link: str
     ) -> None:
-        super().__init__(num_labels, prior)
+        super().__init__(num_labels)
         self.num_labels, self.hidden_size, self.link = num_labels, hidden_size, link
         num_tokens = num_labels + (link == "softmax")  # the chain needs no END: it is all-noes
         self.label_embedding = nn.Parameter(torch.randn(num_tokens, embed_size) * embed_size**-0.5)
@@ -233,19 +225,20 @@ class HybridNet(nn.Module):
         # each stage is twice as wide as the one before
         widths = [resnet.fc.in_features // 2**k for k in range(stages)]
         self.classifier = nn.Conv2d(widths[0], num_labels, kernel_size=1)
-        if label_log_odds is not None:
-            self.classifier.bias.data.copy_(torch.tensor(label_log_odds))
         # of the stages before the last, the latest first; they begin with nothing to say
         self.earlier = nn.ModuleList(nn.Linear(w, num_labels, bias=False) for w in widths[1:])
         for classifier in self.earlier:
             nn.init.zeros_(classifier.weight)
         image_features = sum(widths)  # D
         if decoder == "none":
-            self.decoder = IndependentDecoder(num_labels, label_log_odds)
+            self.decoder = IndependentDecoder(num_labels)
         else:
             self.decoder = ChainDecoder(
-                image_features, num_labels, embed_size, hidden_size, decoder, label_log_odds
+                image_features, num_labels, embed_size, hidden_size, decoder
             )
+        if label_log_odds is not None:
+            for start in (self.classifier.bias.data, self.decoder.prior):
+                start.copy_(torch.tensor(label_log_odds))
         self.freeze_encoder = freeze_encoder
         self.encoder.requires_grad_(not freeze_encoder)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))

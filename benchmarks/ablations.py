@@ -77,9 +77,9 @@ class _OtherDecoder(HybridNet):
         own = self.decoder
         embed_size, image_features = own.project_image.weight.shape
         self.decoder = self.kind(
-            *(image_features, own.num_labels, embed_size, own.hidden_size, own.link),
-            own.prior.tolist(),
+            image_features, own.num_labels, embed_size, own.hidden_size, own.link
         )
+        self.decoder.prior.copy_(own.prior)
 
 
 class Untied(_OtherDecoder):
