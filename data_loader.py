@@ -221,7 +221,7 @@ def training_data(
     train_data = LabelledImages(paths, targets, preprocessing, args.seed, cache, bad)
     val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache, bad=bad)
     train_loader = make_loader(train_data, batch_size, workers, True, repeats, pin)
-    val_loader = make_loader(val_data, min(args.batch_size, 64), workers)
+    val_loader = make_loader(val_data, min(args.batch_size, 64), workers, pin_memory=pin)
     return train_loader, val_loader, vocabulary, selected_on
 
 

@@ -320,5 +320,5 @@ def encode_batches(
         if not len(images):  # none of them could be read
             continue
         with autocast:
-            encoding = model.encode(images.to(device))
-        yield encoding, targets.to(device), indices
+            encoding = model.encode(images.to(device, non_blocking=True))
+        yield encoding, targets.to(device, non_blocking=True), indices

@@ -129,7 +129,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         cache = ImageCache(args.cache, paths, preprocessing.image_size)
         first_alone(lambda: cache.prepare(args.num_workers))
     data = LabelledImages(paths, targets, preprocessing, cache=cache)
-    loader = make_loader(data, args.batch_size, args.num_workers)
+    pin = device.type == "cuda"
+    loader = make_loader(data, args.batch_size, args.num_workers, pin_memory=pin)
 
     known = reveal_labels(targets, args.reveal) if args.reveal else None
     started = time.perf_counter()

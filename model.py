@@ -262,7 +262,7 @@ class HybridNet(nn.Module):
             dtype = torch.get_autocast_dtype(device)  # in which all 256 values are exact
         images = images.to(dtype, memory_format=torch.channels_last)
         # (images - mean) / std in one pass over them, where arithmetic takes one for each step
-        x = F.batch_norm(images, self.mean.flatten(), self.std.square().flatten(), eps=0.0)
+        x = F.batch_norm(images, self.mean.flatten(), self.std.square().flatten(), eps=1e-12)
         stages = self.see(x)
         with torch.autocast(device, enabled=False):
             return self.encode_features(stages)

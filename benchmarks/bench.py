@@ -51,10 +51,9 @@ def describe_machine() -> str:
     """Processor, cores, GPU, versions and the precision that --amp auto takes here."""
     device = pick_device("auto")
     bf16 = autocast(device, "auto")._enabled
-    gpu = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
     precision = "bfloat16" if bf16 else "float32"
     return (
-        f"{processor()}, {torch.get_num_threads()} threads{gpu}; Python "
+        f"{processor()}, {torch.get_num_threads()} threads{gpu(device)}; Python "
         f"{platform.python_version()}, torch {torch.__version__}; --amp auto: {precision}"
     )
 
@@ -65,6 +64,11 @@ def processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(": ", 1)[1] for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def gpu(device: torch.device) -> str:
+    """Its name after a comma, if it is one."""
+    return f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
 
 
 def format_row(row: Ratio) -> str:

@@ -79,9 +79,16 @@ class OurLoop:
     """An epoch as train.py runs it."""
 
     def __init__(
-        self, arch: str, decoder: str, images: Path, annotations: Path, *more: str
+        self,
+        arch: str,
+        decoder: str,
+        images: Path,
+        annotations: Path,
+        *more: str,
+        size: int = SIZE,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
-        flags = f"--arch {arch} --decoder {decoder} --batch_size {BATCH_SIZE} --val_fraction 0"
+        flags = f"--arch {arch} --decoder {decoder} --batch_size {batch_size} --val_fraction 0"
         files = ["--image_path", str(images), "--annotations", str(annotations)]
         self.args = get_args_parser().parse_args(
             [*flags.split(), *files, "--num_epochs", "999", *more]
@@ -90,8 +97,9 @@ class OurLoop:
         fill_defaults(self.args)
         self.device = pick_device("auto")
         self.loader, _, vocabulary, _ = training_data(
-            self.args, Preprocessing(SIZE), pin=self.device.type == "cuda"
+            self.args, Preprocessing(size), pin=self.device.type == "cuda"
         )
+        self.batch = (batch_size, 3, size, size)
         model = HybridNet(arch, len(vocabulary), decoder, stages=self.args.stages)
         self.training = Training(model, self.args, len(self.loader), self.device)
         self.amp = autocast(self.device, "auto")
@@ -115,12 +123,12 @@ class BareEncoder:
 
     def __init__(self, ours: OurLoop) -> None:
         self.encoder = plain_encoder(ours.args.arch, ours.device)
-        self.amp = ours.amp
-        images = torch.randn(BATCH_SIZE, 3, SIZE, SIZE, device=ours.device)
+        self.amp, self.steps = ours.amp, len(ours.loader)
+        images = torch.randn(*ours.batch, device=ours.device)
         self.images = images.contiguous(memory_format=torch.channels_last)
 
     def __call__(self) -> None:
-        for _ in range(STEPS):
+        for _ in range(self.steps):
             self.encoder.zero_grad()
             with self.amp:
                 loss = self.encoder(self.images).float().mean()

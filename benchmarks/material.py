@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,14 +54,10 @@ def label_sets() -> Tensor:
 
 def write_photos(folder: Path, label_sets: Tensor) -> tuple[Path, Path]:
     """A 640×480 JPEG for each label set; returns the image folder and the COCO json."""
-    rng = np.random.default_rng(0)
     images, annotations = folder / "images", folder / "instances.json"
     images.mkdir()
-    for i in range(len(label_sets)):
-        coarse = Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8))
-        grain = rng.integers(-8, 9, (480, 640, 1))  # as much detail as photos of 100 KB have
-        pixels = np.asarray(coarse.resize((640, 480), Image.Resampling.BICUBIC)) + grain
-        Image.fromarray(np.uint8(pixels.clip(0, 255))).save(images / f"{i}.jpg", quality=90)
+    with ProcessPoolExecutor() as executor:
+        list(executor.map(partial(_write_photo, images), range(len(label_sets)), chunksize=8))
     content = {
         "images": [{"id": i, "file_name": f"{i}.jpg"} for i in range(len(label_sets))],
         "categories": [{"id": c, "name": f"label {c}"} for c in range(label_sets.shape[1])],
@@ -69,3 +67,11 @@ def write_photos(folder: Path, label_sets: Tensor) -> tuple[Path, Path]:
     }
     annotations.write_text(json.dumps(content))
     return images, annotations
+
+
+def _write_photo(images: Path, i: int) -> None:
+    rng = np.random.default_rng(i)
+    coarse = Image.fromarray(rng.integers(0, 256, (60, 80, 3), np.uint8))
+    grain = rng.integers(-8, 9, (480, 640, 1))  # as much detail as photos of 100 KB have
+    pixels = np.asarray(coarse.resize((640, 480), Image.Resampling.BICUBIC)) + grain
+    Image.fromarray(np.uint8(pixels.clip(0, 255))).save(images / f"{i}.jpg", quality=90)

@@ -4,7 +4,7 @@
     python benchmarks/quality.py drawn --table    print the table of what has been trained
 
 Data sets: scenes (the default set), drawn (10,000 and 4,000 of COCO's label sets, drawn at 64 px),
-ccp (real photos, encoder from ../shared/weights).
+drawn-full (all of them: 82,081 and 40,137), ccp (real photos, encoder from ../shared/weights).
 
 Every contender's learning rate is tried with the first seed and chosen by the set NLL on the
 hold-out, a tenth of the training images; so are a run's epoch, calibration and thresholds. The val
@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from ablations import EVERYONE  # noqa: E402
-from bench import processor  # noqa: E402
+from bench import gpu, processor  # noqa: E402
 from quality_sets import SETS  # noqa: E402
 from rivals import CONTENDERS, Asymmetric  # noqa: E402
 from timing import spread  # noqa: E402
@@ -56,6 +56,7 @@ from utils import (  # noqa: E402
     UsageError,
     autocast,
     log,
+    non_negative_int,
     pick_device,
     positive_int,
     resolve_amp,
@@ -108,6 +109,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         help="few images need more; default: the set's own",
     )
     add("--threads", type=positive_int, default=1, help="of this process")
+    add("--num_workers", type=non_negative_int, default=0, help="processes that load images")
     add("--table", action="store_true", help="train nothing")
     add(
         "--holdout",
@@ -168,6 +170,7 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
     flags = data.args(contender, rate, seed)
     flags.num_epochs = args.num_epochs or flags.num_epochs
     flags.decoder = contender.settings.get("decoder", "none")
+    flags.num_workers = args.num_workers
     flags.limit, flags.output_dir = args.limit, ROOT / "runs/quality" / args.data / name
     flags.output_dir.mkdir(parents=True, exist_ok=True)
     listed = read_labels(flags.annotations, flags.image_path)
@@ -194,7 +197,8 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
 
     images, paths = load_data_set(data.val[0], read_labels(data.val[1], data.val[0]))
     val = LabelledImages(paths, encode_targets(images, vocabulary), preprocessing)
-    encoded = encode_batches(found.model, make_loader(val, 64), amp)
+    loader = make_loader(val, 256, args.num_workers, pin_memory=device.type == "cuda")
+    encoded = encode_batches(found.model, loader, amp)
     on_val, _ = predict(found.model, encoded, NUM_SAMPLES)
     return {
         **about,
@@ -206,8 +210,8 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
         "prior_weight": found.model.decoder.prior_weight,
         "parameters": sum(p.numel() for p in model.parameters()),
         "training_seconds": round(found.seconds, 1),
-        "machine": f"{torch.get_num_threads()} of {os.cpu_count()} cores, {processor()}, "
-        f"torch {torch.__version__}",
+        "machine": f"{torch.get_num_threads()} of {os.cpu_count()} cores, {processor()}"
+        f"{gpu(device)}, torch {torch.__version__}",
         "commit": commit(),
         "holdout": all_figures(found.predictions, *found.thresholds),
         "val": all_figures(on_val, *found.thresholds),

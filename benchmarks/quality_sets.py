@@ -32,7 +32,7 @@ class DataSet:
         """train.py's flags."""
         images, annotations = map(str, self.train)
         given = ["--image_path", images, "--annotations", annotations, *self.flags]
-        given += ["--learning_rate", str(learning_rate), "--seed", str(seed), "--num_workers", "0"]
+        given += ["--learning_rate", str(learning_rate), "--seed", str(seed)]
         args = train_args_parser().parse_args(given)
         vars(args).update(contender.flags)
         return args
@@ -60,6 +60,18 @@ SETS = {
         ),
         made_by="the two commands of make_scenes.py in the README",
         flags=("--image_size", "64", "--num_epochs", "8", "--batch_size", "64"),
+    ),
+    "drawn-full": DataSet(
+        **folders(
+            ROOT / "data/coco-drawn-full",
+            "instances_train2014:instances_train2014",
+            "instances_val2014:instances_val2014",
+        ),
+        made_by="the two commands of make_scenes.py in the README",
+        flags=(
+            *("--image_size", "64", "--num_epochs", "8", "--batch_size", "128"),
+            *("--cache", str(ROOT / "data/coco-drawn-full/cache")),
+        ),
     ),
     "ccp": DataSet(
         **folders(SHARED / "ccp", "train:train", "val:val"),
