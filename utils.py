@@ -185,8 +185,8 @@ def pick_device(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and is_launched():
-        name = f"cuda:{os.environ['LOCAL_RANK']}"  # a GPU for each process of this machine
+    if name == "cuda":  # a GPU for each process of this machine
+        name = f"cuda:{os.environ['LOCAL_RANK'] if is_launched() else 0}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

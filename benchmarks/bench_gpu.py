@@ -1,7 +1,7 @@
 """A GPU's rows: large ResNets at 448 px, trained on JPEGs and applied to them, against the encoder.
 
 Shares of the encoder's own rate, and of what the GPU reaches in one large bfloat16 matrix product.
-torch.compile's rows say what it would gain. Without a GPU there is nothing to measure.
+Without a GPU there is nothing to measure. bench_compile.py says what torch.compile would gain.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from epochs import predict
 from pictures import Preprocessing
 from utils import log, pick_device
 
-SIZE, BATCH_SIZE, STEPS = 448, 64, 40
+SIZE, BATCH_SIZE, STEPS = 448, 64, 32
 SIDE = 8192  # of the matrix product
-IT = "as it is"
 
 
 def measure() -> Iterator[Ratio]:
@@ -59,7 +58,7 @@ def matrix_product_rate() -> float:
 
 
 def rows_of(arch: str, files: tuple[Path, Path], peak: float) -> Iterator[Ratio]:
-    """Training, inference, and both passes of the encoder compiled."""
+    """Training and inference."""
     workers = ("--num_workers", str(os.cpu_count()))
     ours = OurLoop(arch, "chain", *files, *workers, size=SIZE, batch_size=BATCH_SIZE)
     encoder = BareEncoder(ours)
@@ -67,35 +66,22 @@ def rows_of(arch: str, files: tuple[Path, Path], peak: float) -> Iterator[Ratio]
         encoder.encoder(encoder.images[:1])
     flops = counter.get_total_flops()  # of an image's way forward
 
-    def timed(
-        name: str, work: Callable, alone: Callable, passes: int, against: str = "its encoder alone"
-    ) -> Ratio:
-        row = side_by_side(f"{name}, {arch}, {SIZE} px : {against}", work, alone, rounds=3)
-        ours, theirs = (STEPS * BATCH_SIZE / seconds for seconds in (row.ours, row.reference))
-        shares = [100 * rate * passes * flops / peak for rate in (ours, theirs)]
-        note = f"{ours:,.0f} and {theirs:,.0f} images/s, {shares[0]:.0f} and {shares[1]:.0f} %"
+    def timed(name: str, work: Callable, alone: Callable, passes: int) -> Ratio:
+        row = side_by_side(f"{name}, {arch}, {SIZE} px : its encoder alone", work, alone, rounds=3)
+        rates = [STEPS * BATCH_SIZE / seconds for seconds in (row.ours, row.reference)]
+        shares = [100 * rate * passes * flops / peak for rate in rates]
+        note = (
+            f"{rates[0]:,.0f} and {rates[1]:,.0f} images/s, {shares[0]:.0f} and {shares[1]:.0f} %"
+        )
         return replace(row, note=f"{note} of {peak / 1e12:.0f} TFLOP/s")
 
     yield timed("training from JPEGs", ours, encoder, 3)
-    files_loader, ours.loader = ours.loader, InMemory(ours.loader)
-    yield timed("training from memory", ours, encoder, 3)
-    ours.loader = files_loader
     inference = BareInference(ours)
-    for batch_size in (BATCH_SIZE, 4 * BATCH_SIZE):
-        evaluation = Evaluation(ours, batch_size)
-        yield timed(f"encoding and decoding JPEGs, batch {batch_size}", evaluation, inference, 1)
-    if arch == "resnet50":  # to compile takes minutes
-        yield timed("encoder's training compiled", compiled(BareEncoder(ours)), encoder, 3, IT)
-        yield timed("encoder's inference compiled", compiled(BareInference(ours)), inference, 1, IT)
-
-
-def compiled(encoder: Callable) -> Callable:
-    """The same, its network compiled; tells how long that took."""
-    encoder.encoder = torch.compile(encoder.encoder)
-    started = time.perf_counter()
-    encoder()
-    log(f"{type(encoder).__name__}: compiled in {time.perf_counter() - started:.0f} s")
-    return encoder
+    yield timed("encoding and decoding JPEGs, batch 256", Evaluation(ours, 256), inference, 1)
+    name = f"encoding and decoding JPEGs, batch {BATCH_SIZE}"
+    yield timed(name, Evaluation(ours, BATCH_SIZE), inference, 1)
+    ours.loader = InMemory(ours.loader)
+    yield timed("training from memory", ours, encoder, 3)
 
 
 class BareInference(BareEncoder):
