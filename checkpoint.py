@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 FORMAT = "hybridnet-checkpoint-1"
 # between a run and its continuation; the vocabulary itself is compared, wherever it lies
-MAY_CHANGE = {"num_workers", "device", "amp", "output_dir", "vocab_path"}
+MAY_CHANGE = {"num_workers", "device", "amp", "compile", "output_dir", "vocab_path"}
 MAY_CHANGE |= {"save_minutes", "accept_changes", "skip_bad_images"}
 LAST, PREVIOUS = "last.pt", "previous.pt"
 PARTS = ("model", "vocabulary", "preprocessing", "weights")

@@ -112,6 +112,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     run("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     run("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     run("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: where fast")
+    run("--compile", action="store_true", help="the encoder, for a GPU: slow to begin, then faster")
     run("--save_minutes", type=positive_float, default=10.0, help="between saves in an epoch")
     run("--accept_changes", action="store_true", help="continue though flags or data have changed")
     return parser
@@ -120,6 +121,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Join the other processes, if torchrun started some, and train."""
     device = pick_device(args.device)
+    if args.compile and device.type == "cpu":
+        raise UsageError("--compile gains nothing on a CPU: leave it out")
     with process_group(device):
         run(args, device)
 

@@ -42,6 +42,8 @@ class Training:
         self.ema = copy.deepcopy(model).requires_grad_(False).to(device)
         self.model = model.to(device)
         self.parallel = as_one(self.model)  # computes losses
+        if args.compile:  # a graph for whole batches, another for an epoch's last, smaller one
+            self.model.see = torch.compile(self.model.see, dynamic=False)
         self.ema_decay, self.steps_per_epoch = args.ema_decay, steps_per_epoch
         pairs = list(zip(self.ema.state_dict().values(), model.state_dict().values(), strict=True))
         self.averaged = [pair for pair in pairs if pair[0].is_floating_point()]

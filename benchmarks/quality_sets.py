@@ -69,7 +69,7 @@ SETS = {
         ),
         made_by="the two commands of make_scenes.py in the README",
         flags=(
-            *("--image_size", "64", "--num_epochs", "5", "--batch_size", "256"),
+            *("--image_size", "64", "--num_epochs", "3", "--batch_size", "256"),
             *("--val_fraction", "0.025"),
             *("--cache", str(ROOT / "data/coco-drawn-full/cache")),
         ),

@@ -1,6 +1,7 @@
 """What speed is bought with: precision chosen once, losses looked at late, rows of a table."""
 
 import ctypes
+import functools
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import QUICK, REPO, call, run
+from conftest import QUICK, REPO, call, refusal, run
 
 import epochs
 import train
@@ -46,6 +47,50 @@ def test_measuring_bfloat16_leaves_the_random_numbers_alone():
     torch.manual_seed(3)
     assert utils._bf16_gain() > 0
     assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("auto", 0), ("cuda", 0), ("cuda:1", 1), ("auto", 2), ("cuda", 2)]
+)
+def test_a_gpu_is_chosen_by_its_number(monkeypatch, name, number):
+    """torch.cuda.set_device refuses one without; there need be none here."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # set back after the test
+    if number == 2:
+        monkeypatch.setenv("LOCAL_RANK", "2")
+        monkeypatch.setenv("WORLD_SIZE", "4")
+    assert utils.pick_device(name) == chosen[0] == torch.device("cuda", number)
+
+
+def test_a_compiled_encoder_learns_the_same(monkeypatch):
+    """With torch's graphs, followed through the encoder whole; kernels of its own are a GPU's."""
+    graphs = functools.partial(torch.compile, backend="aot_eager", fullgraph=True)
+    monkeypatch.setattr(torch, "compile", graphs)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    targets = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    weights, averages = {}, {}
+    for flags in ((), ("--compile",)):
+        torch.manual_seed(0)
+        model = HybridNet("resnet18", 2, stages=3)
+        args = train.get_args_parser().parse_args([*flags, "--num_epochs", "1"])
+        training = train.Training(model, args, 2, CPU)
+        for size in (4, 3):
+            losses = training.parallel(images[:size], targets[:size])
+            loss = losses["set_nll"].sum() + losses["cnn_bce"].sum()
+            training.update(loss, torch.zeros(3), torch.arange(size))
+        weights[flags], averages[flags] = model.state_dict(), training.ema.state_dict()
+    for states in (weights, averages):
+        plain, compiled = states.values()
+        assert plain.keys() == compiled.keys()
+        torch.testing.assert_close([*compiled.values()], [*plain.values()], rtol=1e-3, atol=1e-5)
+
+
+def test_a_cpu_compiles_nothing(workdir):
+    assert "--compile gains nothing on a CPU" in refusal(train, *TRAIN, "--compile")
 
 
 GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
