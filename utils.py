@@ -197,17 +197,17 @@ def pick_device(name: str) -> torch.device:
         torch.cuda.set_device(device)
         # probabilities are to be exact; the encoder has bf16
         torch.backends.cudnn.allow_tf32 = False
-    else:
-        keep_freed_memory()
+    keep_freed_memory()
     return device
 
 
 def keep_freed_memory() -> None:
     """Have glibc keep the memory that is freed, for the next tensors.
 
-    A step of training takes and frees hundreds of megabytes. By default most go back to the
-    system, which clears every page that is asked for anew. In exchange a process stays as large as
-    it ever was, and somewhat larger: holes between what is in use are not given back either.
+    A step of training on a CPU takes and frees hundreds of megabytes, and the processes that load
+    images, which inherit this, do so for each batch. By default most go back to the system, which
+    clears every page that is asked for anew. In exchange a process stays as large as it ever was,
+    and somewhat larger: holes between what is in use are not given back either.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
