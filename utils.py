@@ -6,13 +6,13 @@ import argparse
 import contextlib
 import ctypes
 import functools
-import gc
 import math
 import os
 import re
 import shlex
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,7 +102,8 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParse
     """Parse the command line, call `main`, and turn the project's errors into exit codes."""
     args = parser.parse_args()
     try:
-        main(args)
+        with _letting_go():
+            main(args)
         sys.stdout.flush()  # a closed pipe (`| head`) shows here, not in the interpreter's exit
         return
     except BrokenPipeError:
@@ -123,8 +124,24 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParse
         if not message:
             raise
     print(f"error: {printable(message)}", file=sys.stderr, flush=True)
-    gc.collect()  # of what failed and its loaders, whose processes end with them
     sys.exit(code)
+
+
+@contextlib.contextmanager
+def _letting_go() -> Iterator[None]:
+    """Of what failed lets go at once, of loaders too: their processes end with them.
+
+    torch has errors of such a process refer to themselves, and so to every frame they passed. Left
+    to the garbage collector a loader might lose its queues before it could end its processes.
+    """
+    try:
+        yield
+    except BaseException as error:
+        cause = error
+        while cause:
+            traceback.clear_frames(cause.__traceback__)
+            cause = cause.__context__
+        raise
 
 
 def _failure(error: Exception) -> str | None:

@@ -1,7 +1,9 @@
 """Images that cannot be read: found by --check, refused in training, or left out and listed."""
 
 import json
+import multiprocessing
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ import build_vocab
 import data_loader
 import evaluate
 import train
+import utils
 from annotations import find_annotations
 from bad_images import BadImages
 from pictures import Preprocessing
@@ -86,6 +89,17 @@ def test_training_stops_and_names_the_bad_images_of_a_batch(workdir):
     assert "img_04.jpg cannot be read as an image (the file is empty)" in sentence
     assert "--check" in sentence
     assert "--skip_bad_images" in sentence
+
+
+def test_a_run_that_fails_leaves_no_process(workdir, monkeypatch):
+    """At once: processes that load would keep the run from ending, or outlive it."""
+    spoil(workdir)
+    write_picture(workdir / "data/images/img_10.jpg")
+    flags = (*TRAIN[:-1], 2, "--batch_size", 4, "--val_fraction", 0)
+    monkeypatch.setattr(sys, "argv", ["train.py", *map(str, flags)])
+    with pytest.raises(SystemExit, match="2"):
+        utils.run_script(train.main, train.get_args_parser())
+    assert not multiprocessing.active_children()
 
 
 def test_evaluation_stops_at_a_bad_image(workdir, trained):
