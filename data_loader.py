@@ -221,8 +221,8 @@ def training_data(
     train_data = LabelledImages(paths, targets, preprocessing, args.seed, cache, bad)
     val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache, bad=bad)
     train_loader = make_loader(train_data, batch_size, workers, True, repeats, pin)
-    # decoding keeps a core busy with 64 images at once, and a GPU with some hundred
-    val_batch_size = 256 if pin else min(args.batch_size, 64)
+    # decoding keeps a core busy with 64 images at once, but no GPU
+    val_batch_size = args.batch_size if pin else min(args.batch_size, 64)
     val_loader = make_loader(val_data, val_batch_size, workers, pin_memory=pin)
     return train_loader, val_loader, vocabulary, selected_on
 

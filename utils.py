@@ -202,10 +202,9 @@ def pick_device(name: str) -> torch.device:
 
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda":  # a GPU for each process of this machine
-        name = f"cuda:{os.environ['LOCAL_RANK'] if is_launched() else 0}"
+    number = os.environ["LOCAL_RANK"] if is_launched() else 0  # a GPU for each process
     try:
-        device = torch.device(name)
+        device = torch.device(f"cuda:{number}" if name == "cuda" else name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
