@@ -1,4 +1,7 @@
-"""Where there is a GPU: the scripts work on it, and say what they say on a CPU."""
+"""The scripts on a GPU: they work, and say what they say on a CPU.
+
+It has to be asked for by name: python -m pytest tests/test_gpu.py
+"""
 
 import json
 
@@ -11,7 +14,8 @@ import evaluate
 import sample
 import train
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+WHY = "there is no GPU here, or this file was not named"
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason=WHY)
 GPU = ("--device", "cuda")
 
 
