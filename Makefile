@@ -20,7 +20,7 @@ $(SCENES)/annotations/instances_val.json: | .venv/installed
 	$(RUN) data/make_scenes.py --output_dir $(SCENES)
 
 test: .venv/installed-dev
-	$(RUN) -m pytest -q -n auto --dist loadfile
+	$(RUN) -m pytest -q -n auto --dist worksteal
 
 lint: .venv/installed-dev
 	.venv/bin/ruff check .
