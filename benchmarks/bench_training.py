@@ -99,7 +99,7 @@ class OurLoop:
         self.loader, _, vocabulary, _ = training_data(
             self.args, Preprocessing(size), pin=self.device.type == "cuda"
         )
-        self.batch = (batch_size, 3, size, size)
+        self.batch_shape = (batch_size, 3, size, size)
         model = HybridNet(arch, len(vocabulary), decoder, stages=self.args.stages)
         self.training = Training(model, self.args, len(self.loader), self.device)
         self.amp = autocast(self.device, "auto")
@@ -124,7 +124,7 @@ class BareEncoder:
     def __init__(self, ours: OurLoop) -> None:
         self.encoder = plain_encoder(ours.args.arch, ours.device)
         self.amp, self.steps = ours.amp, len(ours.loader)
-        images = torch.randn(*ours.batch, device=ours.device)
+        images = torch.randn(*ours.batch_shape, device=ours.device)
         self.images = images.contiguous(memory_format=torch.channels_last)
 
     def __call__(self) -> None:

@@ -7,10 +7,10 @@ Data sets: scenes (the default set), drawn (10,000 and 4,000 of COCO's label set
 drawn-full (all of them: 82,081 and 40,137), ccp (real photos, encoder from ../shared/weights).
 
 Every contender's learning rate is tried with the first seed and chosen by the set NLL on the
-hold-out, a tenth of the training images; so are a run's epoch, calibration and thresholds. The val
-images are looked at once, at the end of a run; --holdout prints what choices are made by. Each run
-leaves a file in benchmarks/results/: interrupted, the command goes on where it stopped, and several
-may work at once (one thread each is the quickest way).
+hold-out, a tenth of the training images (of drawn-full a fortieth); so are a run's epoch,
+calibration and thresholds. The val images are looked at once, at the end of a run; --holdout prints
+what choices are made by. Each run leaves a file in benchmarks/results/: interrupted, the command
+goes on where it stopped, and several may work at once (one thread each is the quickest way).
 Needs what requirements-dev.txt installs.
 """
 

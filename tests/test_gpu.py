@@ -30,7 +30,7 @@ def test_a_run_is_continued(workdir, flags):
 
 
 def test_what_is_said_is_said_on_the_cpu_too(workdir):
-    """In float32: labels' probabilities to 1e-3, and what one true label tells of the others."""
+    """In float32, labels' probabilities to 1e-3; whatever else can be asked is answered."""
     call(train, *TRAIN, *GPU)
     found, marginals = {}, {}
     for device in ("cuda", "cpu"):
