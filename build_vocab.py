@@ -14,10 +14,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from label_formats import FORMATS, read_labels
-from tags import merge_tags
-from utils import ArgumentParser, UsageError, log, positive_int, printable, run_script
-from vocabulary import count_labels, save_vocabulary
+from labels.read import FORMATS, read_labels
+from labels.tags import merge_tags
+from labels.vocabulary import count_labels, save_vocabulary
+from util.cli import ArgumentParser, positive_int, run_script
+from util.errors import UsageError
+from util.log import log, printable
 
 
 def get_args_parser() -> argparse.ArgumentParser:

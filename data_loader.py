@@ -15,28 +15,34 @@ normalises them itself, and a batch is a quarter of the size on its way to the G
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+import signal
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from annotations import encode_targets
-from bad_images import FILE, BadImages, check_images, refuse
-from data_checks import tell_checks
-from data_sets import choose_images, load_data_set
-from distributed import first_alone, rank, world_size
-from image_cache import ImageCache
-from interruption import leave_signals_to_the_run
-from label_formats import find_labels, read_labels
-from pictures import Preprocessing
-from shards import ShardMember, shard_after_shard
-from utils import ArgumentParser, UsageError, non_negative_int, positive_int, run_script
-from vocabulary import Vocabulary, count_labels
+from images.bad_images import FILE, BadImages, check_images, refuse
+from images.cache import ImageCache
+from images.duplicates import duplicates
+from images.find import _locate, find_images
+from images.sampler import Batches
+from images.shards import ShardMember
+from images.transforms import Preprocessing
+from labels.annotated import SHARD_INDEX, AnnotatedImages
+from labels.checks import look_alike
+from labels.read import find_labels, read_labels
+from labels.targets import encode_targets
+from labels.vocabulary import Vocabulary, count_labels
+from util.cli import ArgumentParser, non_negative_int, positive_int, run_script
+from util.errors import UsageError
+from util.log import is_first, log
 
-SINGLE_IMAGE_REPEATS = 32  # an epoch of one image is this many augmented views of it
+FEW = 10  # images; of a label on fewer there is hardly anything to learn
+SHOWN = 5  # examples of each kind
+MAY_BE_GONE = ("NUS-WIDE",)  # sets whose images lie with others, and are taken down there
+PATIENCE = 30  # seconds; SIGALRM ends a process
 
 
 class LabelledImages(Dataset):
@@ -121,60 +127,6 @@ class LabelledImages(Dataset):
         return [images, self.targets[:0], torch.empty(0, dtype=torch.long)]
 
 
-class Batches(Sampler):
-    """Batches of (epoch, index); set `epoch` before each pass. Shuffled by (seed, epoch) if seeded.
-
-    A pass begins with batch number `first`: that is where an interrupted one continues.
-    shards: for each index its shard's number; a few shards are shuffled together, then the next.
-    repeats > 1 goes through the images that many times per epoch. Of several processes (see
-    distributed.py) each gets its share: in training a part of every batch, else whole batches.
-    """
-
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        seed: int | None = None,
-        repeats: int = 1,
-        shards: np.ndarray | None = None,
-    ) -> None:
-        self.length, self.batch_size, self.seed, self.repeats = length, batch_size, seed, repeats
-        self.num_items, self.epoch, self.first = length * repeats, 0, 0
-        self.shards = np.zeros(length, int) if shards is None else shards
-
-    def sizes(self) -> list[int]:
-        """Images in each batch that is left, over all processes."""
-        full, left = divmod(self.num_items, self.batch_size)
-        return ([self.batch_size] * full + [left] * (left > 0))[self.first :]
-
-    def __len__(self) -> int:
-        """Batches that this process gets."""
-        num_batches = len(self.sizes())
-        return num_batches if self.seed is not None else len(self._mine(range(num_batches)))
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.concatenate([self._pass(repeat) for repeat in range(self.repeats)])
-        items = [(int(e), int(i)) for e, i in order]
-        starts = range(self.first * self.batch_size, self.num_items, self.batch_size)
-        if self.seed is None:
-            yield from (items[s : s + self.batch_size] for s in self._mine(starts))
-        else:
-            yield from (self._mine(items[s : s + self.batch_size]) for s in starts)
-
-    def _pass(self, repeat: int) -> np.ndarray:
-        """N×2: (number of the pass, index) in the order of one pass through the images."""
-        order = np.arange(self.length)
-        if self.seed is not None:
-            rng = np.random.default_rng([self.seed, self.epoch, repeat])
-            order = shard_after_shard(rng.permutation(order), self.shards, rng)
-        number = self.epoch * self.repeats + repeat
-        return np.stack([np.full_like(order, number), order], axis=1)
-
-    @staticmethod
-    def _mine(dealt: Sequence) -> Sequence:
-        return dealt[rank() :: world_size()]
-
-
 def make_loader(
     data: LabelledImages,
     batch_size: int,
@@ -195,36 +147,6 @@ def make_loader(
         worker_init_fn=leave_signals_to_the_run,
         generator=torch.Generator(),  # of the workers' seeds, which nothing here depends on
     )
-
-
-def training_data(
-    args: argparse.Namespace, preprocessing: Preprocessing, pin: bool
-) -> tuple[DataLoader, DataLoader, Vocabulary, str]:
-    """Loaders for training and validation, the vocabulary, and what the validation images are."""
-    (paths, targets), (val_paths, val_targets), vocabulary, selected_on = choose_images(args)
-    skip = args.skip_bad_images
-    tell_checks(targets, vocabulary, paths, val_paths)
-    repeats = SINGLE_IMAGE_REPEATS if len(paths) == 1 else 1
-    # BatchNorm needs several images: a batch larger than the set is the set
-    batch_size = min(args.batch_size, len(paths) if repeats == 1 else repeats // 4)
-    last_is_alone = repeats * len(paths) % batch_size == 1 or batch_size == 1
-    if last_is_alone and preprocessing.image_size <= 32 and not args.freeze_encoder:
-        raise UsageError(
-            f"--batch_size {args.batch_size} leaves one image alone, and at 32 pixels BatchNorm "
-            "needs two: change --batch_size or raise --image_size"
-        )
-    workers, cache = args.num_workers, None
-    if args.cache:  # of all images of the run, so that it serves every --seed's hold-out
-        cache = ImageCache(args.cache, [*paths, *val_paths], preprocessing.cache_side(), skip)
-        first_alone(lambda: cache.prepare(workers))
-    bad = BadImages(args.output_dir / FILE) if skip else None
-    train_data = LabelledImages(paths, targets, preprocessing, args.seed, cache, bad)
-    val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache, bad=bad)
-    train_loader = make_loader(train_data, batch_size, workers, True, repeats, pin)
-    # decoding keeps a core busy with 64 images at once, but no GPU
-    val_batch_size = args.batch_size if pin else min(args.batch_size, 64)
-    val_loader = make_loader(val_data, val_batch_size, workers, pin_memory=pin)
-    return train_loader, val_loader, vocabulary, selected_on
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -263,6 +185,82 @@ def main(args: argparse.Namespace) -> None:
     batch, labels, _ = next(iter(make_loader(data, args.batch_size, args.num_workers)))
     print(f"{len(data):,} images, {len(vocabulary)} labels, {targets.sum(1).mean():.2f} an image")
     print(f"a batch: images {tuple(batch.shape)} {batch.dtype}, targets {tuple(labels.shape)}")
+
+
+def tell_checks(targets: np.ndarray, vocabulary: Vocabulary, *parts: list) -> None:
+    """Log what may be wrong: targets (N×C) of the training images, each part's image paths."""
+    if not is_first():
+        return
+    counts = targets.sum(0)
+    if unlabelled := int((~targets.any(1)).sum()):
+        log(f"check: {unlabelled:,} images have no label")
+    few = [f"{label} ({n})" for label, n in zip(vocabulary.labels, counts, strict=True) if n < FEW]
+    if few:
+        log(f"check: {len(few):,} labels are on fewer than {FEW} images: {_some(few)}")
+    if alike := look_alike(vocabulary):
+        pairs = [f"{rare!r} for {usual!r}" for rare, usual in alike]
+        log(f"check: {len(alike):,} labels look misspelt: {_some(pairs)}")
+    if twins := duplicates(*parts):
+        pairs = [f"{a} = {b}" for a, b in twins]
+        log(f"check: {len(twins):,} images are in two splits: {_some(pairs)}")
+
+
+def _some(examples: list[str]) -> str:
+    more = f" and {len(examples) - SHOWN:,} more" if len(examples) > SHOWN else ""
+    return ", ".join(examples[:SHOWN]) + more
+
+
+def without_missing(image_path: Path, images: AnnotatedImages) -> AnnotatedImages:
+    """Those that are there, of a set whose images disappear; of any other set all."""
+    if images.kind not in MAY_BE_GONE or (image_path / SHARD_INDEX).is_file():
+        return images
+    keep = [i for i, path in enumerate(_locate(image_path, images)) if path is not None]
+    if gone := len(images) - len(keep):
+        log(
+            f"{images.source}: {gone:,} of {len(images):,} images are not under {image_path} "
+            "(gone from Flickr?) and are skipped"
+        )
+    return images.select(keep) if keep else images
+
+
+def leave_signals_to_the_run(worker: int) -> None:
+    """For a DataLoader's processes: Ctrl-C and job schedulers signal them, too.
+
+    The run needs them until it has saved. What ends them otherwise takes effect after a while.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(PATIENCE))
+
+
+def load_data_set(
+    image_path: Path,
+    images: AnnotatedImages,
+    keep_unlabelled: bool = False,
+    limit: int | None = None,
+    may_lack: bool = False,
+) -> tuple[AnnotatedImages, list[Path] | list[ShardMember]]:
+    """The images to use and where they lie; prints what is dropped. Raises UsageError.
+
+    A single image file must be in the annotations; then it is the whole data set.
+    """
+    if image_path.is_file():
+        at = [i for i, n in enumerate(images.file_names) if Path(n).name == image_path.name]
+        if len(at) != 1 or not images.label_sets[at[0]]:
+            what = "is listed more than once" if len(at) > 1 else "has no annotation"
+            raise UsageError(f"{image_path} {what} in {images.source}")
+        return images.select(at), [image_path]
+    images = without_missing(image_path, images)
+    labelled = images.labelled()
+    log(
+        f"{images.source}: {len(images):,} images, {len(labelled):,} with labels; "
+        f"{'all' if keep_unlabelled else 'those with labels'} are used"
+        + (f", the first {limit:,}" if limit else "")
+    )
+    images = images if keep_unlabelled else labelled
+    if not len(images):
+        raise UsageError(f"{labelled.source} has no labelled images")
+    images = images.select(list(range(len(images)))[:limit])
+    return images, find_images(image_path, images, may_lack)
 
 
 if __name__ == "__main__":

@@ -31,41 +31,35 @@ import os
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from annotations import encode_difficult, encode_targets
-from checkpoint import find_checkpoint, load_checkpoint, restore
-from compare import PREDICTIONS, compare, predicted_sets, save_predictions
-from data_loader import LabelledImages, make_loader
-from data_sets import load_data_set
-from decoding import DECISIONS
-from distributed import first_alone, gather, process_group, rank
-from gallery import draw_gallery
-from image_cache import ImageCache
-from insights import beyond_figures, co_occurrence, decode_all, reveal_labels, save_influence
-from label_formats import find_labels, read_labels
-from metrics import PROTOCOLS, average_precision, figures, paper_figures, precision_recall_f1
-from report import calibration_bins, label_set_sizes, render, write_report
-from tables import format_comparison, format_tables
-from uncertainty import WeightedFigures, figure_intervals
-from utils import (
-    ArgumentParser,
-    UsageError,
-    autocast,
-    command_line,
-    is_first,
-    log,
-    make_folder,
-    non_negative_int,
-    pick_device,
-    positive_int,
-    progress,
-    resolve_amp,
-    run_script,
-    without_nan,
-    write_atomically,
+from data_loader import LabelledImages, load_data_set, make_loader
+from evaluation.analysis import beyond_figures, co_occurrence, decode_all, reveal_labels
+from evaluation.bootstrap import WeightedFigures, figure_intervals
+from evaluation.compare import PREDICTIONS, compare, save_predictions
+from evaluation.metrics import (
+    PROTOCOLS,
+    calibration_bins,
+    figures,
+    label_set_sizes,
+    paper_figures,
+    per_label,
 )
+from images.cache import ImageCache
+from inference.checkpoint import find_checkpoint, load_checkpoint, restore
+from inference.predictions import DECISIONS, predicted_sets
+from labels.read import find_labels, read_labels
+from labels.targets import encode_difficult, encode_targets
+from report.gallery import draw_gallery
+from report.influence import save_influence
+from report.page import render, write_report
+from report.text import format_comparison, format_tables
+from util.cli import ArgumentParser, command_line, non_negative_int, positive_int, run_script
+from util.device import autocast, pick_device, resolve_amp
+from util.distributed import first_alone, gather, process_group, rank
+from util.errors import UsageError
+from util.files import make_folder, write_atomically
+from util.log import is_first, log, progress, without_nan
 
 SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
 
@@ -247,21 +241,6 @@ def warn_of_leaks(checkpoint: dict, annotations: Path, split: str | None) -> Non
         if same and split in (None, of):
             log(f"note: this checkpoint was {what} these very annotations")
             return
-
-
-def per_label(
-    labels: tuple[str, ...], targets: np.ndarray, scores: np.ndarray, predicted: np.ndarray
-) -> list[dict]:
-    """AP, precision, recall, F1 in percent and the number of true images of every label."""
-    values = {"AP": average_precision(targets, scores), **precision_recall_f1(targets, predicted)}
-    return [
-        {
-            "label": label,
-            "support": int(targets[:, c].sum()),
-            **{name: 100 * float(column[c]) for name, column in values.items()},
-        }
-        for c, label in enumerate(labels)
-    ]
 
 
 if __name__ == "__main__":

@@ -23,13 +23,15 @@ from pathlib import Path
 
 import torch
 
-from checkpoint import find_checkpoint, load_checkpoint, restore
-from model_card import write_card
-from onnx_files import largest_differences, metadata, to_onnx
-from utils import ArgumentParser, log, make_folder, run_script, write_atomically
-from weights import CONFIG, TENSORS, save_weights
+from deploy.model_card import write_card
+from deploy.onnx_export import largest_differences, metadata, to_onnx
+from deploy.safetensors_io import CONFIG, TENSORS, save_weights
+from inference.checkpoint import find_checkpoint, load_checkpoint, restore
+from util.cli import ArgumentParser, run_script
+from util.files import make_folder, write_atomically
+from util.log import log
 
-PREDICT = Path(__file__).with_name("predict_onnx.py")
+PREDICT = Path(__file__).with_name("deploy") / "predict_onnx.py"
 RANDOM_PICTURES = 2  # verified besides those given: noise reaches what no photo does
 
 

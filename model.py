@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from convolutions import with_products
+from util.amx_conv import with_products
 
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 DECODERS = ("chain", "softmax", "none")

@@ -13,43 +13,38 @@ it also writes a contact sheet, and their labels to labels.csv and labels.jsonl.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 from difflib import get_close_matches
 from pathlib import Path
 
 import torch
 
-from checkpoint import find_checkpoint, load_checkpoint, restore
-from decoding import (
-    DECISIONS,
+from images.decode import load_image
+from inference.checkpoint import find_checkpoint, load_checkpoint, restore
+from inference.decoding import (
     BestSets,
     Samples,
     expected_f1_sets,
     most_probable_sets,
     sample_label_sets,
 )
-from pictures import load_image
-from slides import draw_slide, make_tile, name_set, save_contact_sheet
-from utils import (
-    ArgumentParser,
-    UsageError,
-    autocast,
-    csv_text,
-    log,
-    make_folder,
-    pick_device,
-    positive_int,
-    printable,
-    resolve_amp,
-    run_script,
-    write_atomically,
+from inference.predictions import DECISIONS
+from labels.vocabulary import Vocabulary
+from report.slides import (
+    describe,
+    draw_slide,
+    make_tile,
+    name_drawings,
+    save_contact_sheet,
+    save_labels,
 )
-from vocabulary import Vocabulary
+from util.cli import ArgumentParser, positive_int, run_script
+from util.device import autocast, pick_device, resolve_amp
+from util.errors import UsageError
+from util.files import make_folder
+from util.log import log
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
-
 SHEET = 200  # pictures on the contact sheet at most: the first ones
 DECIDE = (
     "predict labels of enough probability, of enough for each label's best expected F1, the most "
@@ -209,59 +204,6 @@ def list_images(given: list[Path]) -> list[Path]:
         else:
             raise UsageError(f"there is no image {path}")
     return files
-
-
-def name_drawings(files: list[Path], folder: Path) -> list[Path]:
-    """Where each picture goes; a number keeps files of the same name apart."""
-    names: dict[Path, None] = {}  # a set in order
-    for file in files:
-        name, n = folder / f"{file.stem}_labels.png", 1
-        while name in names:
-            n += 1
-            name = folder / f"{file.stem}_{n}_labels.png"
-        names[name] = None
-    return list(names)
-
-
-def describe(result: dict, top: int, drawing: Path) -> str:
-    """The console's text for one picture."""
-    lines = [result["image"]]
-    for label, p in list(result["labels"].items())[:top]:
-        mark = "*" if label in result["predicted"] else " "
-        line = f"  {mark} {label:<20} {100 * p:5.1f}%"
-        if "standard_errors" in result:
-            line += f" ± {100 * result['standard_errors'][label]:.1f}"
-        if "bounds" in result:
-            line += "  certainly {:.1f} to {:.1f}".format(
-                *(100 * b for b in result["bounds"][label])
-            )
-        lines.append(line)
-    if "known" in result:
-        size = result["effective_sample_size"]
-        lines.append(f"  given what is known; as good as {size:.0f} independent samples")
-    best, *others = result["most_probable_sets"]
-    lines.append(f"  most probable set: {name_set(best)}")
-    lines += [f"                     {name_set(other)}" for other in others]
-    if others:
-        lines.append(f"  these sets together: {100 * result['covered']:.1f}%")
-    lines.append(f"  picture: {drawing}")
-    return "\n".join(map(printable, lines))
-
-
-def save_labels(results: list[dict], folder: Path) -> None:
-    """labels.csv, a column for each label's probability; labels.jsonl, all that --json prints."""
-    columns = ["image", "predicted", *sorted(results[0]["labels"])]
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(map(csv_text, columns))
-    for r in results:
-        probabilities = (f"{r['labels'][label]:.4f}" for label in columns[2:])
-        names = map(csv_text, (r["image"], "; ".join(r["predicted"])))
-        writer.writerow([*names, *probabilities])
-    lines = "".join(json.dumps(r) + "\n" for r in results)
-    for name, content in (("labels.csv", text.getvalue()), ("labels.jsonl", lines)):
-        data = content.encode("utf-8", "surrogateescape")
-        write_atomically(folder / name, lambda t, data=data: t.write_bytes(data))
 
 
 if __name__ == "__main__":

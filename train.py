@@ -29,39 +29,36 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from checkpoint import find_changes, fingerprint, load_last
-from data_loader import training_data
-from distributed import gather, process_group, rank, world_size
-from epochs import REMEDY, LossError, calibrate, look_at, measure, predict, train_epoch
-from interruption import StopOnSignal, only_run_in
+from images.transforms import Preprocessing
+from labels.vocabulary import save_vocabulary
 from model import ARCHS, DECODERS, NUM_STAGES, STAGES_READ
-from pictures import Preprocessing
-from run_setup import build_model, describe, fill_defaults, make_repeatable
-from training_log import append_log, describe_mistakes, draw_curves
-from training_state import Saver, Training
-from utils import (
+from report.training_log import append_log, describe_mistakes, draw_curves
+from training.data import training_data
+from training.resume import Saver, find_changes, fingerprint, load_last
+from training.setup import build_model, describe, fill_defaults, make_repeatable
+from training.signals import StopOnSignal, only_run_in
+from training.state import LOOK_EVERY, REMEDY, LossError, Training, look_at
+from training.validation import calibrate, measure, predict
+from util.cli import (
     ArgumentParser,
-    RunError,
-    UsageError,
-    autocast,
     fraction,
-    log,
     non_negative_float,
     non_negative_int,
-    pick_device,
     positive_float,
     positive_int,
-    progress,
-    resolve_amp,
     run_script,
-    without_nan,
 )
-from vocabulary import save_vocabulary
+from util.device import autocast, pick_device, resolve_amp
+from util.distributed import gather, process_group, rank, world_size
+from util.errors import RunError, UsageError
+from util.log import log, progress, without_nan
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -254,6 +251,43 @@ def run_epoch(
     labels = saver.about["vocabulary"]["labels"]
     paths = [val_loader.dataset.paths[i] for i in rows]
     log(*describe_mistakes(p, threshold, paths, labels), sep="\n")
+
+
+def train_epoch(
+    training: Training,
+    loader: DataLoader,
+    amp: torch.autocast,
+    args: argparse.Namespace,
+    label: str,
+    between_steps: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """The steps that are left of an epoch; returns its mean losses per image in nats.
+
+    between_steps is called where everything is as saved: after each step, on a GPU after some.
+    """
+    training.model.train()
+    device = next(training.model.parameters()).device
+    look_every = 1 if device.type == "cpu" else LOOK_EVERY
+    has_decoder = args.decoder != "none"
+    batches = zip(progress(loader, label), loader.batch_sampler.sizes(), strict=True)
+    for (images, targets, indices), batch_size in batches:
+        images = images.to(device, non_blocking=True)  # b×3×S×S, this process's share of the batch
+        share = world_size() / batch_size  # what the processes compute is averaged
+        training.is_whole = False  # BatchNorm's statistics move
+        with amp:  # targets stay where they are: see HybridNet.forward
+            found = training.parallel(images, targets)
+        losses = {name: share * each.sum() for name, each in found.items()}
+        loss = losses["set_nll"]
+        if has_decoder:  # or the decoder, quick to learn, would leave the CNN little to explain
+            loss = loss + args.cnn_loss_weight * losses["cnn_bce"]
+        terms = torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach()
+        training.update(loss, terms / share, indices)
+        if len(training.pending) == look_every:
+            look_at(training, loader, args.output_dir)
+            between_steps()
+    look_at(training, loader, args.output_dir)
+    total = np.sum(gather(training.sums), axis=0) / loader.batch_sampler.num_items
+    return dict(zip(("train_loss", "train_set_nll", "train_cnn_bce"), total.tolist(), strict=True))
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from drawings import DRAWINGS
-from scene_rules import (
+from drawing.catalogue import DRAWINGS
+from drawing.scene_rules import (
     EMPTY_CHANCE,
     FREQUENT,
     RARE,
@@ -44,7 +44,7 @@ from scene_rules import (
 from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's helpers
-from painting import (
+from drawing.painting import (
     BACKGROUNDS,
     CATEGORY_IDS,
     complete,
@@ -52,16 +52,9 @@ from painting import (
     photograph,
 )
 
-from utils import (
-    ArgumentParser,
-    RunError,
-    UsageError,
-    make_folder,
-    non_negative_int,
-    positive_int,
-    run_script,
-    write_atomically,
-)
+from util.cli import ArgumentParser, non_negative_int, positive_int, run_script
+from util.errors import RunError, UsageError
+from util.files import make_folder, write_atomically
 
 
 @dataclass(frozen=True)

@@ -22,19 +22,14 @@ import webdataset
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's helpers
-from annotations import SHARD_INDEX, AnnotatedImages
-from image_files import find_images, without_missing
-from label_formats import read_labels
-from utils import (
-    ArgumentParser,
-    UsageError,
-    log,
-    make_folder,
-    positive_int,
-    progress,
-    run_script,
-    write_atomically,
-)
+from data_loader import without_missing
+from images.find import find_images
+from labels.annotated import SHARD_INDEX, AnnotatedImages
+from labels.read import read_labels
+from util.cli import ArgumentParser, positive_int, run_script
+from util.errors import UsageError
+from util.files import make_folder, write_atomically
+from util.log import log, progress
 
 
 def write_shard(

@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-import utils
+from util import errors
 
 # the tests' tensors are tiny: a second thread costs more than it brings
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the scripts that the tests start
 
 REPO = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(REPO / "data"))  # make_scenes.py imports its neighbour drawings.py
+sys.path.insert(0, str(REPO / "data"))  # make_scenes.py imports its neighbour drawing/
 
 
 def pytest_configure(config):
@@ -141,7 +141,7 @@ def call(module: ModuleType, *args: object) -> None:
 
 def refusal(module: ModuleType, *args: object) -> str:
     """The one sentence with which a script refuses its input."""
-    with pytest.raises(utils.UsageError) as caught:
+    with pytest.raises(errors.UsageError) as caught:
         call(module, *args)
     sentence = str(caught.value)
     assert sentence

@@ -29,11 +29,12 @@ import build_vocab
 import data_loader
 import evaluate
 import train
-import utils
-from annotations import find_annotations
-from bad_images import BadImages
-from pictures import Preprocessing
-from utils import UsageError
+from images.bad_images import BadImages
+from images.transforms import Preprocessing
+from labels.read import find_annotations
+from training import data
+from util import cli
+from util.errors import UsageError
 
 CHECK = ("--image_path", "data/images", "--check", "--num_workers")
 
@@ -98,7 +99,7 @@ def test_a_run_that_fails_leaves_no_process(workdir, monkeypatch):
     flags = (*TRAIN[:-1], 2, "--batch_size", 4, "--val_fraction", 0)
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, flags)])
     with pytest.raises(SystemExit, match="2"):
-        utils.run_script(train.main, train.get_args_parser())
+        cli.run_script(train.main, train.get_args_parser())
     assert not multiprocessing.active_children()
 
 
@@ -118,7 +119,7 @@ def loaders(folder, num_workers: int, *flags: object) -> tuple:
     args.num_workers, args.output_dir, args.vocab_path = num_workers, folder, folder / "v.json"
     args.annotations = find_annotations(args.image_path, "train")
     folder.mkdir()
-    return data_loader.training_data(args, Preprocessing(32), pin=False)[:2]
+    return data.training_data(args, Preprocessing(32), pin=False)[:2]
 
 
 def passes(training, validation) -> list:

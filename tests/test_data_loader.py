@@ -7,20 +7,17 @@ from conftest import call, refusal
 from PIL import Image
 
 import data_loader
-import run_setup
 import sample
 import train
-from annotations import encode_targets, read_annotations
-from data_loader import (
-    LabelledImages,
-    load_data_set,
-    make_loader,
-    training_data,
-)
+from data_loader import LabelledImages, load_data_set, make_loader
+from images.transforms import Preprocessing
+from labels.coco import read_annotations
+from labels.targets import encode_targets
+from labels.vocabulary import count_labels
 from model import HybridNet
-from pictures import Preprocessing
-from utils import UsageError
-from vocabulary import count_labels
+from training import setup
+from training.data import training_data
+from util.errors import UsageError
 
 # --- batches ----------------------------------------------------------------------------------
 
@@ -101,7 +98,7 @@ def split(*flags) -> tuple[LabelledImages, LabelledImages, str]:
     args = train.get_args_parser().parse_args(
         ["--image_path", "data/images", "--image_size", "24", "--num_workers", "0", *flags]
     )
-    run_setup.fill_defaults(args)
+    setup.fill_defaults(args)
     loaders = training_data(args, Preprocessing(args.image_size), False)
     return loaders[0].dataset, loaders[1].dataset, loaders[3]
 

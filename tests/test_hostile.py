@@ -15,21 +15,23 @@ import torch
 from conftest import REPO, coco, one_error, run, write_json
 from PIL import Image
 
-from annotations import read_annotations
-from checkpoint import load_checkpoint, restore
-from insights import draw_influence
-from pictures import MAX_PIXELS, Preprocessing, load_image, load_pixels
-from slides import draw_slide
-from utils import UsageError, csv_text, printable
-from vocabulary import Vocabulary, load_vocabulary, save_vocabulary
+from images.decode import MAX_PIXELS, load_image, load_pixels
+from images.transforms import Preprocessing
+from inference.checkpoint import load_checkpoint, restore
+from labels.coco import read_annotations
+from labels.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
+from report.influence import draw_influence
+from report.slides import draw_slide
+from util.errors import UsageError
+from util.log import csv_text, printable
 
-sys.path.insert(0, str(REPO / "benchmarks"))
+sys.path.insert(0, str(REPO / "benchmarks/robustness"))
 import mutations
 
 SCRIPT = f"""
 import pickle, sys
 from pathlib import Path
-sys.path.insert(0, {str(REPO / "benchmarks")!r})
+sys.path.insert(0, {str(REPO / "benchmarks/robustness")!r})
 import mutations
 
 class Connection:

@@ -18,9 +18,10 @@ from conftest import (
 from PIL import Image
 
 import sample
-import slides
-from decoding import DECISIONS
-from utils import RunError, UsageError, printable
+from inference.predictions import DECISIONS
+from report import slides
+from util.errors import RunError, UsageError
+from util.log import printable
 
 
 def test_sample_end_to_end(trained):
@@ -138,7 +139,7 @@ def test_sample_decides_by_the_rule_asked_for(trained, workdir, capsys):
 
 def test_drawings_of_files_never_overwrite_each_other(tmp_path):
     names = ["a/x.jpg", "b/x.jpg", "x_2.jpg", "c/x.png", "x_2_2.jpg"]
-    drawings = sample.name_drawings([tmp_path / name for name in names], tmp_path)
+    drawings = slides.name_drawings([tmp_path / name for name in names], tmp_path)
     assert len(set(drawings)) == len(names)
 
 

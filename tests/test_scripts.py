@@ -23,7 +23,7 @@ import evaluate
 import export
 import sample
 import train
-from utils import RunError, UsageError
+from util.errors import RunError, UsageError
 
 # --- command lines ----------------------------------------------------------------------------
 

@@ -23,10 +23,11 @@ from conftest import (
 )
 
 import build_vocab
-import run_setup
 import train
-from checkpoint import load_checkpoint, restore, save_checkpoint
-from utils import RunError
+from inference.checkpoint import load_checkpoint, restore, save_checkpoint
+from labels import vocabulary
+from training import setup
+from util.errors import RunError
 
 # --- training ---------------------------------------------------------------------------------
 
@@ -248,9 +249,9 @@ def test_encoder_weights_that_do_not_fit(workdir, partial_weights):
 
 def test_the_shared_weights_say_what_is_missing(shared, workdir, capsys):
     path = shared / "weights/resnet18-conv1-layer3.pth"
-    model, _ = run_setup.build_model(
+    model, _ = setup.build_model(
         train.get_args_parser().parse_args(["--weights", str(path), "--decoder", "none"]),
-        run_setup.Vocabulary(("person",), (1,), 2),
+        vocabulary.Vocabulary(("person",), (1,), 2),
         fresh=True,
     )
     missing = capsys.readouterr().err.splitlines()[-1]

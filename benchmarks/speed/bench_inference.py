@@ -1,0 +1,113 @@
+"""Full inference against the encoder alone: what the decoder costs beside the ResNet.
+
+How long decoding takes depends on the distribution: sure of everything, or of nothing, it would
+be another amount of work. So classifier and decoder are trained first, for about a minute, on
+COCO's label sets with simulated image features: a noisy linear image of the true label vector,
+the noise such that the set NLL is that of a good COCO model, 4 to 5 nats. The timed encoder runs
+on random pixels, since its time does not depend on them, and what is decoded is a simulated
+encoding of as many images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from material import label_sets, wait
+from timing import Ratio, side_by_side
+from torch import Tensor
+
+from inference.decoding import most_probable_sets, sample_label_sets
+from model import STAGES_READ, Encoding, HybridNet, bernoulli_nll
+from util.device import autocast, pick_device
+from util.log import log
+
+IMAGES, MANY = 64, 256  # encoded at once; decoded at once where decoding is timed alone
+FEATURES = 512  # of a ResNet-18
+NOISE = 2.0  # in the features; see above
+STEPS, BATCH_SIZE = 600, 256
+
+
+@torch.inference_mode()
+def measure() -> Iterator[Ratio]:
+    """Rows of images per second relative to the encoder's."""
+    device = pick_device("auto")
+    with torch.inference_mode(False):
+        model, encoding = trained_model(device)
+    images = torch.randint(0, 256, (IMAGES, 3, 224, 224), dtype=torch.uint8, device=device)
+    amp = autocast(device, "auto")
+
+    def encode() -> Encoding:
+        with amp:
+            return wait(model.encode(images))
+
+    few = Encoding(
+        encoding.image_embedding[:IMAGES],
+        encoding.cnn_scores[:IMAGES],
+        [maps[:IMAGES] for maps in encoding.class_maps],
+    )
+    decoders = {
+        "marginals (32 samples)": lambda e: wait(sample_label_sets(model, e, 32)),
+        "5 most probable sets": lambda e: wait(most_probable_sets(model, e, num_sets=5)),
+    }
+    for what, decode in decoders.items():
+
+        def both(decode=decode) -> None:
+            encode()
+            decode(few)
+
+        row = side_by_side(f"encoder + {what} : encoder", both, encode, at_least=0.85)
+        yield replace(
+            row, note=f"{IMAGES / row.ours:.0f} and {IMAGES / row.reference:.0f} images/s"
+        )
+    for what, decode in decoders.items():
+
+        def many(decode=decode) -> None:
+            decode(encoding)
+
+        def as_many_encoded() -> None:
+            for _ in range(MANY // IMAGES):
+                encode()
+
+        name = f"{what} alone, {MANY} images at once : encoder"
+        row = side_by_side(name, many, as_many_encoded, rounds=3)
+        yield replace(row, note=f"{MANY / row.ours:,.0f} images/s")
+
+
+def trained_model(device: torch.device) -> tuple[HybridNet, Encoding]:
+    """A chain that has learnt COCO's label sets, and encodings of MANY unseen images."""
+    torch.manual_seed(0)
+    targets = label_sets()
+    targets = targets[torch.randperm(len(targets))].float().to(device)
+    shown = torch.randn(targets.shape[1], FEATURES, device=device) / 4  # how a label looks
+    frequencies = targets.mean(0).clamp(1e-4, 1 - 1e-4)
+    log_odds = frequencies.logit().tolist()
+    model = HybridNet("resnet18", targets.shape[1], label_log_odds=log_odds, stages=STAGES_READ).to(
+        device
+    )
+    held_out, targets = targets[:MANY], targets[MANY:]
+    learns = [*model.classifier.parameters(), *model.decoder.parameters()]
+    optimizer = torch.optim.AdamW(learns, lr=3e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=STEPS)
+
+    def encode(truth: Tensor) -> Encoding:
+        seen = truth @ shown + NOISE * torch.randn(len(truth), FEATURES, device=device)
+        nothing = [seen.new_zeros(len(seen), width, 1, 1) for width in (128, 256)]
+        return model.encode_features([*nothing, seen.relu()[..., None, None]])
+
+    for _ in range(STEPS):
+        batch = targets[torch.randint(len(targets), (BATCH_SIZE,))]
+        encoding = encode(batch)
+        set_nll = bernoulli_nll(model.set_log_odds(encoding, batch), batch).mean()
+        optimizer.zero_grad()
+        (set_nll + bernoulli_nll(encoding.cnn_scores, batch).mean()).backward()
+        optimizer.step()
+        schedule.step()
+    model.eval()
+    with torch.no_grad():
+        encoding = encode(held_out)
+        nll = bernoulli_nll(model.set_log_odds(encoding, held_out), held_out).mean()
+    labels = float(held_out.sum(1).mean())
+    log(f"decoder of {STEPS} steps: set NLL {float(nll):.2f} nats, {labels:.1f} labels an image")
+    return model, encoding

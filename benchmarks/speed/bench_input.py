@@ -1,0 +1,91 @@
+"""From a picture file to a training tensor: against the classic tutorial's way, and cached.
+
+Ours is the whole path: decoding, a random crop resized with antialiasing, mirroring, brightness,
+contrast and saturation. The tutorial's opens, converts, resizes the whole picture to a square
+(Pillow's default, bicubic) and makes it float, without any augmentation. One thread, no workers.
+The photos are the 640×480 ones of ../shared where it is present, drawn ones otherwise.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from timing import Ratio, side_by_side
+from torchvision.transforms.functional import to_tensor
+
+from data_loader import LabelledImages
+from images.cache import ImageCache
+from images.transforms import Preprocessing
+
+SHARED = Path(__file__).resolve().parents[3] / "shared/coco-sample/images"
+IMAGE_SIZE = 224
+NUM_IMAGES = 32
+
+
+def measure() -> Iterator[Ratio]:
+    """Two rows: our path against the tutorial's, and the cache against our path without one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield from rows(Path(folder))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def rows(folder: Path) -> Iterator[Ratio]:
+    """The rows, with `folder` for files."""
+    files, kind = find_photos() or (draw_photos(folder), "drawn")
+    kilobytes = sum(f.stat().st_size for f in files) / len(files) / 1000
+    note = f"{len(files)} {kind} photos of {kilobytes:.0f} kB; theirs does not augment"
+    ours = epochs_of(files)
+    name = "640×480 JPEG → 224 px training tensor ÷ plain PIL open-convert-resize"
+    yield side_by_side(name, ours, lambda: [plain(f) for f in files], 9, at_least=2, note=note)
+    cache = ImageCache(folder / "cache", files, Preprocessing(IMAGE_SIZE).cache_side()).prepare(0)
+    name = "the same with --cache ÷ without"
+    yield side_by_side(name, epochs_of(files, cache), ours, 9, note="file in memory")
+
+
+def epochs_of(files: list[Path], cache: ImageCache | None = None) -> Callable[[], object]:
+    """A function that loads each file once, in another view at each call."""
+    targets = np.zeros((len(files), 1))
+    data = LabelledImages(files, targets, Preprocessing(IMAGE_SIZE), seed=0, cache=cache)
+    epochs = iter(range(1_000_000))
+
+    def load() -> None:
+        epoch = next(epochs)
+        for i in range(len(data)):
+            data[epoch, i]
+
+    return load
+
+
+def plain(file: Path) -> torch.Tensor:
+    """The classic tutorial's test-time path."""
+    return to_tensor(Image.open(file).convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE)))
+
+
+def find_photos() -> tuple[list[Path], str] | None:
+    """Real 640×480 photos, lying or standing, if there are enough of them."""
+    lying = ((640, 480), (480, 640))
+    found = [f for f in sorted(SHARED.glob("*/*.jpg")) if Image.open(f).size in lying]
+    return (found[:NUM_IMAGES], "real") if len(found) >= NUM_IMAGES else None
+
+
+def draw_photos(folder: Path) -> list[Path]:
+    """Noise of all scales, the coarser the stronger as in photos, quality 90."""
+    rng = np.random.default_rng(0)
+    files = [folder / f"{i}.jpg" for i in range(NUM_IMAGES)]
+    for file in files:
+        pixels = np.full((480, 640, 3), 128.0)
+        for scale in (1, 2, 4, 8, 16, 32, 64, 128):
+            small = rng.normal(0, 255, (480 // scale + 1, 640 // scale + 1, 3)).clip(-255, 255)
+            layer = Image.fromarray(np.uint8(small / 2 + 128)).resize((640, 480), Image.BILINEAR)
+            pixels += (np.asarray(layer) - 128.0) * min(max(scale, 8), 32) / 64
+        Image.fromarray(np.uint8(pixels.clip(0, 255))).save(file, quality=90)
+    return files

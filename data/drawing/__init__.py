@@ -1,0 +1,1 @@
+"""How the default set's pictures are drawn."""

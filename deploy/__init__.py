@@ -1,0 +1,1 @@
+"""Models for use elsewhere: ONNX, safetensors, model card."""

@@ -1,0 +1,1 @@
+"""Metrics, calibration, confidence intervals, comparisons, analyses."""

@@ -1,0 +1,177 @@
+"""Finished evaluations side by side: how they differ on the same images, and how sure that is.
+
+evaluate.py leaves two files of a run: metrics.json, every figure, and beside it predictions.npz,
+every image's predictions, which drawing images anew needs.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import wilcoxon
+
+from evaluation.bootstrap import WeightedFigures, bootstrap_intervals
+from evaluation.metrics import SHOWN
+from inference.predictions import Predictions, predicted_sets
+from util.errors import UsageError
+from util.files import write_atomically
+
+PREDICTIONS = "predictions.npz"
+
+
+def save_predictions(
+    p: Predictions, labels: tuple[str, ...], file_names: list[str], folder: Path
+) -> None:
+    """Write predictions.npz: the arrays of `Predictions`, labels C and file_names N."""
+    arrays = {field.name: getattr(p, field.name) for field in fields(p)}
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:  # given a name, numpy would add its own ending
+            np.savez_compressed(
+                file, labels=np.array(labels), file_names=np.array(file_names), **arrays
+            )
+
+    write_atomically(folder / PREDICTIONS, write)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What evaluate.py wrote of one checkpoint."""
+
+    path: Path  # of its metrics.json
+    results: dict
+    labels: list[str]
+    file_names: list[str]
+    predictions: Predictions
+
+
+def read_run(path: Path) -> Run:
+    """Read metrics.json and its neighbour predictions.npz. Raises UsageError."""
+    again = "run evaluate.py again to make it"
+    try:
+        results = json.loads(path.read_text("utf-8"))
+        needed = ("set_nll", "threshold", "label_thresholds", "per_label", "predicted_sets")
+        figures = [results[k] for k in needed]
+    except OSError as error:
+        raise UsageError(
+            f"cannot read {path} ({error.strerror}); --compare takes metrics.json"
+        ) from None
+    except (ValueError, KeyError, TypeError):
+        raise UsageError(f"{path} is not a metrics.json of evaluate.py; {again}") from None
+    arrays_path = path.with_name(PREDICTIONS)
+    try:
+        with np.load(arrays_path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        p = Predictions(**{field.name: arrays[field.name] for field in fields(Predictions)})
+        labels, names = arrays["labels"].tolist(), arrays["file_names"].tolist()
+    except FileNotFoundError:
+        raise UsageError(f"{arrays_path} is missing beside {path.name}; {again}") from None
+    except Exception:  # numpy and zipfile raise many things for a file of another kind
+        raise UsageError(f"{arrays_path} is damaged; {again}") from None
+    belongs = p.targets.shape == p.marginals.shape == (len(names), len(labels))
+    if not belongs or not np.isclose(p.set_nll.mean(), figures[0], rtol=1e-5):
+        raise UsageError(f"{path} and {arrays_path.name} are not of the same evaluation; {again}")
+    return Run(path, results, labels, names, p)
+
+
+def compare(paths: list[Path]) -> dict:
+    """The first run against each other one; plain types, what console, JSON and page show.
+
+    runs        what they are
+    figures     values of all; of the others minus the first: differences, and 95 % intervals
+                [low, high] of these, drawing images with replacement, the same ones for both
+    per_label   AP in percent of all runs
+    wilcoxon    of each other run: on how many labels its AP is higher and lower, and the p of
+                scipy's signed-rank test that the AP of labels do not differ (labels share images,
+                so take it for a description more than for a test)
+
+    Raises UsageError if they are not of the same images and labels.
+    """
+    if len(paths) < 2:
+        raise UsageError("--compare needs two metrics.json or more")
+    first, *others = runs = [read_run(path) for path in paths]
+    for other in others:
+        _refuse_to_mix(first, other)
+    figures = [_weighted_figures(run) for run in runs]
+    kept = [k for k, name in enumerate(figures[0].names) if len(name) == 1 or name[2] in SHOWN]
+    values = [[_look_up(run.results, figures[0].names[k]) for run in runs] for k in kept]
+    differences = [
+        bootstrap_intervals(
+            lambda w, other=other: other(w)[kept] - figures[0](w)[kept], len(first.file_names)
+        )
+        for other in figures[1:]
+    ]
+    ap = np.array([[_number(row["AP"]) for row in run.results["per_label"]] for run in runs])
+    return {
+        "num_images": len(first.file_names),
+        "protocol": first.results["protocol"],
+        "annotations": first.results["annotations"],
+        "runs": [
+            {"name": name, "metrics": str(run.path)}
+            | {key: run.results[key] for key in ("checkpoint", "decoder", "epoch")}
+            for name, run in zip(_names(paths), runs, strict=True)
+        ],
+        "figures": [
+            {
+                "figure": " ".join(figures[0].names[k][-2:]),
+                "values": of_runs,
+                "differences": [value - of_runs[0] for value in of_runs[1:]],
+                "intervals": [pairs[i].tolist() for pairs in differences],
+            }
+            for i, (k, of_runs) in enumerate(zip(kept, values, strict=True))
+        ],
+        "per_label": [
+            {"label": label, "support": int(first.predictions.targets[:, c].sum())}
+            | {"AP": ap[:, c].tolist()}
+            for c, label in enumerate(first.labels)
+        ],
+        "wilcoxon": [_signed_ranks(row - ap[0]) for row in ap[1:]],
+    }
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """What to call the runs: their folders, numbered if two are called alike."""
+    names = [path.resolve().parent.name for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{name} {n}" for n, name in enumerate(names, start=1)]
+
+
+def _refuse_to_mix(a: Run, b: Run) -> None:
+    """Raise UsageError unless both runs say something of the same images and labels."""
+    if a.labels != b.labels:
+        raise UsageError(f"{a.path} and {b.path} are of other labels, or rank them otherwise")
+    same_truth = np.array_equal(a.predictions.targets, b.predictions.targets)
+    if a.file_names != b.file_names or not same_truth:
+        raise UsageError(
+            f"{a.path} and {b.path} are of different images or annotations: evaluate both with "
+            "the same --image_path, --annotations, --limit and --keep_unlabelled"
+        )
+
+
+def _weighted_figures(run: Run) -> WeightedFigures:
+    p = run.predictions
+    sets = predicted_sets(p, run.results["threshold"], run.results["label_thresholds"])
+    return WeightedFigures(p.targets, p.marginals, sets, p.set_nll)
+
+
+def _look_up(results: dict, name: tuple[str, ...]) -> float:
+    for key in name:
+        results = results[key]
+    return _number(results)
+
+
+def _number(value: float | None) -> float:
+    """JSON has null for an undefined figure."""
+    return float("nan") if value is None else value
+
+
+def _signed_ranks(differences: np.ndarray) -> dict[str, float]:
+    """Wilcoxon's signed-rank test over labels whose AP is defined; p is 1 where none differs."""
+    differences = differences[~np.isnan(differences)]
+    higher, lower = int((differences > 0).sum()), int((differences < 0).sum())
+    p = float(wilcoxon(differences).pvalue) if higher + lower else 1.0
+    return {"labels": len(differences), "higher": higher, "lower": lower, "p": p}

@@ -1,0 +1,48 @@
+"""Image files with equal content in different splits."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from pathlib import Path
+
+from images.shards import ShardMember
+
+SAMPLE = 1024  # bytes
+
+
+def duplicates(*parts: list[Path] | list[ShardMember]) -> list[tuple[Path, Path]]:
+    """Pairs of files of equal content in different parts; images in shards are not looked at.
+
+    Sizes first; then a few bytes of files whose size is in two parts, and only then whole files.
+    """
+    groups: dict[object, list[tuple[int, Path]]] = defaultdict(list)
+    for number, part in enumerate(parts):
+        for path in set(part):
+            if not isinstance(path, ShardMember) and path.is_file():  # if not, training tells
+                groups[os.stat(path).st_size].append((number, path))
+    for look in (_middle, _digest):
+        finer = defaultdict(list)
+        for key, members in groups.items():
+            if len({number for number, _ in members}) > 1:
+                for number, path in members:
+                    finer[key, look(path)].append((number, path))
+        groups = finer
+    pairs = []
+    for members in groups.values():
+        first = min(members)
+        pairs += [(first[1], path) for number, path in sorted(members) if number != first[0]]
+    return sorted(pairs)
+
+
+def _middle(path: Path) -> bytes:
+    """A few bytes; not the first, in which pictures of one camera are alike."""
+    with open(path, "rb") as file:
+        file.seek(os.stat(path).st_size // 2)
+        return file.read(SAMPLE)
+
+
+def _digest(path: Path) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

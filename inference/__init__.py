@@ -1,0 +1,1 @@
+"""What the label distribution says of an image; checkpoints."""

@@ -1,0 +1,263 @@
+"""What the decoder's distribution over label sets says: marginals, and sets to predict.
+
+Everything works on a batch of encoded images (`model.encode`), never touches pixels again, and
+gives each image the same answer whatever else is in its batch. All of it rests on one call,
+`decoder.log_odds`: the log-odds z_j of label j given the labels read so far. With q = sigmoid(z)
+and r the last label read,
+
+    P(next label is l) = q_l * prod_{r<j<l} (1 - q_j)        P(END) = prod_{j>r} (1 - q_j)
+
+for either link (see model.py), and for the independent control too.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.quasirandom import SobolEngine
+
+from model import Encoding, HybridNet
+
+
+@dataclass(frozen=True)
+class Samples:
+    """K label sets drawn for each image, and what follows from them."""
+
+    label_sets: Tensor  # B×K×C bool
+    weights: Tensor  # B×K  of each set, adding up to 1; all 1/K unless labels are known
+    marginals: Tensor  # B×C  P(label in set | image, known labels), averaged over the samples
+    standard_errors: Tensor  # B×C  of the marginals, from the spread over samples
+    effective_size: Tensor  # B  how many equally weighted samples these are worth, 1 to K
+    log_evidence: Tensor  # B  log P(known labels | image), estimated; 0 if nothing is known
+
+
+@torch.no_grad()
+def sample_label_sets(
+    model: HybridNet,
+    encoding: Encoding,
+    num_samples: int = 32,
+    seed: int = 0,
+    known: Tensor | None = None,
+) -> Samples:
+    """Draw label sets label by label; estimate marginals by Rao-Blackwell averaging.
+
+    Not the 0/1 outcomes are averaged but each label's probability given the labels drawn before
+    it: unbiased, in [0, 1], with a fraction of the variance (exact for the independent control).
+    Every image meets the same random numbers, so its result does not depend on its batch; they
+    are a scrambled Sobol sequence, more even than chance, which makes the standard errors (that
+    take the samples for independent) an upper estimate.
+
+    known: B×C, 1 for labels known to be on the image, -1 for labels known to be absent, 0 else.
+    Known labels are forced while sampling, and each sample weighs as much as the model finds
+    what was forced on it probable (likelihood weighting). Labels ranked before a known one are
+    averaged as 0/1 outcomes, corrected by what chance alone made of these.
+
+    Samples that have drawn the same labels share their decoder state, and those of one image
+    their scores too: most of the work of sampling is repeating oneself.
+    """
+    decoder = model.decoder
+    (num_images, num_labels), device = encoding.cnn_scores.shape, encoding.cnn_scores.device
+    num_rows = num_images * num_samples
+    sobol = SobolEngine(min(num_labels, SobolEngine.MAXDIM), scramble=True, seed=seed)
+    uniforms = sobol.draw(num_samples).T.clamp_min(1e-30).log().to(device)  # one per step, sample
+    if known is None:
+        known = torch.zeros_like(encoding.cnn_scores)
+
+    label_sets = torch.zeros(num_rows, num_labels, dtype=bool, device=device)
+    conditionals = torch.zeros(num_rows, num_labels, device=device)  # given the labels before
+    log_weights = torch.zeros(num_rows, device=device)
+    alive = torch.arange(num_rows, device=device)  # samples that may still go on
+    node = alive // num_samples  # distinct (image, labels so far): one row of scores each
+    node_image = torch.arange(num_images, device=device)
+    node_prefix = torch.zeros_like(node_image)  # distinct labels so far: one decoder state each
+    node_last = torch.full_like(node_image, -1)
+    state = decoder.initial_state(1)
+    positions = torch.arange(num_labels, device=device)
+    for step in range(num_labels + 1):
+        z = decoder.log_odds(
+            state[0][node_prefix],
+            encoding.image_embedding[node_image],
+            encoding.cnn_scores[node_image],
+        )  # M×C
+        fact = known[node_image]
+        log_likelihood = torch.where(fact == 0, 0.0, F.logsigmoid(fact * z))
+        z = torch.where(fact == 0, z, fact * torch.inf)
+        later = positions > node_last[:, None]  # M×C
+        survival = torch.where(later, F.logsigmoid(-z), 0.0).cumsum(1)  # log P(none up to j)
+        # the first j whose survival falls below the uniform number; C means END
+        drawn = torch.full_like(node, num_labels)
+        if step < num_labels:
+            draw = uniforms[step % len(uniforms), alive % num_samples]
+            drawn = (survival[node] >= draw[:, None]).sum(1)
+        # label j's probability given the labels before it is read at the step that decides on j
+        decided = later[node] & (positions <= drawn[:, None])
+        conditionals[alive] += torch.where(decided, z.sigmoid()[node], 0.0)
+        log_weights[alive] += torch.where(decided, log_likelihood[node], 0.0).sum(1)
+
+        goes_on = drawn < num_labels
+        alive, node, drawn = alive[goes_on], node[goes_on], drawn[goes_on]
+        if not len(alive):
+            break
+        label_sets[alive, drawn] = True
+        children, node = torch.unique(node * num_labels + drawn, return_inverse=True)
+        parent, node_last = children // num_labels, children % num_labels
+        prefixes, new_prefix = torch.unique(
+            node_prefix[parent] * num_labels + node_last, return_inverse=True
+        )
+        node_image, node_prefix = node_image[parent], new_prefix
+        from_prefix = prefixes // num_labels
+        state = decoder.advance(tuple(s[from_prefix] for s in state), prefixes % num_labels)
+
+    shape = (num_images, num_samples, num_labels)
+    label_sets, conditionals = label_sets.view(shape), conditionals.view(shape)
+    log_weights = log_weights.view(shape[:2]).double()  # thousands of terms to add up
+    weights = log_weights.softmax(1)
+    # What is known of a later label speaks through the weights, on the outcome itself only. There
+    # the mean of outcome - conditional, 0 but for chance, is taken off: a control variate.
+    free = (known != 0).flip(1).cumsum(1).flip(1) == 0  # B×C  nothing known from here on
+    values = torch.where(free[:, None], conditionals, label_sets.float())
+    chance = (values - conditionals) / num_samples  # B×K×C
+    marginals = (weights[..., None] * values - chance).sum(1)
+    errors = weights[..., None] * (values - marginals[:, None]) - chance
+    return Samples(
+        label_sets,
+        weights.float(),
+        marginals.clamp(0, 1).float(),
+        errors.square().sum(1).sqrt().float(),
+        (1 / weights.square().sum(1)).float(),
+        (log_weights.logsumexp(1) - math.log(num_samples)).float(),
+    )
+
+
+def expected_f1_sets(label_sets: Tensor, weights: Tensor) -> Tensor:
+    """The set with the highest expected F1 for each image: B×K×C bool, B×K -> B×C bool.
+
+    weights are the sets' probabilities, as in Samples or exact ones. Of all predictions of size m
+    the best has the m labels with the highest sum_S P(S) [l in S] 2 / (|S| + m); trying each m
+    finds the optimum over all 2^C sets (Dembczyński et al., NeurIPS 2011). Two empty sets agree:
+    their F1 is 1.
+    """
+    sets = label_sets.float()
+    sizes = sets.sum(2)  # B×K
+    most = max(int(sets.any(1).sum(1).max()), 1)  # a label never drawn cannot help
+    m = torch.arange(1, most + 1, device=sets.device)
+    gain = weights[..., None] * 2 / (sizes[..., None] + m)  # B×K×M  per true label predicted
+    per_label, order = (sets.transpose(1, 2) @ gain).sort(dim=1, descending=True)  # B×C×M
+    expected = per_label.cumsum(1)[:, m - 1, m - 1]  # B×M  of the best prediction of each size
+    empty = (weights * (sizes == 0)).sum(1, keepdim=True)  # B×1
+    size = torch.cat([empty, expected], dim=1).argmax(1)  # B
+    best = order.gather(2, (size - 1).clamp_min(0).view(-1, 1, 1).expand(-1, order.shape[1], 1))
+    taken = torch.arange(sets.shape[2], device=sets.device) < size[:, None]  # B×C
+    return torch.zeros_like(taken).scatter(1, best.squeeze(2), taken)
+
+
+@dataclass(frozen=True)
+class BestSets:
+    """The K most probable label sets found for each image, most probable first."""
+
+    label_sets: Tensor  # B×K×C bool
+    log_probs: Tensor  # B×K  exact log P(set | image); -inf where fewer than K sets exist
+    certain: Tensor  # B bool  no other set can be more probable than these
+    lower: Tensor | None  # B×C  certified: lower <= P(label in set | image) <= upper
+    upper: Tensor | None  # B×C  both None if labels are known
+
+    @property
+    def covered(self) -> Tensor:
+        """B  the probability that these sets have together."""
+        return self.log_probs.double().exp().sum(1).float()
+
+
+@torch.no_grad()
+def most_probable_sets(
+    model: HybridNet,
+    encoding: Encoding,
+    num_sets: int = 1,
+    max_expansions: int = 64,
+    known: Tensor | None = None,
+) -> BestSets:
+    """Best-first search over label sets, all images at once.
+
+    A beginning {a, b, …} with last label r stands for all sets that start so and go on after r;
+    its probability is their sum, so it bounds each of them. The most probable open beginning is
+    expanded: that finishes one set (stop here) and splits the rest into its children. From there
+    the search dives along labels that are more likely than not, so that a good set is found early
+    and the most probable set of the independent control at once. Finished sets and open beginnings
+    always add up to probability 1, hence the bounds on the marginals; a search that ends because
+    no open beginning can beat its K-th set is exact. It stops after `max_expansions` (at least
+    num_sets) in any case, which `certain` tells.
+
+    known: B×C as in `sample_label_sets`: only sets that agree with it are searched; log_probs stay
+    log P(set | image), to be divided by the probability of what is known (Samples.log_evidence).
+    """
+    decoder = model.decoder
+    (num_images, num_labels), device = encoding.cnn_scores.shape, encoding.cnn_scores.device
+    width = min(max(max_expansions, num_sets), 2 ** min(num_labels, 30))
+    positions = torch.arange(num_labels, device=device)
+    active = torch.arange(num_images, device=device)
+
+    sets = torch.zeros(num_images, width, num_labels, dtype=bool, device=device)
+    finished = torch.full((num_images, width), -torch.inf, device=device)
+    opened = torch.full((num_images, width, num_labels), -torch.inf, device=device)
+    states = tuple(s.new_zeros(num_images, width, s.shape[1]) for s in decoder.initial_state(1))
+    log_prob = torch.zeros(num_images, device=device)  # of the beginning now expanded
+    last = torch.full((num_images,), -1, device=device)
+    state = decoder.initial_state(num_images)
+    kth = min(num_sets, width)
+    if known is None:
+        known = torch.zeros_like(encoding.cnn_scores)
+
+    for n in range(width):
+        z = decoder.log_odds(
+            state[0], encoding.image_embedding[active], encoding.cnn_scores[active]
+        )  # A×C
+        later = positions > last[:, None]
+        fact = known[active]
+        yes = torch.where(later & (fact >= 0), F.logsigmoid(z), -torch.inf)
+        no = torch.where(fact <= 0, F.logsigmoid(-z), -torch.inf)
+        past = torch.where(later, no, 0.0).cumsum(1)  # log P(no label up to and with j)
+        before = F.pad(past[:, :-1], (1, 0))
+        opened[active, n] = log_prob[:, None] + before + yes
+        finished[active, n] = log_prob + past[:, -1]
+        for kept, new in zip(states, state, strict=True):
+            kept[active, n] = new
+
+        frontier = opened[active, : n + 1].flatten(1)
+        best_open, where = frontier.max(1)
+        probable = later & (torch.where(fact == 0, z, fact) > 0)
+        dive = n * num_labels + probable.int().argmax(1)
+        where = torch.where(probable.any(1), dive, where)
+        log_prob = frontier.gather(1, where[:, None]).squeeze(1)
+        search_on = best_open > finished[active].topk(kth, dim=1).values[:, -1]
+        active, where, log_prob = active[search_on], where[search_on], log_prob[search_on]
+        if n + 1 == width or not len(active):
+            break
+        parent, last = where // num_labels, where % num_labels
+        opened[active, parent, last] = -torch.inf
+        sets[active, n + 1] = sets[active, parent]
+        sets[active, n + 1, last] = True
+        state = decoder.advance(tuple(s[active, parent] for s in states), last)
+
+    certain = torch.ones(num_images, dtype=bool, device=device)
+    certain[active] = False
+    lower, upper = _marginal_bounds(sets, finished, opened) if not known.any() else (None, None)
+    log_probs, best = finished.topk(kth, dim=1)
+    label_sets = sets.gather(1, best[..., None].expand(-1, -1, num_labels))
+    return BestSets(label_sets, log_probs, certain, lower, upper)
+
+
+def _marginal_bounds(sets: Tensor, finished: Tensor, opened: Tensor) -> tuple[Tensor, Tensor]:
+    """Certified B×C bounds from sets B×N×C, finished B×N and open B×N×C log-probabilities.
+
+    The open beginning (n, l) is sets[n] plus label l: it surely has those labels, surely no other
+    label before l, and may have any label after l.
+    """
+    done, open_ = finished.double().exp(), opened.double().exp()
+    mass = done + open_.sum(2)  # B×N  all that surely has the labels of sets[n]
+    lower = (sets * mass[..., None]).sum(1) + open_.sum(1)
+    undecided = open_.cumsum(2) - open_  # mass of beginnings whose last label is before j
+    upper = lower + (undecided * ~sets).sum(1)
+    return lower.clamp(0, 1).float(), upper.clamp(0, 1).float()

@@ -1,0 +1,1 @@
+"""Label files of every format -> which labels are on which image."""

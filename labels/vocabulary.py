@@ -1,0 +1,176 @@
+"""The labels a model knows, ranked by how many training images carry them.
+
+Written by build_vocab.py, read by train.py, carried inside every checkpoint. On disk it is a
+dictionary of plain types, as pickle (`.pkl`) or JSON (`.json`); reading a pickle admits nothing
+else, so a vocabulary file can never run code.
+
+>>> vocabulary = Vocabulary(("person", "dog"), counts=(7, 2), num_images=8)
+>>> vocabulary.rank["dog"]
+1
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import pickle
+import pickletools
+import re
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from util.errors import UsageError
+from util.files import write_atomically
+
+FORMAT = "hybridnet-vocabulary-1"
+MOST_BYTES = 100_000_000  # of a file: a million labels of a hundred letters
+MOST = 2**53  # images, which a float still counts
+HALVES = re.compile("[\ud800-\udfff]")  # surrogates
+# of pickles as save_vocabulary writes them, and plain values that are then found to be wrong: no
+# import, no call, no tuple (one of tuples of tuples takes forever to hash), no place in the memo
+# named by number (a high one costs gigabytes)
+PLAIN_OPCODES = re.compile(
+    "PROTO|FRAME|MARK|STOP|MEMOIZE|BINGET|LONG_BINGET|EMPTY_DICT|SETITEMS?|EMPTY_LIST|APPENDS?|"
+    "SHORT_BINUNICODE|BINUNICODE8?|BININT[12]?|LONG1|BINFLOAT|NONE|NEWTRUE|NEWFALSE"
+)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Labels in rank order: `labels[0]` is the most frequent one.
+
+    `counts[i]` is the number of training images with `labels[i]`, of `num_images` in all.
+    `dropped` names labels left out for being too rare: known, and ignored wherever they occur.
+    `normalised`: other spellings of a label are taken for it, see tags.py.
+    """
+
+    labels: tuple[str, ...]
+    counts: tuple[int, ...]
+    num_images: int
+    dropped: tuple[str, ...] = ()
+    normalised: bool = False
+    rank: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rank", {label: i for i, label in enumerate(self.labels)})
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def log_odds(self) -> list[float]:
+        """Log-odds of each label's share of the training images, one half added to each count."""
+        total = self.num_images
+        return [math.log((n + 0.5) / (total - n + 0.5)) for n in self.counts]
+
+    def to_dict(self) -> dict:
+        """Plain built-in types only: what is written to disk and into checkpoints."""
+        plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        del plain["rank"]
+        if not self.normalised:  # older vocabularies lack it, and are compared with new ones
+            del plain["normalised"]
+        return {"format": FORMAT, **plain}
+
+    @classmethod
+    def from_dict(cls, data: object, source: str) -> Vocabulary:
+        """Check and take over what `to_dict` wrote. Raises UsageError naming `source`."""
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise UsageError(
+                f"{source} is not a HybridNet vocabulary; make one with "
+                "`python build_vocab.py --annotations FILE --vocab_path PATH`"
+            )
+        labels, counts, dropped = (data.get(k) for k in ("labels", "counts", "dropped"))
+        num_images, normalised = data.get("num_images"), data.get("normalised", False)
+        well_formed = (
+            _is_list_of(labels, str)
+            and _is_list_of(dropped, str)
+            and _is_list_of(counts, int)
+            and type(num_images) is int
+            and num_images < MOST
+            and isinstance(normalised, bool)
+            and 0 < len(labels) == len(counts) == len(set(labels))
+            and all(0 <= n <= num_images for n in counts)
+        )
+        if not well_formed:
+            raise UsageError(f"{source} is a damaged vocabulary; make it again with build_vocab.py")
+        return cls(tuple(labels), tuple(counts), num_images, tuple(dropped), normalised)
+
+
+def _is_list_of(values: object, kind: type) -> bool:
+    """Exactly of that type (true is not 1), and texts that any file can hold."""
+    return isinstance(values, list) and all(
+        type(v) is kind and (kind is not str or not HALVES.search(v)) for v in values
+    )
+
+
+def count_labels(
+    label_sets: list[tuple[str, ...]],
+    categories: list[str],
+    min_count: int = 1,
+    normalised: bool = False,
+) -> Vocabulary:
+    """Rank labels by the number of images they are on; ties go by name.
+
+    `label_sets` holds each training image's labels; `categories` are all the names that may
+    occur. Labels on fewer than `min_count` images are listed as dropped.
+    """
+    from nltk import FreqDist  # takes a second to import, and a vocabulary that exists needs none
+
+    counts = FreqDist(label for labels in label_sets for label in set(labels))
+    ranked = sorted(set(categories) | set(counts), key=lambda label: (-counts[label], label))
+    kept = [label for label in ranked if counts[label] >= min_count]
+    return Vocabulary(
+        labels=tuple(kept),
+        counts=tuple(counts[label] for label in kept),
+        num_images=len(label_sets),
+        dropped=tuple(ranked[len(kept) :]),
+        normalised=normalised,
+    )
+
+
+def check_suffix(path: Path) -> None:
+    """Raise UsageError unless the file is to be a `.pkl` or a `.json`."""
+    if path.suffix not in (".pkl", ".json"):
+        raise UsageError(f"--vocab_path {path} must end in .pkl or .json")
+
+
+def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
+    """Write `.pkl` or `.json`, by the suffix. Raises UsageError for any other suffix."""
+    check_suffix(path)
+    if path.suffix == ".pkl":
+        data = pickle.dumps(vocabulary.to_dict(), protocol=4)
+    else:
+        data = json.dumps(vocabulary.to_dict(), indent=1, ensure_ascii=False).encode()
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
+def load_vocabulary(path: Path) -> Vocabulary:
+    """Read what `save_vocabulary` wrote. Raises UsageError when it is missing or anything else."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read the vocabulary {path} ({error.strerror})") from None
+    if len(data) > MOST_BYTES:
+        what = f"it is larger than {MOST_BYTES / 1e6:.0f} MB"
+        raise UsageError(f"{path} is not a HybridNet vocabulary: {what}")
+    try:
+        with_json = path.suffix == ".json"
+        plain = json.loads(data) if with_json else _PlainUnpickler.read(data)
+    except Exception:  # a damaged pickle can raise nearly anything; none of it is the user's to see
+        plain = None
+    return Vocabulary.from_dict(plain, str(path))
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Built-in containers, strings and numbers need no imports: every import is refused."""
+
+    def find_class(self, module: str, name: str) -> None:
+        raise pickle.UnpicklingError(f"{module}.{name} is not a plain type")
+
+    @classmethod
+    def read(cls, data: bytes) -> object:
+        for opcode, *_ in pickletools.genops(data):
+            if not PLAIN_OPCODES.fullmatch(opcode.name):
+                raise pickle.UnpicklingError(f"{opcode.name} is for no plain type")
+        return cls(io.BytesIO(data)).load()

@@ -1,0 +1,1 @@
+"""Text tables, pictures and pages for people."""

@@ -1,0 +1,71 @@
+"""Label influence as a CSV file and a heat map."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from scipy.cluster.hierarchy import leaves_list, linkage
+from scipy.spatial.distance import squareform
+
+from util.files import write_atomically
+from util.log import csv_text, printable
+
+
+def clustered_order(ratio: np.ndarray) -> np.ndarray:
+    """An order of the C labels in which those that go together are neighbours."""
+    if len(ratio) < 3:
+        return np.arange(len(ratio))
+    distance = ratio.max() - ratio
+    np.fill_diagonal(distance, 0)
+    tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
+    return leaves_list(tree)
+
+
+def colour_limit(ratio: np.ndarray) -> float:
+    """Where a heat-map's colours end: all but the strongest 1 % of the pairs that are not 0."""
+    strengths = np.abs(ratio[np.triu_indices(len(ratio), 1)])
+    return float(np.quantile(strengths[strengths > 0], 0.99)) if strengths.any() else 1.0
+
+
+def save_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], stem: Path) -> None:
+    """Write `stem`.csv (C×C, rows and columns named) and draw `stem`.png beside the data's own.
+
+    influence, ratio: symmetric C×C log odds ratios, of the network and of the annotations.
+    """
+
+    def write_csv(path: Path) -> None:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["label", *map(csv_text, labels)])
+            for label, row in zip(labels, influence, strict=True):
+                writer.writerow([csv_text(label), *(f"{value:.4f}" for value in row)])
+
+    write_atomically(stem.with_suffix(".csv"), write_csv)
+    draw_influence(influence, ratio, labels, stem.with_suffix(".png"))
+
+
+def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], path: Path) -> None:
+    """Two heat-maps in one order of labels, each on its own scale: the image explains a part."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    order = clustered_order(ratio)
+    names = [printable(labels[i]) for i in order]
+    side = max(4.0, 0.13 * len(labels))
+    figure, axes = plt.subplots(1, 2, figsize=(2 * side + 2.4, side + 0.6), layout="constrained")
+    titles = {"in the annotations": ratio, "in the network, given the image": influence}
+    for axis, (title, matrix) in zip(axes, titles.items(), strict=True):
+        shown = matrix[np.ix_(order, order)]
+        limit = colour_limit(shown)
+        picture = axis.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axis.set_title(f"log odds ratio of two labels\n{title}", fontsize=12)
+        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
+        axis.set_yticks(range(len(names)), names, fontsize=6, parse_math=False)
+        axis.tick_params(length=0)
+        figure.colorbar(picture, ax=axis, shrink=0.8)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
+    plt.close(figure)

@@ -1,0 +1,85 @@
+"""What a run shows of itself while it trains: a line per epoch, curves, a few mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+from inference.predictions import Predictions
+from util.files import write_atomically
+from util.log import log
+
+CURVES = {  # of the left and the right picture: key in log.jsonl -> name
+    "nats per image": {
+        "train_set_nll": "set NLL, training",
+        "val_set_nll": "set NLL, validation",
+        "train_cnn_bce": "the CNN alone, training",
+    },
+    "%, on the validation images": {"val_mAP": "mAP", "val_OF1": "OF1", "val_EM": "exact match"},
+}
+
+
+def append_log(line: dict, path: Path) -> None:
+    """Add an epoch's line; lines of epochs done again after a crash are replaced."""
+    if path.is_file() and read_log(path) == [] and path.stat().st_size:
+        os.replace(path, path.with_name(f"{path.name}.damaged"))
+    kept = [earlier for earlier in read_log(path) if earlier["epoch"] < line["epoch"]]
+    text = "".join(json.dumps(each) + "\n" for each in [*kept, line])
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+
+
+def read_log(path: Path) -> list[dict]:
+    """The epochs of a run's log.jsonl; none if it is missing or, with a note, if it is damaged."""
+    try:
+        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+        return [{**line, "epoch": int(line["epoch"])} for line in lines]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError):
+        log(f"note: {path} is damaged and not used; the next line moves it to {path.name}.damaged")
+        return []
+
+
+def draw_curves(log_path: Path, path: Path) -> None:
+    """log.jsonl -> PNG, drawn anew after each epoch."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    epochs = read_log(log_path)
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    for axis, (unit, curves) in zip(axes, CURVES.items(), strict=True):
+        for key, name in curves.items():
+            values = [np.nan if e.get(key) is None else e[key] for e in epochs]
+            axis.plot([e["epoch"] for e in epochs], values, marker="o", markersize=4, label=name)
+        axis.set(xlabel="epoch", ylabel=unit, ylim=(0, None))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+    plt.close(figure)
+
+
+def describe_mistakes(
+    p: Predictions, threshold: float, paths: list[Path], labels: tuple[str, ...], how_many: int = 3
+) -> list[str]:
+    """A line each for the validation images whose labels the model found least probable."""
+    lines = []
+    predicted = p.marginals >= threshold
+    for i in np.argsort(-p.set_nll, kind="stable")[:how_many]:
+        parts = [
+            f"{what} {', '.join(labels[c] for c in np.flatnonzero(which))}"
+            for what, which in (
+                ("right", p.targets[i] & predicted[i]),
+                ("missed", p.targets[i] & ~predicted[i]),
+                ("added", predicted[i] & ~p.targets[i]),
+            )
+            if which.any()
+        ]
+        lines.append(f"  {paths[i].name}: {'; '.join(parts) or 'right, it has no label'}")
+    return lines

@@ -1,0 +1,228 @@
+"""The drawn data sets: repeatable, complete, and with exactly the labels they claim."""
+
+import contextlib
+import hashlib
+import json
+import os
+import sys
+
+import make_scenes
+import pytest
+from conftest import call, coco, run, write_json
+from drawing.catalogue import DRAWINGS
+from make_scenes import CATEGORY_IDS
+from PIL import Image
+from pycocotools.coco import COCO
+
+from labels.coco import read_annotations
+from util.errors import UsageError
+
+ALL_LABELS = tuple(DRAWINGS)
+
+
+def digests(folder) -> dict[str, str]:
+    """Every file below `folder` by its content."""
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """A small default set."""
+    folder = tmp_path_factory.mktemp("scenes")
+    flags = ("--num_train", 24, "--num_val", 8, "--image_size", 48, "--num_workers", 2)
+    call(make_scenes, "--output_dir", folder, *flags)
+    return folder
+
+
+def test_the_default_set_is_complete(scenes):
+    for part, count in (("train", 24), ("val", 8)):
+        path = scenes / f"annotations/instances_{part}.json"
+        images = read_annotations(path)
+        files = sorted(p.name for p in (scenes / "images" / part).iterdir())
+        assert sorted(images.file_names) == files
+        assert len(files) == count
+        for name in files:
+            with Image.open(scenes / "images" / part / name) as image:
+                assert (image.size, image.mode, image.format) == ((48, 48), "RGB", "JPEG")
+    assert len(images.categories) == len(make_scenes.default_sizes())
+
+
+def test_pycocotools_reads_it(scenes):
+    with contextlib.redirect_stdout(sys.stderr):
+        api = COCO(scenes / "annotations/instances_train.json")
+    assert len(api.getImgIds()) == 24
+    boxes = api.loadAnns(api.getAnnIds())
+    assert boxes
+    assert len({box["id"] for box in boxes}) == len(boxes)
+    for box in boxes:
+        x, y, width, height = box["bbox"]
+        assert 0 <= x < x + width <= 48
+        assert 0 <= y < y + height <= 48
+        assert 0 < box["area"] <= width * height
+        assert box["iscrowd"] == 0
+    names = {c["id"]: c["name"] for c in api.loadCats(api.getCatIds())}
+    assert all(CATEGORY_IDS[name] == number for number, name in names.items())
+
+
+def test_same_seed_same_files_however_many_workers(scenes, tmp_path):
+    flags = ("--num_train", 24, "--num_val", 8, "--image_size", 48)
+    call(make_scenes, "--output_dir", tmp_path / "one", *flags, "--num_workers", 1)
+    assert digests(tmp_path / "one") == digests(scenes)
+    call(make_scenes, "--output_dir", tmp_path / "two", *flags, "--seed", 1)
+    ours, theirs = digests(scenes), digests(tmp_path / "two")
+    assert ours.keys() == theirs.keys()
+    assert not set(ours.values()) & set(theirs.values())
+
+
+def test_train_and_val_are_different_pictures(scenes):
+    found = digests(scenes / "images")
+    assert len(set(found.values())) == len(found) == 32
+
+
+def test_the_hash_seed_does_not_matter(scenes, tmp_path):
+    """Sets of names come in another order in every process; pictures must not."""
+    flags = ("--num_train", 24, "--num_val", 8, "--image_size", 48, "--num_workers", 1)
+    assert "PYTHONHASHSEED" not in os.environ
+    result = run("data/make_scenes.py", "--output_dir", tmp_path, *flags, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert digests(tmp_path) == digests(scenes)
+    train, val = result.stdout.splitlines()
+    assert train.startswith("train: 24 images, ")
+    assert val.startswith("val: 8 images, ")
+
+
+def test_as_many_pictures_as_asked_are_the_first_ones(scenes, tmp_path):
+    """Picture n depends on seed and n alone."""
+    flags = ("--num_train", 3, "--num_val", 1, "--image_size", 48, "--num_workers", 1)
+    call(make_scenes, "--output_dir", tmp_path, *flags)
+    ours, few = digests(scenes / "images"), digests(tmp_path / "images")
+    assert few.items() <= ours.items()
+
+
+def label_sets(path) -> list[tuple[str, ...]]:
+    """The label sets of an instances file in a comparable form."""
+    return sorted(tuple(sorted(labels)) for labels in read_annotations(path).label_sets)
+
+
+def test_given_label_sets_are_drawn_exactly(shared, tmp_path):
+    """Three hundred real label sets at a size where things crowd each other."""
+    content = json.loads((shared / "coco2014-labels/instances_val2014.json").read_text())
+    content["images"] = content["images"][:300]
+    kept = {image["id"] for image in content["images"]}
+    content["annotations"] = [a for a in content["annotations"] if a["image_id"] in kept]
+    source = write_json(content, tmp_path / "some_val.json")
+    output = tmp_path / "out"
+    call(make_scenes, "--labels", source, "--output_dir", output, "--image_size", 32)
+    drawn = output / "annotations/some_val.json"
+    assert label_sets(drawn) == label_sets(source)
+    names = read_annotations(drawn).file_names
+    assert sorted(names) == sorted(p.name for p in (output / "images/some_val").iterdir())
+
+
+def test_every_label_can_be_drawn(tmp_path):
+    """Each of the eighty alone, and in company."""
+    n = len(ALL_LABELS)
+    groups = [tuple(ALL_LABELS[(i + 7 * j) % n] for j in range(12)) for i in range(0, n, 8)]
+    sets = [(label,) for label in ALL_LABELS] + groups
+    source = write_json(coco(sets, categories=CATEGORY_IDS), tmp_path / "all.json")
+    flags = ("--labels", source, "--output_dir", tmp_path / "out", "--image_size", 96)
+    call(make_scenes, *flags)
+    assert label_sets(tmp_path / "out/annotations/all.json") == label_sets(source)
+
+
+def test_no_room_for_eighty_labels_is_told(tmp_path):
+    """A worker's error must end the run with its sentence: terminating a Pool can deadlock."""
+    sets = [(label,) for label in ALL_LABELS] + [ALL_LABELS]
+    source = write_json(coco(sets, categories=CATEGORY_IDS), tmp_path / "all.json")
+    flags = ("--labels", source, "--output_dir", "out", "--image_size", 32, "--num_workers", 2)
+    result = run("data/make_scenes.py", *flags, cwd=tmp_path, timeout=60)
+    assert result.returncode in (1, 2)
+    assert "error: no room to show" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out/annotations/all.json").exists()
+
+
+def test_some_of_the_given_label_sets(tmp_path):
+    """Unlabelled images are no label sets; --num_images takes so many of the others."""
+    sets = [("person",), (), ("dog", "cat"), ("zebra",)]
+    source = write_json(coco(sets), tmp_path / "four.json")
+    flags = ("--output_dir", tmp_path / "out", "--image_size", 32, "--num_workers", 1)
+    call(make_scenes, "--labels", source, *flags, "--num_images", 2)
+    found = label_sets(tmp_path / "out/annotations/four.json")
+    assert len(found) == 2
+    assert set(found) <= {("person",), ("cat", "dog"), ("zebra",)}
+    with pytest.raises(UsageError, match="3 labelled images, not 4"):
+        call(make_scenes, "--labels", source, *flags, "--num_images", 4)
+
+
+def bad_category() -> dict:
+    content = coco()
+    content["categories"][0]["name"] = "unicorn"
+    return content
+
+
+def bad_annotation() -> dict:
+    content = coco()
+    content["annotations"][0]["category_id"] = 99
+    return content
+
+
+BAD_LABELS = {
+    "no json": (None, "not an MS-COCO instances file"),
+    "list": ([], "not an MS-COCO instances file"),
+    "number": (3, "not an MS-COCO instances file"),
+    "empty": ({}, "not an MS-COCO instances file"),
+    "text images": ({"images": "ab", "annotations": [], "categories": []}, "not an MS-COCO"),
+    "unhashable": ({"images": [{"id": []}], "annotations": [], "categories": []}, "not an MS"),
+    "no labels": ({"images": [{"id": 1}], "annotations": [], "categories": []}, "no image has"),
+    "no drawing": (bad_category(), "no drawing of 'unicorn'"),
+    "unknown category": (bad_annotation(), "KeyError: 99"),
+}
+
+
+@pytest.mark.parametrize(("content", "sentence"), BAD_LABELS.values(), ids=BAD_LABELS)
+def test_bad_label_files(tmp_path, content, sentence):
+    path = tmp_path / "labels.json"
+    path.write_text("{" if content is None else json.dumps(content))
+    with pytest.raises(UsageError, match=sentence) as caught:
+        call(make_scenes, "--labels", path, "--output_dir", tmp_path / "out")
+    assert "labels.json" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_bad_input(tmp_path):
+    with pytest.raises(UsageError, match="no such file"):
+        call(make_scenes, "--labels", tmp_path / "none.json", "--output_dir", tmp_path)
+    with pytest.raises(UsageError, match="--num_images is for --labels"):
+        call(make_scenes, "--num_images", 3, "--output_dir", tmp_path)
+    inside = write_json(coco(), tmp_path / "annotations/labels.json")
+    with pytest.raises(UsageError, match="would be overwritten"):
+        call(make_scenes, "--labels", inside, "--output_dir", tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot make the folder"):
+        call(make_scenes, "--output_dir", tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "flags", [("--image_size", "31"), ("--num_train", "0"), ("--seed", "-1"), ("--num_val", "x")]
+)
+def test_numbers_that_cannot_be(flags, capsys):
+    with pytest.raises(SystemExit) as caught:
+        call(make_scenes, *flags)
+    assert caught.value.code == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: argument {flags[0]}: ")
+    assert err.count("\n") == 1
+
+
+def test_errors_are_one_line(tmp_path):
+    result = run("data/make_scenes.py", "--labels", "none.json", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith("error: none.json: no such file")

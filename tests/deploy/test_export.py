@@ -1,0 +1,283 @@
+"""export.py: ONNX against PyTorch and enumeration, weights to the bit, a card that is only text."""
+
+import contextlib
+import html
+import io
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from conftest import RANKED, REPO, call, load, refusal, same, write_picture
+from test_model import NUM_LABELS, make_model
+
+import export
+import sample
+from deploy import model_card, onnx_export, predict_onnx
+from deploy.safetensors_io import load_weights
+from images.transforms import Preprocessing
+from inference.checkpoint import restore
+from labels.vocabulary import Vocabulary
+from model import DECODERS
+from util.errors import RunError, UsageError
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module", params=DECODERS)
+def exported(request):
+    """A model far from its start, and its ONNX files."""
+    model = make_model(request.param).requires_grad_(False)
+    for part in ("layer1", "layer2", "layer3", "layer4"):  # half a ResNet exports in half the time
+        setattr(model.encoder, part, getattr(model.encoder, part)[:1])
+    vocabulary = Vocabulary(tuple("abcdef"), (6, 5, 4, 3, 2, 1), 9)
+    settings = {"decoder": request.param, "hidden_size": 8}
+    constants = onnx_export.metadata(settings, vocabulary, Preprocessing(SIZE), 0.25)
+    return model, onnx_export.to_onnx(model, constants), constants
+
+
+@pytest.fixture(scope="module")
+def export_run(trained):
+    """What export.py makes of the tiny run, and what it says on stdout and stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        call(export, "--checkpoint", trained.output / "best.pt")
+    return SimpleNamespace(folder=trained.output / "export", out=out.getvalue(), err=err.getvalue())
+
+
+@pytest.fixture
+def folder(export_run):
+    return export_run.folder
+
+
+@pytest.fixture
+def ready(folder, monkeypatch):
+    """export.py finds the networks exported already: that takes seconds."""
+    files = {path.stem: path.read_bytes() for path in folder.glob("*.onnx")}
+    monkeypatch.setattr(export, "to_onnx", lambda model, constants: files)
+
+
+def random_images(number: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(3)
+    return torch.randint(256, (number, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
+
+
+def exact_marginals(model, image: torch.Tensor) -> np.ndarray:
+    """Over all 2^C sets, by PyTorch's teacher forcing."""
+    sets = torch.tensor(list(itertools.product([0, 1], repeat=NUM_LABELS)), dtype=torch.float32)
+    with torch.no_grad():
+        nll = model(image.expand(len(sets), -1, -1, -1), sets)["set_nll"]
+    return ((-nll.double()).exp() @ sets.double()).numpy()
+
+
+def test_both_runtimes_agree_and_rows_are_free(exported):
+    model, files, constants = exported
+    assert set(files) == ({"encoder"} | ({"decoder_step"} if len(constants) == 6 else set()))
+    for number in (1, 3):
+        differences = onnx_export.largest_differences(model, files, random_images(number))
+        assert set(differences) == set(files)
+        assert max(differences.values()) < 1e-4
+    for data in files.values():
+        assert onnxruntime.InferenceSession(data).get_modelmeta().custom_metadata_map == constants
+
+
+def test_example_agrees_with_enumeration(exported, monkeypatch):
+    """On the same pixels; the sampled marginals lie within sampling error of the exact ones."""
+    model, files, constants = exported
+    monkeypatch.setattr(predict_onnx, "NUM_SAMPLES", 4000)
+    encoder, step = (
+        onnxruntime.InferenceSession(files[name]) if name in files else None
+        for name in ("encoder", "decoder_step")
+    )
+    image = random_images(1)
+    hidden_size = int(constants.get("hidden_size", 0))
+    found = predict_onnx.marginals(encoder, step, image.numpy(), hidden_size)
+    tolerance = 4 * 0.5 / 4000**0.5 if step else 1e-5  # of 0/1 outcomes; averaging is better
+    np.testing.assert_allclose(found, exact_marginals(model, image), atol=tolerance)
+
+
+def test_another_model_is_not_declared_equal(exported):
+    """What the check is for: files that say something else, in the decoder alone, too."""
+    model, files, constants = exported
+    other = make_model(constants["decoder"], seed=1)
+    if constants["decoder"] != "none":
+        other.encoder, other.classifier = model.encoder, model.classifier
+        other.decoder.project_image = model.decoder.project_image
+    broken = "decoder_step" if "decoder_step" in files else "encoder"
+    with pytest.raises(RunError, match=rf"{broken}\.onnx would not say"):
+        onnx_export.largest_differences(other, files, random_images(2))
+
+
+def test_a_mismatch_leaves_no_file(trained, tmp_path, ready):
+    checkpoint = load(trained.output / "best.pt")
+    checkpoint["weights"]["decoder.label_embedding"] += 0.1
+    torch.save(checkpoint, tmp_path / "other.pt")
+    flags = ("--checkpoint", tmp_path / "other.pt", "--output_dir", tmp_path / "o")
+    with pytest.raises(RunError, match="nothing was written"):
+        call(export, *flags)
+    assert not list((tmp_path / "o").iterdir())
+    (tmp_path / "other.pt").unlink()
+
+
+def test_export_says_what_it_wrote_and_no_more(trained, export_run):
+    names = [line.split(": ")[0] for line in export_run.out.splitlines()]
+    assert sorted(names) == sorted(str(path) for path in export_run.folder.iterdir())
+    assert len(names) == 6
+    assert export_run.err == f"exporting {trained.output / 'best.pt'}\n"
+
+
+def test_export_verifies_on_real_photos(trained, tmp_path, capsys, shared, ready):
+    photos = sorted((shared / "coco-sample/images/val2014").iterdir())[:3]
+    flags = ("--checkpoint", trained.output / "best.pt", "--output_dir", tmp_path)
+    call(export, *flags, "--verify", *photos)
+    out = capsys.readouterr().out
+    assert out.count("of PyTorch on 2 random pictures and 3 given") == 2
+    for path in tmp_path.iterdir():
+        path.unlink()
+
+
+def test_weights_come_back_to_the_bit(trained, folder):
+    checkpoint = load(trained.output / "best.pt")
+    back = load_weights(folder)
+    assert same(dict(back["weights"]), dict(checkpoint["weights"]))
+    assert back.keys() == checkpoint.keys()
+    assert all(same(back[k], checkpoint[k]) for k in back if k not in ("weights", "figures"))
+    assert restore(back, folder)[1].labels == RANKED
+
+
+def test_damaged_weights_are_refused(folder, tmp_path):
+    def refused(name: str, content: str | None) -> str:
+        other = tmp_path / "copy"
+        shutil.copytree(folder, other)
+        (other / name).unlink() if content is None else (other / name).write_text(content)
+        with pytest.raises(UsageError) as caught:
+            load_weights(other)
+        shutil.rmtree(other)
+        return str(caught.value)
+
+    assert "cannot read" in refused("config.json", None)
+    assert "cannot read" in refused("model.safetensors", None)
+    assert "damaged" in refused("config.json", "{")
+    assert "damaged" in refused("model.safetensors", "no tensors here")
+    assert "not one that export.py wrote" in refused("config.json", "[]")
+    assert "lacks" in refused("config.json", json.dumps({"format": "hybridnet-checkpoint-1"}))
+
+
+def test_the_example_needs_nothing_of_the_project(folder, trained, tmp_path, capsys):
+    """Its copy, alone in a folder, without torch; what it says is what sample.py says."""
+    alone = tmp_path / "elsewhere"
+    shutil.copytree(folder, alone)
+    photo = write_picture(tmp_path / "photo.png", RANKED[:2], side=SIZE)  # nothing to resize
+    code = (
+        "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__'); print(*sys.modules)"
+    )
+    command = [sys.executable, "-c", code, alone / "predict_onnx.py", alone, photo]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    *lines, modules = result.stdout.splitlines()
+    ours = {path.stem for path in REPO.rglob("*.py") if ".venv" not in path.parts} - {
+        "predict_onnx"
+    }
+    assert not ours & set(modules.split())
+    said = {line[4:].split()[0]: float(line.split()[-1].rstrip("%")) for line in lines[1:]}
+    call(sample, photo, "--checkpoint", trained.output / "best.pt", "--json", "--device", "cpu")
+    labels = json.loads(capsys.readouterr().out)["labels"]
+    assert said == {name: pytest.approx(100 * p, abs=2) for name, p in labels.items()}
+
+
+def test_the_example_sees_the_pixels_the_model_sees(tmp_path):
+    """Bar the last bit of resizing: upright, on white, large JPEGs decoded at a smaller size."""
+    for name, side in (("a.jpg", 40), ("b.jpg", 300), ("c.png", SIZE)):
+        path = write_picture(tmp_path / name, ("person", "dog"), side)
+        ours = Preprocessing(SIZE).for_test().of_file(path).numpy()[None].astype(int)
+        assert np.abs(predict_onnx.load_picture(path, SIZE) - ours).max() <= (side != SIZE)
+
+
+def test_the_example_refuses_in_a_sentence(folder, tmp_path):
+    (tmp_path / "encoder.onnx").write_text("no network")
+    for path, what in ((tmp_path / "absent.onnx", "cannot read"), (tmp_path / "encoder.onnx", "")):
+        with pytest.raises(SystemExit, match=f"^error: {what}.*{path.name}"):
+            predict_onnx.open_network(path)
+    with pytest.raises(SystemExit, match="cannot be read as an image"):
+        predict_onnx.load_picture(tmp_path / "encoder.onnx", SIZE)
+
+
+def test_export_refuses(trained, workdir):
+    best = ("--checkpoint", trained.output / "best.pt")
+    (workdir / "text.txt").write_text("hello")
+    assert "no trained model found" in refusal(export)
+    assert "there is no checkpoint" in refusal(export, "--checkpoint", "absent.pt")
+    assert "damaged" in refusal(export, "--checkpoint", "text.txt")
+    assert "cannot make the folder text.txt" in refusal(export, *best, "--output_dir", "text.txt")
+    flags = (*best, "--output_dir", "o", "--verify")
+    assert "text.txt cannot be read as an image" in refusal(export, *flags, "text.txt")
+    assert "there is no image absent.jpg" in refusal(export, *flags, "absent.jpg")
+    assert not (workdir / "o").exists()
+
+
+# --- the model card ---------------------------------------------------------------------------
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "[x](javascript:alert(1))",
+    "a\\|<img src=x>|`b",
+    "**bold** _it_ ~s~ $m$ www.evil.com http://evil.com",
+    "line\n\n# heading\n    code",
+)
+
+
+def card_of(checkpoint: dict, path) -> str:
+    vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], "test")
+    return model_card.write_card(checkpoint, path, vocabulary, 1000, path.parent).decode()
+
+
+def test_hostile_labels_are_only_text(trained):
+    checkpoint = load(trained.output / "best.pt")
+    checkpoint["vocabulary"]["labels"] = list(HOSTILE)
+    card = card_of(checkpoint, trained.output / "best.pt")
+    rows = card[card.index("## Labels") :].splitlines()[6:]
+    assert len(rows) == len(HOSTILE)
+    for row, label in zip(rows, HOSTILE, strict=True):
+        _, rank, shown, *_ = row.split("|")
+        assert row.count("|") == 6, rank
+        assert not re.search(r"[<>\[\]\\`*_~$:.!]", shown)
+        assert not re.search(r"&(?!#\d+;)", shown)
+        assert html.unescape(shown).split() == label.split(), "it reads as the label"
+
+
+def test_the_card_has_the_evaluation_of_this_checkpoint_only(trained, tmp_path, capsys):
+    best = trained.output / "best.pt"
+    checkpoint, metrics = load(best), tmp_path / "metrics.json"
+    path = tmp_path / "best.pt"  # only its folder counts
+    assert f"python evaluate.py --checkpoint {path}" in card_of(checkpoint, path)
+    names = ("CF1", "OF1", "EM", "EBF1")
+    figures = {
+        **{"epoch": checkpoint["epoch"], "threshold": checkpoint["threshold"]},
+        **{"command": "python evaluate.py --limit 3", "num_images": 1234, "num_samples": 128},
+        **{"protocol": "images with labels", "annotations": "a_b.json", "mAP_labels": 5},
+        **{"mAP": 41.237, "mAP@10": 50.0, "set_nll": 3.25, "ECE": 1.5},
+        "predicted_sets": {"map": dict.fromkeys(names, 12.5)},
+        "per_label": [{"label": x, "AP": 10.0, "support": 7} for x in RANKED],
+    }
+    metrics.write_text(json.dumps(figures))
+    card = card_of(checkpoint, path)
+    assert "On 1,234 images with labels" in card
+    assert "| 41.24 |" in card
+    assert "    python evaluate.py --limit 3\n" in card
+    assert "There are no intervals: `python evaluate.py --report` makes them." in card
+    spans = {"mAP": [40, 42.5], "set_nll": [3, 3.5]}
+    spans["predicted_sets"] = {"map": {name: [11, 14] for name in names}}
+    metrics.write_text(json.dumps({**figures, "intervals": spans}))
+    assert "| 41.24 | 40.00 to 42.50 |" in card_of(checkpoint, path)
+    for other in ({**figures, "epoch": 99}, [], {**figures, "per_label": []}):
+        metrics.write_text(json.dumps(other))
+        assert "41.24" not in card_of(checkpoint, path)
+        assert "figures are left out" in capsys.readouterr().err

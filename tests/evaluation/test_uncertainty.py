@@ -1,0 +1,200 @@
+"""The bootstrap against metrics.py, against a plain one and known truths; runs side by side."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import call, refusal, run, write_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import evaluate
+from evaluation import metrics
+from evaluation.bootstrap import OF_A_RULE, WeightedFigures, bootstrap_intervals, figure_intervals
+from evaluation.compare import compare, read_run, save_predictions
+from inference.predictions import Predictions, predicted_sets
+
+
+def random_case(seed: int, num_images: int = 40, num_labels: int = 7):
+    """Targets, scores with ties, two rules' sets and set NLLs."""
+    rng = np.random.default_rng(seed)
+    targets = rng.random((num_images, num_labels)) < rng.uniform(0.02, 0.6, num_labels)
+    levels = rng.integers(2, 30)
+    scores = (rng.integers(0, levels, targets.shape) / levels).astype(np.float32)
+    sets = {"threshold": scores > 0.6, "map": rng.random(targets.shape) < 0.3}
+    return targets, scores, sets, rng.exponential(5, num_images).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_weighted_figures_are_those_of_the_images_drawn(seed, each_once):
+    """Each image as often as it is drawn, then metrics.py: the same figures."""
+    targets, scores, sets, set_nll = random_case(seed)
+    drawn = np.random.default_rng(seed).integers(0, len(targets), len(targets))
+    drawn = np.arange(len(targets)) if each_once else drawn
+    weights = np.bincount(drawn, minlength=len(targets))
+    weighted = WeightedFigures(targets, scores, sets, set_nll)
+    found = dict(zip(weighted.names, weighted(weights[:, None])[:, 0], strict=True))
+    expected = metrics.figures(
+        targets[drawn], scores[drawn], {rule: predicted[drawn] for rule, predicted in sets.items()}
+    )
+    assert found["set_nll",] == pytest.approx(set_nll[drawn].mean(), rel=1e-5)
+    assert found["mAP",] == pytest.approx(expected["mAP"], nan_ok=True)
+    for rule in sets:
+        for name in OF_A_RULE:
+            value = expected["predicted_sets"][rule][name]
+            assert found["predicted_sets", rule, name] == pytest.approx(value, nan_ok=True)
+
+
+def test_intervals_of_a_mean_are_the_textbooks():
+    """Of the set NLL, a plain mean, 1.96 standard errors either side."""
+    targets, scores, sets, _ = random_case(0, 400)
+    set_nll = np.random.default_rng(1).normal(5, 2, 400)
+    low, high = figure_intervals(WeightedFigures(targets, scores, sets, set_nll))["set_nll"]
+    margin = 1.96 * set_nll.std() / 20
+    assert low == pytest.approx(set_nll.mean() - margin, abs=0.05)
+    assert high == pytest.approx(set_nll.mean() + margin, abs=0.05)
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say():
+    """Draws from a world whose figures are known: 95 % intervals hold them in about 95 of 100."""
+    rng = np.random.default_rng(3)
+    base = np.linspace(0, -2, 6)
+
+    def draw(num_images: int) -> WeightedFigures:
+        z = base + 1.5 * rng.normal(size=(num_images, 6)) + 0.5 * rng.normal(size=(num_images, 1))
+        scores = 1 / (1 + np.exp(-z))
+        targets = rng.random(z.shape) < scores
+        nll = -np.log(np.where(targets, scores, 1 - scores)).sum(1)
+        return WeightedFigures(targets, scores, {"threshold": scores > 0.4}, nll)
+
+    world = draw(200_000)
+    truth = world(np.ones((200_000, 1), int))[:, 0]
+    held = []
+    for seed in range(300):
+        low, high = bootstrap_intervals(draw(300), 300, num_resamples=200, seed=seed).T
+        held.append((low <= truth) & (truth <= high))
+    share = dict(zip(world.names, np.mean(held, 0), strict=True))
+    for name in (("set_nll",), ("mAP",), *(n for n in world.names if n[-1] in ("OF1", "EBF1"))):
+        assert 0.88 <= share[name] <= 0.99, (name, share[name])  # 300 draws know it to 0.015
+
+
+def test_intervals_of_one_image_and_of_none_true():
+    targets, scores, sets, set_nll = random_case(0, 1)
+    found = figure_intervals(WeightedFigures(targets, scores, sets, set_nll))
+    assert np.isnan(found["set_nll"]).all()
+    targets, scores, sets, set_nll = random_case(0, 5)
+    found = figure_intervals(WeightedFigures(targets & False, scores, sets, set_nll))
+    assert np.isnan(found["mAP"]).all()
+    assert not np.isnan(found["predicted_sets"]["map"]["EM"]).any()
+
+
+def write_run(folder, quality: float, labels=("a", "b", "c", "d", "e"), seed: int = 0, **changes):
+    """metrics.json and predictions.npz of a made-up model; truth depends on `seed` alone."""
+    folder.mkdir()
+    rng = np.random.default_rng(seed)
+    targets = rng.random((200, len(labels))) < 0.3
+    noise = np.random.default_rng(seed + 1).normal(size=targets.shape)
+    scores = (1 / (1 + np.exp(-(quality * (targets - 0.5) + noise)))).astype(np.float32)
+    nll = -np.log(np.where(targets, scores, 1 - scores)).sum(1)
+    p = Predictions(targets, scores, scores > 0.6, scores > 0.4, targets.any(1), nll)
+    save_predictions(p, labels, [f"{i}.jpg" for i in range(200)], folder)
+    sets = predicted_sets(p, 0.5, 0.4)
+    results = {
+        "set_nll": float(nll.mean()),
+        "threshold": 0.5,
+        "label_thresholds": 0.4,
+        "per_label": metrics.per_label(labels, targets, scores, sets["map"]),
+        **metrics.figures(targets, scores, sets),
+        **{"checkpoint": "best.pt", "decoder": "chain", "epoch": 3, "protocol": "images"},
+        **{"annotations": "val.json", **changes},
+    }
+    return write_json(results, folder / "metrics.json")
+
+
+def test_no_difference_between_a_run_and_itself(tmp_path, capsys):
+    path = write_run(tmp_path / "a", 2)
+    found = compare([path, path])
+    for row in found["figures"]:
+        assert row["differences"] == [0]
+        assert row["intervals"] == [[0, 0]]
+    assert found["wilcoxon"] == [{"labels": 5, "higher": 0, "lower": 0, "p": 1.0}]
+    call(evaluate, "--compare", path, path)
+    assert "0 is outside" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_planted_difference_has_the_right_sign(tmp_path):
+    """The better model's mAP is higher and its NLL lower, and no interval holds zero."""
+    labels = tuple("abcdefghij")
+    paths = [write_run(tmp_path / str(q), q, labels) for q in (1, 2)]
+    rows = {row["figure"]: row for row in compare(paths)["figures"]}
+    (low, high), (difference,) = rows["mAP"]["intervals"][0], rows["mAP"]["differences"]
+    assert 0 < low < difference < high
+    assert difference == rows["mAP"]["values"][1] - rows["mAP"]["values"][0]
+    assert rows["set_nll"]["intervals"][0][1] < 0
+    test = compare(paths)["wilcoxon"][0]
+    assert test["higher"] == test["labels"] == 10
+    assert test["p"] == pytest.approx(2 / 2**10)  # all ten signs alike: one way in 1024, both ways
+    back = {row["figure"]: row for row in compare(paths[::-1])["figures"]}
+    assert back["mAP"]["differences"] == [-difference]
+
+
+def test_the_pairing_shows_what_separate_intervals_hide(tmp_path):
+    """Both runs err on the same images: the difference is known better than either figure."""
+    a, b = (write_run(tmp_path / str(q), q) for q in (1.5, 1.6))
+    (row,) = (r for r in compare([a, b])["figures"] if r["figure"] == "mAP")
+    low, high = row["intervals"][0]
+    p = read_run(a).predictions
+    alone = figure_intervals(WeightedFigures(p.targets, p.marginals, {}, p.set_nll))["mAP"]
+    assert high - low < (alone[1] - alone[0]) / 3
+
+
+def test_compare_refuses(tmp_path):
+    a = write_run(tmp_path / "a", 2)
+    other_labels = write_run(tmp_path / "labels", 2, tuple("vwxyz"))
+    other_truth = write_run(tmp_path / "truth", 2, seed=5)
+    assert "two metrics.json or more" in refusal(evaluate, "--compare", a)
+    assert "other labels" in refusal(evaluate, "--compare", a, other_labels)
+    assert "different images" in refusal(evaluate, "--compare", a, other_truth)
+    assert "leave out --limit" in refusal(evaluate, "--compare", a, a, "--limit", 3)
+    assert "cannot read" in refusal(evaluate, "--compare", a, tmp_path / "absent.json")
+    for content in ([1], {}, "text", {"set_nll": 1}):
+        path = write_json(content, tmp_path / "bad/metrics.json")
+        assert "is not a metrics.json" in refusal(evaluate, "--compare", a, path)
+    alone = write_json(json.loads(a.read_text()), tmp_path / "alone/metrics.json")
+    assert "is missing" in refusal(evaluate, "--compare", a, alone)
+    mixed = write_run(tmp_path / "mixed", 2, set_nll=1.0)
+    assert "not of the same evaluation" in refusal(evaluate, "--compare", a, mixed)
+
+
+def test_compare_never_unpickles(tmp_path):
+    a = write_run(tmp_path / "a", 2)
+    arrays = tmp_path / "a/predictions.npz"
+    with np.load(arrays) as file:
+        content = dict(file)
+    np.savez(arrays, **{**content, "labels": np.array([{"an": "object"}] * 5, object)})
+    assert "damaged" in refusal(evaluate, "--compare", a, a)
+    arrays.write_bytes(b"PK\x03\x04" + bytes(99))
+    assert "damaged" in refusal(evaluate, "--compare", a, a)
+
+
+def test_compare_as_a_user_runs_it(tmp_path, monkeypatch, capsys):
+    """Console, JSON and page show the same numbers."""
+    for q in (1, 2):
+        write_run(tmp_path / f"quality{q}", q)
+    paths = ("quality1/metrics.json", "quality2/metrics.json")
+    text = run("evaluate.py", "--compare", *paths, "--report", cwd=tmp_path)
+    assert text.returncode == 0, text.stderr
+    monkeypatch.chdir(tmp_path)
+    call(evaluate, "--compare", *paths, "--json")
+    found = json.loads(capsys.readouterr().out)
+    page = (tmp_path / "quality1/comparison.html").read_text("utf-8")
+    for row in found["figures"]:
+        digits = 3 if row["figure"] == "set_nll" else 2
+        name = "set NLL" if row["figure"] == "set_nll" else row["figure"]
+        line = next(x for x in text.stdout.splitlines() if x.startswith(f"{name} "))
+        numbers = [f"{v:.{digits}f}" for v in row["values"]]
+        numbers += [f"{v:+.{digits}f}" for v in (*row["differences"], *row["intervals"][0])]
+        for number in numbers:
+            assert number in line.split()
+            assert number in page

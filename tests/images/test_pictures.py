@@ -1,0 +1,248 @@
+"""From picture files to pixels: every kind of file, crops and colours."""
+
+import contextlib
+import io
+import warnings
+from itertools import permutations
+
+import numpy as np
+import pytest
+from conftest import rgb, smooth, write_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
+
+from images.decode import load_image
+from images.transforms import ASPECTS, Preprocessing, View
+from util.errors import UsageError
+
+# --- pictures ---------------------------------------------------------------------------------
+
+
+def pixel(path, at=(2, 2)) -> tuple[int, ...]:
+    image = load_image(path)
+    assert image.mode == "RGB"
+    return image.getpixel(at)
+
+
+def solid(mode: str, colour, size=(8, 6)) -> Image.Image:
+    return Image.new(mode, size, colour)
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "expected"),
+    [
+        ("RGB", (10, 20, 30), (10, 20, 30)),
+        ("L", 77, (77, 77, 77)),
+        ("1", 1, (255, 255, 255)),
+        ("RGBA", (10, 20, 30, 255), (10, 20, 30)),
+        ("RGBA", (10, 20, 30, 0), (255, 255, 255)),
+        ("RGBA", (0, 0, 0, 128), (127, 127, 127)),
+        ("LA", (40, 255), (40, 40, 40)),
+        ("LA", (40, 0), (255, 255, 255)),
+    ],
+)
+def test_modes_become_rgb_on_white(tmp_path, mode, colour, expected):
+    solid(mode, colour).save(tmp_path / "a.png")
+    assert pixel(tmp_path / "a.png") == pytest.approx(expected, abs=1)
+
+
+def test_palette_pictures(tmp_path):
+    image = solid("P", 0)
+    image.putpalette([9, 99, 199, 1, 2, 3])
+    image.putpixel((2, 2), 1)
+    for name in ("a.png", "a.gif"):
+        image.save(tmp_path / name)
+        assert pixel(tmp_path / name, (2, 2)) == (1, 2, 3)
+        assert pixel(tmp_path / name, (5, 5)) == (9, 99, 199)
+        image.save(tmp_path / name, transparency=0)
+        assert pixel(tmp_path / name, (2, 2)) == (1, 2, 3)
+        assert pixel(tmp_path / name, (5, 5)) == (255, 255, 255)
+
+
+def test_a_transparent_colour_of_rgb_and_grey(tmp_path):
+    solid("RGB", (1, 2, 3)).save(tmp_path / "a.png", transparency=(1, 2, 3))
+    assert pixel(tmp_path / "a.png") == (255, 255, 255)
+    solid("L", 7).save(tmp_path / "b.png", transparency=7)
+    assert pixel(tmp_path / "b.png") == (255, 255, 255)
+
+
+def test_cmyk_jpeg(tmp_path):
+    solid("CMYK", (0, 255, 255, 0)).save(tmp_path / "a.jpg")
+    red, green, blue = pixel(tmp_path / "a.jpg")
+    assert red > 220
+    assert max(green, blue) < 60
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 0), (32768, 127), (65535, 255), (300, 1)])
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path, name, value, expected):
+    """Pillow's own convert() turns every value above 255 into white."""
+    Image.fromarray(np.full((6, 8), value, np.uint16)).save(tmp_path / name)
+    assert pixel(tmp_path / name) == (expected,) * 3
+
+
+def test_floating_point_pictures(tmp_path):
+    Image.fromarray(np.full((6, 8), 0.5, np.float32)).save(tmp_path / "a.tif")
+    assert pixel(tmp_path / "a.tif") == (127, 127, 127)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_turned_upright(tmp_path, orientation):
+    """Cameras store the sensor's rows and say in EXIF how the camera was held."""
+    upright = solid("RGB", "blue", (40, 20))
+    upright.paste("red", (0, 0, 20, 10))
+    stored = {  # the inverse of what a viewer has to do
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    image = upright.transpose(stored[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    assert load_image(tmp_path / "a.jpg").size == (40, 20)
+    assert pixel(tmp_path / "a.jpg", (3, 3))[0] > 200
+    assert pixel(tmp_path / "a.jpg", (36, 16))[2] > 200
+
+
+def test_what_is_not_a_picture(tmp_path):
+    whole = write_picture(tmp_path / "whole.jpg", side=200).read_bytes()
+    contents = {
+        "text.jpg": b"not a picture",
+        "empty.jpg": b"",
+        "cut.jpg": whole[: len(whole) // 2],
+        "head.jpg": whole[:20],
+        "zeros.png": bytes(1000),
+        "svg.png": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UsageError, match=name):
+            load_image(tmp_path / name)
+    with pytest.raises(UsageError, match="there is no image"):
+        load_image(tmp_path / "absent.jpg")
+    with pytest.raises(UsageError):
+        load_image(tmp_path)
+
+
+def test_a_picture_too_large_to_be_one(tmp_path, monkeypatch):
+    write_picture(tmp_path / "a.jpg")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(UsageError, match=r"a\.jpg"):
+        load_image(tmp_path / "a.jpg")
+
+
+def encoded(kind: str) -> bytes:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (9, 9, 3), np.uint8))
+    image = image.quantize(16) if kind in ("PNG", "GIF") else image
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    extra = {"exif": exif} if kind in ("JPEG", "PNG", "WEBP", "TIFF") else {}
+    image.save(buffer, kind, **extra)
+    return buffer.getvalue()
+
+
+KINDS = {kind: encoded(kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP")}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.sampled_from(sorted(KINDS)),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
+    st.integers(0, 60),
+)
+def test_damaged_bytes_give_a_picture_or_the_sentence(tmp_path_factory, kind, changes, cut):
+    data = bytearray(KINDS[kind])
+    for at, value in changes:
+        data[at % len(data)] = value
+    path = tmp_path_factory.getbasetemp() / "fuzzed"
+    path.write_bytes(data[: len(data) - cut])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's own about damaged metadata
+        with contextlib.suppress(UsageError):
+            assert load_image(path).mode == "RGB"
+
+
+# --- views ------------------------------------------------------------------------------------
+
+
+def random_view(seed: int, size: int = 64, **changes) -> View:
+    return Preprocessing(size, **changes).for_training(np.random.default_rng(seed))
+
+
+@given(
+    st.integers(0, 10**6), st.integers(1, 300), st.integers(1, 300), st.sampled_from((0.3, 0.7, 1))
+)
+def test_crops_keep_the_area_and_are_as_square_as_that_allows(seed, width, height, min_crop):
+    view = random_view(seed, min_crop=min_crop)
+    wide, high = view.extent(width / height)
+    assert 0 < wide <= 1
+    assert 0 < high <= 1
+    assert min_crop - 1e-9 <= view.area <= 1
+    assert wide * high == pytest.approx(view.area)
+    aspect = wide * width / (high * height)
+    if not ASPECTS[0] - 1e-9 <= aspect <= ASPECTS[1] + 1e-9:  # then it has a full side
+        assert max(wide, high) == pytest.approx(1)
+        assert abs(np.log(aspect)) <= abs(np.log(width / height)) + 1e-9
+
+
+def test_crops_vary_in_every_way():
+    views = [random_view(seed) for seed in range(2000)]
+    assert np.mean([v.mirrored for v in views]) == pytest.approx(0.5, abs=0.05)
+    for name, low, high in [
+        ("area", 0.7, 1.0),
+        *((name, 0.8, 1.2) for name in ("brightness", "contrast", "saturation")),
+        *((name, 0.0, 1.0) for name in ("shape", "across", "down")),
+    ]:
+        values = [getattr(v, name) for v in views]
+        assert low <= min(values) < low + 0.01 * (high - low) + 1e-3
+        assert high >= max(values) > high - 0.01 * (high - low) - 1e-3
+        assert np.mean(values) == pytest.approx((low + high) / 2, abs=0.02)
+
+
+@pytest.mark.parametrize("size", [(90, 60), (64, 64), (30, 40), (1, 1), (200, 3)])
+def test_the_whole_picture_is_resized_as_pillow_does(size):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8))
+    seen = View(32).of_pixels(np.asarray(image), image.width / image.height)
+    expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR), float)
+    assert np.abs(rgb(seen) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_crop_is_resized_as_pillow_does(seed):
+    view, image = random_view(seed, 32, jitter=0), smooth(160, 120, seed)
+    wide, high = view.extent(160 / 120)
+    left, top = view.across * (1 - wide) * 160, view.down * (1 - high) * 120
+    box = (left, top, left + wide * 160, top + high * 120)
+    expected = image.resize((32, 32), Image.Resampling.BILINEAR, box)
+    if view.mirrored:
+        expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    seen = view.of_pixels(np.asarray(image), 160 / 120)
+    assert np.abs(rgb(seen) - np.asarray(expected, float)).max() <= 6, "edges are whole pixels"
+
+
+@pytest.mark.parametrize("name", ["Brightness", "Contrast", "Color"])
+@pytest.mark.parametrize("factor", [0.8, 1.0, 1.2])
+def test_colours_change_as_in_pillow(name, factor):
+    image = smooth(32, 32)
+    ours = "saturation" if name == "Color" else name.lower()
+    seen = View(32, **{ours: factor}).of_pixels(np.asarray(image), 1)
+    expected = np.asarray(getattr(ImageEnhance, name)(image).enhance(factor), float)
+    assert np.abs(rgb(seen) - expected).max() <= 2
+
+
+def test_all_colours_together_in_any_order():
+    image = smooth(32, 32)
+    seen = View(32, brightness=0.9, contrast=0.85, saturation=1.1).of_pixels(np.asarray(image), 1)
+    factors = {"Brightness": 0.9, "Contrast": 0.85, "Color": 1.1}
+    for order in permutations(factors):
+        expected = image
+        for name in order:
+            expected = getattr(ImageEnhance, name)(expected).enhance(factors[name])
+        assert np.abs(rgb(seen) - np.asarray(expected, float)).max() <= 4

@@ -1,0 +1,199 @@
+"""From annotation files to targets: every kind of mistake, and where files are looked for."""
+
+import pytest
+from conftest import LABEL_SETS, RANKED, coco, write_json, write_picture
+
+from data_loader import load_data_set
+from images.decode import load_image
+from images.find import find_images
+from labels.coco import read_annotations
+from labels.read import find_annotations
+from labels.targets import encode_targets
+from labels.vocabulary import Vocabulary, count_labels
+from util.errors import UsageError
+
+# --- annotations ------------------------------------------------------------------------------
+
+
+def changed(part: str, at: int, **fields) -> dict:
+    content = coco()
+    content[part][at] = {**content[part][at], **fields}
+    return content
+
+
+def without(part: str, at: int, key: str) -> dict:
+    content = coco()
+    del content[part][at][key]
+    return content
+
+
+BAD_ANNOTATIONS = {
+    "[]": ([], "needs the lists"),
+    "{}": ({}, "needs the lists"),
+    "null": (None, "needs the lists"),
+    "no annotations": ({"images": [], "categories": []}, "needs the lists"),
+    "list of numbers": ({"images": [1], "annotations": [], "categories": []}, r"images\[0\]"),
+    "dictionary": ({"images": {}, "annotations": [], "categories": []}, "needs the lists"),
+    "no images": ({"images": [], "annotations": [], "categories": []}, "lists no images"),
+    "image id": (without("images", 2, "id"), r'images\[2\] needs "id", a whole number'),
+    "file name": (without("images", 1, "file_name"), r'images\[1\] needs "file_name", a text'),
+    "file name 7": (changed("images", 1, file_name=7), r'images\[1\] needs "file_name", a text'),
+    "id text": (changed("images", 0, id="100"), r'images\[0\] needs "id", a whole number'),
+    "id true": (changed("images", 0, id=True), r'images\[0\] needs "id", a whole number'),
+    "name": (without("categories", 0, "name"), r'categories\[0\] needs "name"'),
+    "image_id": (without("annotations", 3, "image_id"), r'annotations\[3\] needs "image_id"'),
+    "category text": (changed("annotations", 3, category_id="1"), r"annotations\[3\]"),
+    "same image id": (changed("images", 0, id=101), "entries of images have the same id"),
+    "same category id": (changed("categories", 0, id=1), "entries of categories have the same id"),
+    "category": (changed("annotations", 4, category_id=99), r"annotations\[4\].*category_id 99"),
+    "image": (changed("annotations", 4, image_id=9), r"annotations\[4\] has image_id 9"),
+    "upwards": (changed("images", 5, file_name="../a.jpg"), r"images\[5\].*not inside"),
+    "deep upwards": (changed("images", 5, file_name="a/../../b.jpg"), r"images\[5\].*not inside"),
+    "absolute": (changed("images", 5, file_name="/etc/passwd"), r"images\[5\].*not inside"),
+    "windows": (changed("images", 5, file_name="..\\a.jpg"), r"images\[5\].*not inside"),
+    "no name": (changed("images", 5, file_name=""), r"images\[5\].*not inside"),
+}
+
+
+@pytest.mark.parametrize(("content", "sentence"), BAD_ANNOTATIONS.values(), ids=BAD_ANNOTATIONS)
+def test_annotations_that_are_not_coco(tmp_path, content, sentence):
+    path = write_json(content, tmp_path / "bad.json")
+    with pytest.raises(UsageError, match=sentence) as caught:
+        read_annotations(path)
+    assert "bad.json" in str(caught.value)
+
+
+def test_annotations_that_are_not_json(tmp_path):
+    path = tmp_path / "bad.json"
+    for content in (b"", b"hello", b'{"images": [', b"\xff\xfe\x00", b"[" * 200_000):
+        path.write_bytes(content)
+        with pytest.raises(UsageError, match=r"bad\.json is not a json file"):
+            read_annotations(path)
+    with pytest.raises(UsageError, match="No such file"):
+        read_annotations(tmp_path / "absent.json")
+    with pytest.raises(UsageError, match="Is a directory"):
+        read_annotations(tmp_path)
+
+
+def test_annotations_are_read(tiny, capsys):
+    images = read_annotations(tiny.annotations)
+    assert images.file_names == [f"img_{i:02d}.jpg" for i in range(12)]
+    assert [set(labels) for labels in images.label_sets] == [set(labels) for labels in LABEL_SETS]
+    assert all(len(set(labels)) == len(labels) for labels in images.label_sets), "two boxes, once"
+    assert images.categories == sorted(RANKED)
+    assert len(images.labelled()) == 11
+    assert capsys.readouterr().out == "", "pycocotools prints to stdout, which is for data"
+
+
+def test_a_label_that_no_file_can_hold(tmp_path):
+    """A lone surrogate is legal JSON, but no text: no console and no JSON vocabulary takes it."""
+    path = tmp_path / "odd.json"
+    path.write_text(
+        '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": '
+        '"\\ud800"}], "annotations": [{"id": 1, "image_id": 1, "category_id": 1}]}'
+    )
+    with pytest.raises(UsageError):
+        read_annotations(path)
+
+
+def test_real_coco_files(shared):
+    folder = shared / "coco-sample"
+    for part in ("train2014", "val2014"):
+        images = read_annotations(folder / f"annotations/instances_{part}.json")
+        for image_path in (folder / "images", folder / "images" / part):
+            paths = find_images(image_path, images)
+            assert len(paths) == len(images) > 200
+        assert load_image(paths[0]).mode == "RGB"
+
+
+# --- where things lie -------------------------------------------------------------------------
+
+
+def test_images_are_found_in_the_folder_and_below(tmp_path):
+    names = ["a.jpg", "b.jpg", "sub/c.jpg", "d.jpg"]
+    images = read_annotations(write_json(coco([("cat",)] * 4, names), tmp_path / "x.json"))
+    expected = [tmp_path / "i" / n for n in ("a.jpg", "val2014/b.jpg", "sub/c.jpg", "z/d.jpg")]
+    for path in expected:
+        write_picture(path)
+    assert find_images(tmp_path / "i", images) == expected
+    expected[1].unlink()
+    expected[3].unlink()
+    with pytest.raises(UsageError, match=r"^2 of the 4 images of .*x\.json .*b\.jpg for one$"):
+        find_images(tmp_path / "i", images)
+    with pytest.raises(UsageError, match="does not exist"):
+        find_images(tmp_path / "nowhere", images)
+
+
+def test_annotations_are_found(tiny, monkeypatch):
+    monkeypatch.chdir(tiny.folder)
+    folder = tiny.annotations.parent
+    image = tiny.images / "img_03.jpg"
+
+    def found(path, prefer="train"):
+        return find_annotations(path.relative_to(tiny.folder), prefer).name
+
+    assert found(tiny.images) == found(image) == "instances.json"
+    write_json(coco([("cat",)], ["other.jpg"]), folder / "instances_train2014.json")
+    write_json(coco([("cat",)], ["third.jpg"]), folder / "instances_val2014.json")
+    write_json({"annotations": []}, folder / "captions_val2014.json")
+    assert found(image) == "instances.json", "the only one that lists the image"
+    assert found(tiny.images) == "instances_train2014.json"
+    assert found(tiny.images, "val") == "instances_val2014.json"
+    write_json(coco(), folder / "keypoints.json")
+    assert found(image) == "instances.json", "other files of the same images do not count"
+    write_json(coco(), folder / "instances_copy.json")
+    (folder / "instances_train2014.json").unlink()
+    with pytest.raises(UsageError, match=r"instances_copy\.json.*name the one with --annotations"):
+        find_annotations(image, "train")
+    with pytest.raises(UsageError, match="no annotations folder"):
+        find_annotations(tiny.folder / "elsewhere/images", "train")
+
+
+def test_unlabelled_images_are_dropped_unless_kept(tiny, capsys):
+    images, paths = load_data_set(tiny.images, read_annotations(tiny.annotations))
+    assert len(images) == len(paths) == 11
+    assert "12 images, 11 with labels; those with labels are used" in capsys.readouterr().err
+    images, paths = load_data_set(
+        tiny.images, read_annotations(tiny.annotations), keep_unlabelled=True
+    )
+    assert len(images) == len(paths) == 12
+    assert images.label_sets[7] == ()
+    images, _ = load_data_set(tiny.images, read_annotations(tiny.annotations), limit=3)
+    assert images.file_names == ["img_00.jpg", "img_01.jpg", "img_02.jpg"]
+
+
+def test_a_set_without_labels(tiny):
+    path = write_json(coco([()] * 12), tiny.folder / "none.json")
+    with pytest.raises(UsageError, match="no labelled images"):
+        load_data_set(tiny.images, read_annotations(path))
+
+
+def test_single_images(tiny):
+    images, paths = load_data_set(tiny.images / "img_02.jpg", read_annotations(tiny.annotations))
+    assert paths == [tiny.images / "img_02.jpg"]
+    assert [set(labels) for labels in images.label_sets] == [{"person", "dog", "cat"}]
+    stranger = write_picture(tiny.folder / "stranger.jpg")
+    for path in (stranger, tiny.images / "img_07.jpg"):
+        with pytest.raises(UsageError, match="has no annotation in"):
+            load_data_set(path, read_annotations(tiny.annotations))
+
+
+# --- targets ----------------------------------------------------------------------------------
+
+
+def test_targets_are_in_order_of_rank(tiny):
+    images = read_annotations(tiny.annotations)
+    targets = encode_targets(images, count_labels(images.label_sets, images.categories))
+    assert targets.dtype == bool
+    for row, labels in zip(targets, LABEL_SETS, strict=True):
+        assert row.tolist() == [label in labels for label in RANKED]
+
+
+def test_dropped_labels_are_ignored_and_unknown_ones_refused(tiny, capsys):
+    images = read_annotations(tiny.annotations)
+    rare = count_labels(images.label_sets, images.categories, min_count=4)
+    targets = encode_targets(images, rare)
+    assert targets.sum(0).tolist() == [7, 4, 4]
+    assert "4 labels too rare" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="'zebra', which the vocabulary lacks"):
+        encode_targets(images, Vocabulary(rare.labels, rare.counts, rare.num_images))

@@ -1,0 +1,303 @@
+"""The report: its numbers, its pictures, its size, and how a real browser takes it."""
+
+import csv
+import json
+import shutil
+import tracemalloc
+
+import make_scenes
+import numpy as np
+import pytest
+import torch
+from conftest import COLOURS, call, coco, write_json, write_picture
+from PIL import Image
+
+import evaluate
+import train
+from evaluation import metrics
+from evaluation.bootstrap import OF_A_RULE
+from evaluation.metrics import calibration_bins, label_set_sizes
+from images.transforms import Preprocessing
+from inference.checkpoint import save_checkpoint
+from inference.predictions import DECISIONS
+from labels.coco import read_annotations
+from labels.vocabulary import Vocabulary, count_labels
+from model import HybridNet
+from report.gallery import data_uri
+from report.page import write_report
+
+HOSTILE = ("<script>alert(1)</script>", "\"'&", "a < b && c > d", "</style>{{ 7 * 7 }}", "ordinary")
+
+
+def write_checkpoint(vocabulary: Vocabulary, path) -> None:
+    """An untrained network that knows these labels."""
+    torch.manual_seed(0)
+    settings = {"arch": "resnet18", "decoder": "chain", "embed_size": 8, "hidden_size": 8}
+    model = HybridNet(num_labels=len(vocabulary), label_log_odds=vocabulary.log_odds(), **settings)
+    checkpoint = {
+        "model": settings,
+        "vocabulary": vocabulary.to_dict(),
+        "preprocessing": Preprocessing(64).to_dict(),
+        "weights": model.state_dict(),
+        "threshold": 0.3,
+        "epoch": 2,
+        "figures": {},
+        "selected_on": "<b>a hold-out</b>",
+        "flags": {},
+    }
+    save_checkpoint(checkpoint, path)
+
+
+def write_log(path) -> None:
+    """The log of a run of three epochs."""
+    lines = [
+        {"epoch": n, "train_set_nll": 9 - n, "val_set_nll": 9.5 - n, "val_mAP": 10.0 * n}
+        | {"val_OF1": 12.0 * n, "val_EM": float(n)}
+        for n in (1, 2, 3)
+    ]
+    path.write_text("\n".join(map(json.dumps, lines)))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """The report of a dozen images, with labels and file names that are HTML, if one lets them."""
+    folder = tmp_path_factory.mktemp("hostile")
+    rng = np.random.default_rng(0)
+    sets = [tuple(np.array(HOSTILE)[rng.random(5) < 0.5].tolist()) for _ in range(12)]
+    names = [f"<img src=x onerror=alert({i})>&\"'.jpg" for i in range(12)]
+    categories = {label: n for n, label in enumerate(HOSTILE)}
+    annotations = write_json(coco(sets, names, categories), folder / "<i>val.json")
+    for i, name in enumerate(names):
+        write_picture(folder / "images" / name, list(COLOURS)[: i % 5], 120, i)
+    write_checkpoint(count_labels([*sets, HOSTILE], HOSTILE), folder / "best.pt")
+    write_log(folder / "log.jsonl")
+    data = ("--image_path", folder / "images", "--annotations", annotations, "--num_workers", 0)
+    call(evaluate, "--checkpoint", folder / "best.pt", *data, "--report")
+    metrics_json = folder / "metrics.json"
+    call(evaluate, "--compare", metrics_json, metrics_json, "--report")
+    (folder / "best.pt").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ccp(tmp_path_factory, shared):
+    """The report of 60 real photos."""
+    folder = tmp_path_factory.mktemp("ccp")
+    annotations = shared / "ccp/annotations/val.json"
+    listed = read_annotations(annotations)
+    write_checkpoint(count_labels(listed.label_sets, listed.categories), folder / "best.pt")
+    data = ("--image_path", shared / "ccp/images/val", "--annotations", annotations)
+    best = ("--checkpoint", folder / "best.pt")
+    call(evaluate, *best, *data, "--num_workers", 0, "--limit", 60, "--report", "--amp", "off")
+    (folder / "best.pt").unlink()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    """The report of a short run on a small default set."""
+    folder = tmp_path_factory.mktemp("scenes")
+    size = ("--num_train", 24, "--num_val", 12, "--image_size", 48, "--num_workers", 1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        call(make_scenes, *size)
+        call(train, "--num_epochs", 2, "--num_workers", 0, "--output_dir", "run", "--amp", "off")
+        call(evaluate, "--checkpoint", "run/best.pt", "--num_workers", 0, "--report")
+    for path in folder.rglob("*.pt"):
+        path.unlink()
+    return folder / "run"
+
+
+# --- in a browser -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("there is no chromium to open the report in")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["wide", "phone"])
+def opened(browser, request):
+    """A function that opens a page and sees to it that it is silent and asks for nothing."""
+    scheme, width = request.param
+    context = browser.new_context(
+        color_scheme=scheme, viewport={"width": width, "height": 844}, reduced_motion="reduce"
+    )
+    page, said, asked = context.new_page(), [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("dialog", lambda dialog: said.append(dialog.message))
+    page.on("request", lambda sent: asked.append(sent.url))
+
+    def open_page(path):
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    assert said == []
+    assert [url[:40] for url in asked if not url.startswith("data:")] == [page.url[:40]]
+    context.close()
+
+
+def check_layout(page) -> None:
+    """All pictures decoded, and nothing sticks out to the right."""
+    images = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth])")
+    assert all(complete and width > 0 for complete, width in images)
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
+def column(page, number: int) -> list[str]:
+    """What a sortable table shows, from top to bottom."""
+    rows = "[...document.querySelectorAll('.sortable tbody tr')]"
+    return page.evaluate(f"{rows}.map(row => row.cells[{number}].innerText)")
+
+
+def test_hostile_names_are_text(hostile, opened):
+    page = opened(hostile / "report.html")
+    check_layout(page)
+    assert sorted(column(page, 0)) == sorted(HOSTILE)
+    assert page.evaluate("document.scripts.length") == 1
+    assert (
+        page.evaluate("document.querySelectorAll('main script, main b b, [onerror]').length") == 0
+    )
+    text = page.evaluate("document.body.innerText")
+    for name in (*HOSTILE, "<b>a hold-out</b>", "<i>val.json", "<img src=x onerror=alert(3)>&\"'"):
+        assert name in text
+    assert page.evaluate("document.images.length") > 24  # photos and where the network looked
+
+
+def test_the_tables_sort(hostile, opened):
+    page = opened(hostile / "report.html")
+    rows = json.loads((hostile / "metrics.json").read_text())["per_label"]
+    ap = sorted((row["AP"] for row in rows), reverse=True)
+    button = page.locator(".sortable th button", has_text="AP")
+    button.click()
+    assert column(page, 2) == [f"{value:.1f}" for value in ap]
+    assert page.locator("th[aria-sort=descending]").inner_text() == "AP"
+    button.press("Enter")  # with the keyboard, too
+    assert column(page, 2) == [f"{value:.1f}" for value in ap[::-1]]
+    page.locator(".sortable th button", has_text="label").click()
+    assert page.locator("th[aria-sort=ascending]").inner_text() == "label"
+    assert page.evaluate("document.querySelectorAll('[aria-sort=descending]').length") == 0
+
+
+def test_the_comparison_page(hostile, opened):
+    page = opened(hostile / "comparison.html")
+    check_layout(page)
+    assert "p = 1" in page.evaluate("document.body.innerText")
+
+
+def test_the_report_of_the_default_set(scenes, opened):
+    page = opened(scenes / "report.html")
+    check_layout(page)
+    assert page.evaluate("document.querySelectorAll('#training svg').length") == 2
+    found = json.loads((scenes / "metrics.json").read_text())
+    page.locator(".sortable th button", has_text="images").click()
+    support = [int(text) for text in column(page, 1)]
+    assert support == sorted((row["support"] for row in found["per_label"]), reverse=True)
+    assert f"{found['mAP']:.2f}" in page.evaluate("document.body.innerText")
+
+
+def test_the_report_of_real_photos(ccp, opened):
+    page = opened(ccp / "report.html")
+    check_layout(page)
+    assert page.evaluate("document.images.length") >= 24
+    assert not page.evaluate("document.querySelector('#training')")  # there was no log
+    rows = json.loads((ccp / "metrics.json").read_text())["per_label"]
+    absent = sum(row["AP"] is None for row in rows)
+    page.locator(".sortable th button", has_text="AP").click()
+    shown = column(page, 2)
+    defined = [float(x) for x in shown if x != "–"]
+    assert defined == sorted(defined, reverse=True)
+    assert shown[len(defined) :] == ["–"] * absent
+
+
+# --- numbers ----------------------------------------------------------------------------------
+
+
+def test_page_json_and_log_show_the_same_numbers(hostile):
+    r = json.loads((hostile / "metrics.json").read_text())
+    page = (hostile / "report.html").read_text("utf-8")
+    log = (hostile / "evaluate.log").read_text("utf-8")
+    for value, digits in ((r["mAP"], 2), (r["set_nll"], 3), (r["mAP@10"], 2), (r["ECE"], 2)):
+        assert f"<b>{value:.{digits}f}</b>" in page
+        assert f"{value:.{digits}f}" in log
+    for (low, high), digits in ((r["intervals"]["mAP"], 2), (r["intervals"]["set_nll"], 3)):
+        assert f"{low:.{digits}f} to {high:.{digits}f}" in page
+        assert f"{low:.{digits}f} to {high:.{digits}f}" in log
+    for rule, intervals in r["intervals"]["predicted_sets"].items():
+        assert tuple(intervals) == OF_A_RULE
+        for name, (low, high) in intervals.items():
+            value = r["predicted_sets"][rule][name]
+            assert low <= value <= high
+            interval = f'<span class="interval">{low:.1f} to {high:.1f}</span>'
+            assert f"<td>{value:.1f}{interval}</td>" in page
+    for row in r["per_label"]:
+        assert all(f">{row[key]:.1f}</td>" in page for key in ("AP", "precision", "recall", "f1"))
+    assert r["command"].startswith("python ")
+
+
+def test_the_curves_in_the_csv_give_the_ap(hostile):
+    r = json.loads((hostile / "metrics.json").read_text())
+    with (hostile / "pr_curves.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for label in r["per_label"]:
+        mine = [row for row in rows if row["label"] == label["label"]]
+        recall = np.array([float(row["recall"]) for row in mine])
+        precision = np.array([float(row["precision"]) for row in mine])
+        ap = 100 * np.sum(np.diff(recall, prepend=0) * precision)
+        assert ap == pytest.approx(label["AP"], abs=1e-4)
+
+
+# --- size -------------------------------------------------------------------------------------
+
+
+def test_real_photos_stay_small(ccp):
+    """Photos are shown of 24 images however many there are, so 500 take what 60 do."""
+    assert (ccp / "report.html").stat().st_size < 5e6
+
+
+def test_coco_sized_results_stay_small(tmp_path):
+    """40,137 images and 80 labels, all but the network: bytes written and memory used."""
+    rng = np.random.default_rng(0)
+    share = np.geomspace(0.5, 0.002, 80)
+    targets = rng.random((40_137, 80)) < share
+    scores = (0.6 * targets + 0.4 * rng.random(targets.shape)).astype(np.float32)
+    predicted = scores > 0.5
+    labels = tuple(f"label {c}" for c in range(80))
+    halves = {rule: dict.fromkeys(OF_A_RULE, 50.0) for rule in DECISIONS}
+    pairs = {rule: {name: [0.0, 1.0] for name in OF_A_RULE} for rule in halves}
+    photo = data_uri(Image.effect_noise((360, 270), 60).convert("RGB"))
+    heat = [{"label": "label", "picture": photo}] * 6
+    image = {"caption": "typical", "file": "a.jpg", "photo": photo, "set_nll": 1.0, "maps": heat}
+    gallery = {g: [{**image, "labels": []}] * 8 for g in ("best", "typical", "worst")}
+    tracemalloc.start()
+    results = {
+        **{"checkpoint": "best.pt", "epoch": 1, "decoder": "chain", "annotations": "val.json"},
+        **{"num_images": 40_137, "protocol": "images with labels", "decide": "threshold"},
+        **{"set_nll": 1.0, "mAP": 50.0, "mAP_labels": 80, "mAP@10": 50.0, "ECE": 1.0},
+        **{"threshold": 0.5, "threshold_fitted_on": "a hold-out", "map_certain": 99.0},
+        **{"command": "python evaluate.py", "num_samples": 128, "predicted_sets": halves},
+        "intervals": {"set_nll": [0.0, 1.0], "mAP": [0.0, 1.0], "predicted_sets": pairs},
+        "per_label": metrics.per_label(labels, targets, scores, predicted),
+        "calibration": calibration_bins(targets, scores),
+        "label_set_sizes": label_set_sizes(targets, {"threshold": predicted}),
+    }
+    write_report(
+        results, targets, scores, predicted, gallery, tmp_path / "none.jsonl", "", tmp_path
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / "report.html").stat().st_size < 15e6
+    with (tmp_path / "pr_curves.csv").open() as file:
+        assert sum(1 for _ in file) <= targets.sum() + 1
+    assert peak < 500e6

@@ -1,0 +1,171 @@
+"""Several processes against one: same images, same losses, same figures."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPO, run, write_tiny_set
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.multiprocessing import spawn
+
+from images import sampler
+from images.sampler import Batches
+from util import distributed
+from util.distributed import GlobalBatchNorm, gather_batches
+
+FLAGS = ("--image_path", "data/images", "--image_size", 48, "--num_epochs", 2, "--amp", "off")
+FLAGS += ("--batch_size", 11, "--val_fraction", 0, "--learning_rate", 1e-4)
+
+
+def torchrun(num_processes: int, *args: object, cwd) -> subprocess.CompletedProcess:
+    """A script under torchrun, as a user starts it."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc_per_node={num_processes}", REPO / str(args[0]), *args[1:]]
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=dict(os.environ),
+        check=False,
+    )
+
+
+@given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 5), st.integers(1, 3), st.booleans())
+def test_every_image_is_dealt_once(length, batch_size, num_processes, repeats, shuffle):
+    def dealt(number: int, of: int) -> list[list[tuple[int, int]]]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sampler, "rank", lambda: number)
+            patch.setattr(sampler, "world_size", lambda: of)
+            batches = Batches(length, batch_size, 3 if shuffle else None, repeats)
+            batches.epoch = 2
+            got = list(batches)
+            assert len(got) == len(batches)
+            return got
+
+    whole = dealt(0, 1)
+    assert [len(batch) for batch in whole] == Batches(length, batch_size, 0, repeats).sizes()
+    assert sorted(index for batch in whole for _, index in batch) == sorted(
+        list(range(length)) * repeats
+    )
+    shares = [dealt(number, num_processes) for number in range(num_processes)]
+    if shuffle:  # training: a part of every batch
+        for batch, *parts in zip(whole, *shares, strict=True):
+            assert sorted(batch) == sorted(item for part in parts for item in part)
+    else:  # evaluation: whole batches, put in order again
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(distributed, "gather", lambda _: shares)
+            assert gather_batches([]) == whole
+
+
+def _normalise(number: int, folder: str) -> None:
+    """One of three processes, the last without any image."""
+    store = torch.distributed.FileStore(f"{folder}/store", 3)
+    torch.distributed.init_process_group("gloo", store=store, rank=number, world_size=3)
+    x = torch.load(f"{folder}/x.pt")
+    mine = [x[:4], x[4:], x[:0]][number].clone().requires_grad_()
+    norm = GlobalBatchNorm(5)
+    for _ in range(2):
+        y = norm(mine)
+    (y**3).sum().backward()
+    for parameter in norm.parameters():
+        torch.distributed.all_reduce(parameter.grad)
+    result = {"y": y, "gradient": mine.grad, "scale": norm.weight.grad, **norm.state_dict()}
+    torch.save({k: v.detach() for k, v in result.items()}, f"{folder}/{number}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_global_batch_norm_is_batch_norm_of_the_whole_batch(tmp_path):
+    x = torch.randn(6, 5, 3, 2, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    torch.save(x, tmp_path / "x.pt")
+    spawn(_normalise, (str(tmp_path),), nprocs=3)
+    found = [torch.load(tmp_path / f"{number}.pt") for number in range(3)]
+    norm, x = nn.BatchNorm2d(5), x.clone().requires_grad_()
+    for _ in range(2):
+        y = norm(x)
+    (y**3).sum().backward()
+    for name, expected in (("y", y), ("gradient", x.grad)):
+        torch.testing.assert_close(torch.cat([f[name] for f in found]), expected, atol=1e-4, rtol=0)
+    for f in found:
+        torch.testing.assert_close(f["scale"], norm.weight.grad, atol=1e-3, rtol=1e-5)
+        for name, expected in norm.state_dict().items():
+            torch.testing.assert_close(f[name], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same run by one process and by two; twelve images make steps of 11 and 1."""
+    tiny = write_tiny_set(tmp_path_factory.mktemp("distributed"))
+    one = run("train.py", *FLAGS, "--output_dir", "one", "--keep_unlabelled", cwd=tiny.folder)
+    assert one.returncode == 0, one.stderr
+    flags = (*FLAGS, "--output_dir", "two", "--keep_unlabelled")
+    two = torchrun(2, "train.py", *flags, cwd=tiny.folder)
+    assert two.returncode == 0, two.stderr
+    yield tiny.folder, one, two
+    for path in tiny.folder.rglob("*.pt"):
+        path.unlink()
+
+
+def test_two_processes_train_as_one(runs):
+    folder, one, two = runs
+    lines = [[json.loads(line) for line in r.stdout.splitlines()] for r in (one, two)]
+    assert len(lines[0]) == len(lines[1]) == 2, "one line an epoch, whatever the processes"
+    for a, b in zip(*lines, strict=True):
+        for name in ("train_loss", "train_set_nll", "train_cnn_bce", "val_set_nll"):
+            assert b[name] == pytest.approx(a[name], rel=1e-4)
+    assert two.stderr.count("epochs of") == 1
+    assert "2 process(es)" in two.stderr
+    a, b = (torch.load(folder / name / "last.pt")["training"]["weights"] for name in ("one", "two"))
+    assert list(a) == list(b)
+
+
+def test_the_losses_of_each_step_agree(tmp_path):
+    """An epoch of one step has that step's loss in its line."""
+    tiny = write_tiny_set(tmp_path)
+    # Adam's first steps make as much of a rounding error as of a gradient: keep them short
+    flags = (*FLAGS, "--limit", 11, "--num_epochs", 4, "--learning_rate", 1e-5)
+    one = run("train.py", *flags, "--output_dir", "one", cwd=tiny.folder)
+    two = torchrun(2, "train.py", *flags, "--output_dir", "two", cwd=tiny.folder)
+    losses = [[json.loads(x)["train_loss"] for x in r.stdout.splitlines()] for r in (one, two)]
+    assert len(losses[0]) == 4, one.stderr
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4), two.stderr
+    for path in tmp_path.rglob("*.pt"):
+        path.unlink()
+
+
+def test_checkpoints_are_interchangeable(runs):
+    """What two processes began one can continue: nothing is left to do, and it says so."""
+    folder, *_ = runs
+    flags = ("--output_dir", "two", "--keep_unlabelled")
+    again = run("train.py", *FLAGS, *flags, cwd=folder)
+    assert again.returncode == 0, again.stderr
+    assert "continuing two after epoch 2 of 2" in again.stderr
+
+
+def test_two_processes_evaluate_as_one(runs):
+    folder, *_ = runs
+    flags = ("evaluate.py", "--checkpoint", "one/best.pt", "--image_path", "data/images")
+    flags += ("--annotations", "data/annotations/instances.json", "--batch_size", 3, "--amp", "off")
+    flags += ("--reveal", 1, "--suspects", 5, "--num_workers", 0, "--json")
+    one, two = run(*flags, cwd=folder), torchrun(2, *flags, cwd=folder)
+    assert one.returncode == two.returncode == 0, two.stderr
+    a, b = json.loads(one.stdout), json.loads(two.stdout)
+    assert b.pop("command") == a.pop("command").replace("python", "torchrun --nproc_per_node=2", 1)
+    a.pop("images_per_second"), b.pop("images_per_second")
+    assert a == b
+
+
+def test_alone_everything_is_as_it_was():
+    assert (distributed.rank(), distributed.world_size()) == (0, 1)
+    assert distributed.gather(5) == [5]
+    assert distributed.first_alone(lambda: 7) == 7
+    model = nn.Linear(1, 1)
+    assert distributed.as_one(model) is model
+    assert np.array_equal(distributed.sum_over_processes(torch.ones(2)), [1, 1])

@@ -1,0 +1,300 @@
+"""A run that ends early, in whatever way, and is started again ends as if nothing had happened."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import (
+    EVALUATE,
+    REPO,
+    TRAIN,
+    call,
+    load,
+    log_lines,
+    refusal,
+    same,
+    write_tiny_set,
+)
+from filelock import FileLock
+
+import evaluate
+import train
+from inference import checkpoint
+from training import resume, state
+from util.errors import RunError
+
+FLAGS = (*TRAIN, "--num_epochs", 3)  # 3 steps an epoch
+OFTEN = ("--save_minutes", 1e-9)  # a save after each step
+OUTPUT = "runs/instances-chain"
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """A run saves 180 MB, some of these after each step."""
+    monkeypatch.setattr("os.fsync", lambda descriptor: None)
+
+
+class Stopped(BaseException):
+    """As if the process had ended here."""
+
+
+def everything(output) -> dict:
+    """All that a run leaves which must not depend on how it came about."""
+    files = {name: load(output / name) for name in ("best.pt", "last.pt")}
+    for content in files.values():
+        content["flags"] = {k: v for k, v in content["flags"].items() if k not in resume.MAY_CHANGE}
+    return {**files, "log": log_lines(output)}
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory):
+    """Three epochs without interruption."""
+    folder = tmp_path_factory.mktemp("whole")
+    write_tiny_set(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        call(train, *FLAGS)
+    found = everything(folder / OUTPUT)
+    shutil.rmtree(folder / OUTPUT)
+    return found
+
+
+def stop_at(patch, module, name: str, number: int, done: bool) -> None:
+    """The process ends with this call of a function: before it is done, or right after it."""
+    original, calls = getattr(module, name), []
+
+    def stopping(*args):
+        calls.append(name)
+        if len(calls) < number or done:
+            original(*args)
+        if len(calls) == number:
+            raise Stopped
+
+    patch.setattr(module, name, stopping)
+
+
+# each run has two stops, of which the second is in what continues the first
+STOPS = [
+    (("save_last", 2, True), ("save_last", 3, True)),  # in mid-epoch, twice
+    (("save_last", 3, True), ("save_best", 1, False)),  # a pass is done; then before best.pt
+    (("save_best", 1, True), ("append_log", 1, True)),  # best.pt, but not last.pt
+    (("draw_curves", 2, True), ("save_last", 1, False)),
+    (("update", 5, True), ("update", 1, False)),  # between saves
+]
+MODULES = {
+    "append_log": train,
+    "draw_curves": train,
+    "update": train.Training,
+    "save_best": resume.Saver,
+}
+
+
+@pytest.mark.parametrize("stops", STOPS, ids=lambda stops: stops[0][0])
+def test_a_run_in_pieces_is_the_run(workdir, monkeypatch, whole_run, stops):
+    often = OFTEN if stops[0][0] == "save_last" else ()
+    for name, number, done in stops:
+        with monkeypatch.context() as patch:
+            stop_at(patch, MODULES.get(name, resume), name, number, done)
+            with pytest.raises(Stopped):
+                call(train, *FLAGS, *often)
+    call(train, *FLAGS, "--num_workers", 1)
+    assert same(everything(workdir / OUTPUT), whole_run)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(workdir, monkeypatch, whole_run, capsys):
+    with monkeypatch.context() as patch:
+        stop_at(patch, resume, "save_last", 5, True)
+        with pytest.raises(Stopped):
+            call(train, *FLAGS, *OFTEN)
+    last = workdir / OUTPUT / "last.pt"
+    os.truncate(last, last.stat().st_size // 2)
+    (last.parent / ".new.pt").write_bytes(b"half")
+    (last.parent / ".last.pt.tmp123").write_bytes(b"half")
+    call(train, *FLAGS)
+    err = capsys.readouterr().err
+    assert "WARNING: runs/instances-chain/last.pt is damaged" in err
+    assert "continuing from runs/instances-chain/previous.pt" in err
+    assert same(everything(workdir / OUTPUT), whole_run)
+    assert not list(last.parent.glob(".*pt*"))
+
+
+def test_without_any_readable_checkpoint_nothing_is_trained(workdir):
+    (workdir / OUTPUT).mkdir(parents=True)
+    for name in ("last.pt", "previous.pt"):
+        (workdir / OUTPUT / name).write_bytes(b"PK\x03\x04 garbage")
+    assert "last.pt is damaged" in refusal(train, *FLAGS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_the_run(workdir, whole_run, number):
+    """The whole process group gets it, as from a terminal or a scheduler: the workers, too."""
+    flags = [*map(str, FLAGS), "--num_workers", "1"]
+    process = subprocess.Popen(
+        [sys.executable, REPO / "train.py", *flags],
+        cwd=workdir,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stderr:
+        if line.startswith("writing to"):
+            break
+    time.sleep(0.2)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert err.splitlines()[-1].startswith("error: stopped by SIG"), err
+    assert "Traceback" not in err
+    assert (workdir / OUTPUT / "last.pt").exists()
+    call(train, *FLAGS)
+    assert same(everything(workdir / OUTPUT), whole_run)
+
+
+def test_a_second_run_into_the_same_folder_is_refused(workdir):
+    (workdir / OUTPUT).mkdir(parents=True)
+    with FileLock(workdir / OUTPUT / ".lock"):
+        assert "another run is training into" in refusal(train, *FLAGS)
+        assert [p.name for p in (workdir / OUTPUT).iterdir()] == [".lock"]
+
+
+def test_changes_are_named_and_can_be_accepted(workdir, capsys):
+    call(train, *TRAIN, "--num_epochs", 1)
+    annotations = workdir / "data/annotations/instances.json"
+    content = json.loads(annotations.read_text())
+    zebra = {"image_id": 110, "category_id": 24}
+    content["annotations"] = [a for a in content["annotations"] if not zebra.items() <= a.items()]
+    annotations.write_text(json.dumps(content))
+    more = (*TRAIN, "--num_epochs", 2, "--learning_rate", 0.003)
+    sentence = refusal(train, *more)
+    assert "--num_epochs was 1, is 2" in sentence
+    assert "--learning_rate was 0.002, is 0.003" in sentence
+    assert "training images or their labels have changed" in sentence
+    call(train, *more, "--accept_changes", "--vocab_path", f"{OUTPUT}/vocab.pkl")
+    assert "WARNING: continuing, though --num_epochs" in capsys.readouterr().err
+    last = load(workdir / OUTPUT / "last.pt")
+    assert last["training"]["progress"][0] == 2
+    assert last["training"]["scheduler"]["total_steps"] == last["training"]["progress"][2]
+    assert "--arch cannot change" in refusal(train, *more, "--accept_changes", "--arch", "resnet34")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of 250 MB: room for one last.pt (143 MB), not for the next beside it."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=250m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def remount(disk, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
+
+
+def test_a_run_from_before_stages_were_asked_for(workdir):
+    """It read the last one, and says so nowhere."""
+    one = (*TRAIN, "--num_epochs", 1, "--stages", 1)
+    call(train, *one)
+    for name in ("last.pt", "best.pt"):
+        checkpoint = load(workdir / OUTPUT / name)
+        del checkpoint["model"]["stages"], checkpoint["flags"]["stages"]
+        torch.save(checkpoint, workdir / OUTPUT / name)
+    assert "--stages cannot change" in refusal(train, *TRAIN, "--num_epochs", 1)
+    call(train, *one)  # there is nothing left to do
+    call(evaluate, "--checkpoint", f"{OUTPUT}/best.pt", *EVALUATE)
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(workdir, whole_run, small_disk):
+    """With room made, the same command ends as if nothing had happened."""
+    flags = (*FLAGS, "--output_dir", small_disk / "run")
+    with pytest.raises(RunError, match=r"cannot write .*pt \(.*(No space left|disk full)"):
+        call(train, *flags)
+    assert load(small_disk / "run/last.pt")["training"]["progress"][2] == 3
+    assert not list((small_disk / "run").glob(".*tmp*")), "nothing half written takes up room"
+    remount(small_disk, "size=2g")
+    call(train, *flags)
+    assert same(everything(small_disk / "run"), whole_run)
+
+
+def test_a_disk_that_cannot_be_written_is_a_sentence(workdir, small_disk):
+    (small_disk / "run").mkdir()
+    remount(small_disk, "ro")
+    assert "cannot" in refusal(train, *FLAGS, "--output_dir", small_disk / "run")
+    assert "cannot make the folder" in refusal(train, *FLAGS, "--output_dir", small_disk / "new")
+
+
+def test_an_image_that_goes_during_training(workdir, monkeypatch, whole_run):
+    """What was done is kept; with the image back, the run ends as it would have."""
+    original = state.Training.update
+    image, away = workdir / "data/images/img_03.jpg", workdir / "away.jpg"
+
+    def update(self, *args):
+        original(self, *args)
+        if self.steps == 4 and image.exists():
+            image.rename(away)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state.Training, "update", update)
+        assert "img_03.jpg" in refusal(train, *FLAGS)
+    assert load(workdir / OUTPUT / "last.pt")["training"]["progress"][2] >= 4
+    away.rename(image)
+    call(train, *FLAGS)
+    assert same(everything(workdir / OUTPUT), whole_run)
+
+
+def test_a_killed_worker_is_one_sentence(workdir, whole_run):
+    """As the system does when memory runs out; torch then raises wherever the step has come to."""
+    code = (
+        "import model, multiprocessing, time, train, utils\n"
+        "encode, calls = model.HybridNet.encode_features, []\n"
+        "def killing(self, features):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 2:\n"
+        "        multiprocessing.active_children()[0].kill()\n"
+        "        time.sleep(5)\n"
+        "    return encode(self, features)\n"
+        "model.HybridNet.encode_features = killing\n"
+        "utils.run_script(train.main, train.get_args_parser())\n"
+    )
+    flags = [*map(str, FLAGS), "--num_workers", "1"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *flags],
+        cwd=workdir,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPO)},
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 1, result.stderr
+    assert "a process that loads images was killed" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+    call(train, *FLAGS)
+    assert same(everything(workdir / OUTPUT), whole_run)
+
+
+def test_flipped_bytes_are_noticed(workdir, capsys):
+    """torch does not compare a file with its checksums."""
+    call(train, *TRAIN, "--num_epochs", 1)
+    last = workdir / OUTPUT / "last.pt"
+    content = bytearray(last.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200] = bytes(200)
+    last.write_bytes(content)
+    call(train, *TRAIN, "--num_epochs", 1)
+    err = capsys.readouterr().err
+    assert "last.pt is damaged" in err
+    assert "continuing from runs/instances-chain/previous.pt" in err
+    state = load(workdir / OUTPUT / "last.pt")
+    state["training"] = {"progress": [0, 0, 0]}
+    checkpoint.save_checkpoint(state, last)
+    assert "state to continue from does not fit" in refusal(train, *TRAIN, "--num_epochs", 1)

@@ -1,0 +1,194 @@
+"""What speed is bought with: precision chosen once, losses looked at late, rows of a table."""
+
+import ctypes
+import functools
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import QUICK, REPO, call, refusal, run
+
+import train
+from training import resume, state
+from util import device
+from util.errors import RunError
+
+sys.path.insert(0, str(REPO / "benchmarks/speed"))
+import bench
+import bench_training
+from timing import Ratio
+
+from model import HybridNet
+
+CPU = torch.device("cpu")
+TRAIN = ("--image_path", "data/images", *QUICK)
+
+
+@pytest.mark.parametrize("pays", [False, True])
+def test_auto_is_what_the_run_had_or_else_what_is_faster(monkeypatch, pays):
+    monkeypatch.setattr(device, "bf16_pays", lambda device: pays)
+    faster = "on" if pays else "off"
+    for then in ("on", "off"):
+        assert device.resolve_amp("auto", CPU, {"device": "cpu", "amp": then}) == then
+        assert device.resolve_amp("auto", CPU, {"device": "cuda", "amp": then}) == faster
+        assert device.resolve_amp(then, CPU, {"device": "cpu", "amp": "on"}) == then
+    assert device.resolve_amp("auto", CPU, {}) == faster
+    assert device.resolve_amp("auto", CPU, {"device": "auto", "amp": "auto"}) == faster
+
+
+def test_measuring_bfloat16_leaves_the_random_numbers_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    assert device._bf16_gain() > 0
+    assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("auto", 0), ("cuda", 0), ("cuda:1", 1), ("auto", 2), ("cuda", 2)]
+)
+def test_a_gpu_is_chosen_by_its_number(monkeypatch, name, number):
+    """torch.cuda.set_device refuses one without; there need be none here."""
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch, "empty", lambda *size, device: None)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)  # set back after the test
+    if number == 2:
+        monkeypatch.setenv("LOCAL_RANK", "2")
+        monkeypatch.setenv("WORLD_SIZE", "4")
+    assert device.pick_device(name) == chosen[0] == torch.device("cuda", number)
+
+
+def test_a_compiled_encoder_learns_the_same(monkeypatch):
+    """With torch's graphs, followed through the encoder whole; kernels of its own are a GPU's."""
+    graphs = functools.partial(torch.compile, backend="eager", fullgraph=True)
+    monkeypatch.setattr(torch, "compile", graphs)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    targets = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    weights, averages = {}, {}
+    for flags in ((), ("--compile",)):
+        torch.manual_seed(0)
+        model = HybridNet("resnet18", 2, stages=3)
+        args = train.get_args_parser().parse_args([*flags, "--num_epochs", "1"])
+        training = train.Training(model, args, 2, CPU)
+        for size in (4, 3):
+            losses = training.parallel(images[:size], targets[:size])
+            loss = losses["set_nll"].sum() + losses["cnn_bce"].sum()
+            training.update(loss, torch.zeros(3), torch.arange(size))
+        weights[flags], averages[flags] = model.state_dict(), training.ema.state_dict()
+    for states in (weights, averages):
+        plain, compiled = states.values()
+        assert plain.keys() == compiled.keys()
+        torch.testing.assert_close([*compiled.values()], [*plain.values()], rtol=1e-3, atol=1e-5)
+
+
+def test_a_cpu_compiles_nothing(workdir):
+    assert "--compile gains nothing on a CPU" in refusal(train, *TRAIN, "--compile")
+
+
+GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
+
+
+@pytest.mark.skipif(not GLIBC, reason="the C library is not glibc")
+def test_freed_memory_is_taken_again(tmp_path):
+    """Pages the system has to give for sums that were done before: of ten times, the fewest."""
+    script = """
+import resource, sys, torch
+sys.path.insert(0, sys.argv[1])
+from utils import pick_device
+if sys.argv[2] == "kept":
+    pick_device("cpu")
+faults = []
+for _ in range(10):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    x = torch.ones(1 << 24)
+    y = 2 * x + 1
+    del x, y
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults))
+"""
+    path = tmp_path / "faults.py"
+    path.write_text(script)
+    found = {}
+    for way in ("kept", "given back"):
+        result = subprocess.run(
+            [sys.executable, path, REPO, way], capture_output=True, text=True, check=True
+        )
+        found[way] = int(result.stdout)
+    assert found["kept"] < found["given back"] / 10
+
+
+def test_a_continued_run_keeps_its_precision(workdir, monkeypatch, capsys):
+    """Even where a second measurement ends otherwise."""
+    monkeypatch.setattr(device, "bf16_pays", lambda device: True)
+    save = resume.save_last
+
+    def save_and_stop(checkpoint, folder):
+        save(checkpoint, folder)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume, "save_last", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            call(train, *TRAIN)
+    monkeypatch.setattr(device, "bf16_pays", lambda device: False)
+    capsys.readouterr()
+    call(train, *TRAIN)
+    assert "cpu, bfloat16" in capsys.readouterr().err
+    flags = torch.load(workdir / "runs/instances-chain/last.pt", weights_only=True)["flags"]
+    assert (flags["device"], flags["amp"]) == ("cpu", "on")
+
+
+def test_the_first_loss_that_is_not_finite_is_named(tmp_path):
+    args = train.get_args_parser().parse_args([])
+    training = train.Training(torch.nn.Linear(2, 2), args, 10, torch.device("cpu"))
+    loader = SimpleNamespace(dataset=SimpleNamespace(paths=[Path(f"{i}.jpg") for i in range(8)]))
+
+    def after(*losses):
+        training.steps += len(losses)
+        for i, loss in enumerate(losses):
+            terms = torch.tensor([loss, 2.0, 3.0])
+            training.pending.append((terms, torch.tensor([2 * i, 2 * i + 1])))
+        state.look_at(training, loader, tmp_path)
+
+    after(1.0, 1.0, 1.0)
+    after(1.0)
+    assert training.sums.tolist() == [4, 8, 12]
+    with pytest.raises(RunError, match=r"the loss is nan at step 7, on the images .*batch.json;"):
+        after(1.0, 1.0, float("nan"), float("nan"))
+    assert json.loads((tmp_path / "nonfinite_batch.json").read_text()) == {
+        "epoch": 1,
+        "step": 7,
+        "losses": ["nan", "2.0", "3.0"],
+        "images": ["4.jpg", "5.jpg"],
+    }
+
+
+def test_the_classic_loop_minimises_the_same():
+    torch.manual_seed(0)
+    model = HybridNet("resnet18", 6, "chain", 8, 8, stages=3)
+    for parameter in [*model.earlier.parameters(), *model.decoder.parameters()]:
+        torch.nn.init.normal_(parameter)
+    targets = torch.tensor([[1.0, 1, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 0]])
+    bench_training.check_classic_loss(model, targets)
+
+
+def test_rows_of_the_table():
+    row = bench.format_row(Ratio("a : b", 2.0, 3.0, 0.1, at_least=1.5, note="fast"))
+    assert row == "| a : b | 1.50 ± 0.10 | at least 1.5 | met | fast |"
+    row = bench.format_row(Ratio("a : b", 9.0, 3.0, 0.1, at_most=2))
+    assert row == "| a : b | 3.00 ± 0.10 | at most 2 | missed |  |"
+    assert "|  |  |" in bench.format_row(Ratio("a : b", 9.0, 3.0, 0.1))
+
+
+def test_an_unknown_topic_is_refused(tmp_path):
+    result = run("benchmarks/speed/bench.py", "nonsense", cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert "no topic nonsense" in result.stderr

@@ -1,0 +1,1 @@
+"""What every script shares: errors, flags, logging, devices, files, processes."""
