@@ -23,15 +23,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from images.bad_images import FILE, BadImages, check_images, refuse
+from images.bad_images import FILE, BadImages, check_images, raise_if_any
 from images.cache import ImageCache
 from images.duplicates import duplicates
 from images.find import _locate, find_images
-from images.sampler import Batches
+from images.sampler import EpochBatchSampler
 from images.shards import ShardMember
 from images.transforms import Preprocessing
 from labels.annotated import SHARD_INDEX, AnnotatedImages
-from labels.checks import look_alike
+from labels.checks import likely_misspellings
 from labels.read import find_labels, read_labels
 from labels.targets import encode_targets
 from labels.vocabulary import Vocabulary, count_labels
@@ -78,11 +78,11 @@ class LabelledImages(Dataset):
 
     def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
         epoch, index = item
-        path, view = self.paths[index], self.preprocessing.for_test()
+        path, view = self.paths[index], self.preprocessing.eval_transform()
         if self.seed is not None:
             rng = np.random.default_rng([self.seed, epoch, index])
-            view = self.preprocessing.for_training(rng)
-        image = view.of_pixels(*self.cache[path]) if self.cache else view.of_file(path)
+            view = self.preprocessing.train_transform(rng)
+        image = view(*self.cache[path]) if self.cache else view.from_file(path)
         return image, self.targets[index], index
 
     def __getitems__(self, items: list[tuple[int, int]]) -> list[tuple[Tensor, Tensor, int]]:
@@ -97,7 +97,7 @@ class LabelledImages(Dataset):
                     self.bad.add(self.paths[index], error)
                     loaded += self._instead_of(epoch, index)
         if not self.bad:
-            refuse(errors)
+            raise_if_any(errors)
         return loaded
 
     def _instead_of(self, epoch: int, index: int) -> list[tuple[Tensor, Tensor, int]]:
@@ -139,7 +139,7 @@ def make_loader(
     seed = data.seed if shuffle else None
     return DataLoader(
         data,
-        batch_sampler=Batches(len(data), batch_size, seed, repeats, data.shards),
+        batch_sampler=EpochBatchSampler(len(data), batch_size, seed, repeats, data.shards),
         collate_fn=data.collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
@@ -180,14 +180,14 @@ def main(args: argparse.Namespace) -> None:
     targets = encode_targets(images, vocabulary)
     splits = np.array(images.splits or ["train"] * len(paths))
     parts = [[paths[i] for i in np.flatnonzero(splits == s)] for s in ("train", "val", "test")]
-    tell_checks(targets, vocabulary, *parts)
+    warn_about_data(targets, vocabulary, *parts)
     data = LabelledImages(paths, targets, Preprocessing(args.image_size), seed=0)
     batch, labels, _ = next(iter(make_loader(data, args.batch_size, args.num_workers)))
     print(f"{len(data):,} images, {len(vocabulary)} labels, {targets.sum(1).mean():.2f} an image")
     print(f"a batch: images {tuple(batch.shape)} {batch.dtype}, targets {tuple(labels.shape)}")
 
 
-def tell_checks(targets: np.ndarray, vocabulary: Vocabulary, *parts: list) -> None:
+def warn_about_data(targets: np.ndarray, vocabulary: Vocabulary, *parts: list) -> None:
     """Log what may be wrong: targets (N×C) of the training images, each part's image paths."""
     if not is_first():
         return
@@ -197,7 +197,7 @@ def tell_checks(targets: np.ndarray, vocabulary: Vocabulary, *parts: list) -> No
     few = [f"{label} ({n})" for label, n in zip(vocabulary.labels, counts, strict=True) if n < FEW]
     if few:
         log(f"check: {len(few):,} labels are on fewer than {FEW} images: {_some(few)}")
-    if alike := look_alike(vocabulary):
+    if alike := likely_misspellings(vocabulary):
         pairs = [f"{rare!r} for {usual!r}" for rare, usual in alike]
         log(f"check: {len(alike):,} labels look misspelt: {_some(pairs)}")
     if twins := duplicates(*parts):

@@ -11,7 +11,7 @@ Any checkpoint on any data, labels in any format (see README.md):
 
 What one known label tells of the others, annotations that look wrong, and what goes with what:
 
-    python evaluate.py --reveal 1 --suspects 20 --influence
+    python evaluate.py --reveal 1 --label_issues 20 --influence
 
 A page to look at, report.html; and finished evaluations of the same images side by side:
 
@@ -34,16 +34,16 @@ from pathlib import Path
 import torch
 
 from data_loader import LabelledImages, load_data_set, make_loader
-from evaluation.analysis import beyond_figures, co_occurrence, decode_all, reveal_labels
-from evaluation.bootstrap import WeightedFigures, figure_intervals
+from evaluation.analysis import analysis_results, co_occurrence, decode_and_analyse, reveal_labels
+from evaluation.bootstrap import WeightedMetrics, metric_intervals
 from evaluation.compare import PREDICTIONS, compare, save_predictions
 from evaluation.metrics import (
     PROTOCOLS,
+    all_metrics,
     calibration_bins,
-    figures,
     label_set_sizes,
-    paper_figures,
     per_label,
+    protocol_metrics,
 )
 from images.cache import ImageCache
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
@@ -56,7 +56,7 @@ from report.page import render, write_report
 from report.text import format_comparison, format_tables
 from util.cli import ArgumentParser, command_line, non_negative_int, positive_int, run_script
 from util.device import autocast, pick_device, resolve_amp
-from util.distributed import first_alone, gather, process_group, rank
+from util.distributed import all_gather, process_group, rank, rank_zero_first
 from util.errors import UsageError
 from util.files import make_folder, write_atomically
 from util.log import is_first, log, progress, without_nan
@@ -77,7 +77,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--decide", choices=DECISIONS, default="threshold", help="sets of the per-label P, R, F1")
     add("--protocol", choices=PROTOCOLS, help="also print the figures that papers on this set give")
     add("--reveal", type=positive_int, metavar="K", help="tell K true labels, measure the others")
-    add("--suspects", type=positive_int, metavar="N", help="list the N least likely annotations")
+    add(
+        "--label_issues", type=positive_int, metavar="N", help="list the N least likely annotations"
+    )
     add("--influence", action="store_true", help="what goes with what: label_influence.csv, .png")
     add("--report", action="store_true", help="also write a page to look at: report.html")
     add(
@@ -113,7 +115,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     output_dir = args.output_dir or path.parent
     make_folder(output_dir)
     image_path, annotations = choose_data(args, checkpoint)
-    listed = first_alone(lambda: read_labels(annotations, image_path))  # leaves others an index
+    listed = rank_zero_first(lambda: read_labels(annotations, image_path))  # leaves others an index
     listed = listed.of_split("test", "val", "train")
     images, paths = load_data_set(image_path, listed, args.keep_unlabelled, args.limit)
     targets = encode_targets(images, vocabulary)
@@ -121,16 +123,16 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     cache = None
     if args.cache:  # at the model's own size: not a pixel differs from the files'
         cache = ImageCache(args.cache, paths, preprocessing.image_size)
-        first_alone(lambda: cache.prepare(args.num_workers))
+        rank_zero_first(lambda: cache.prepare(args.num_workers))
     data = LabelledImages(paths, targets, preprocessing, cache=cache)
     pin = device.type == "cuda"
     loader = make_loader(data, args.batch_size, args.num_workers, pin_memory=pin)
 
     known = reveal_labels(targets, args.reveal) if args.reveal else None
     started = time.perf_counter()
-    amp = autocast(device, gather(resolve_amp(args.amp, device, checkpoint["flags"]))[0])
+    amp = autocast(device, all_gather(resolve_amp(args.amp, device, checkpoint["flags"]))[0])
     model.to(device)
-    decoded = decode_all(model, progress(loader, "evaluating"), amp, known, args)
+    decoded = decode_and_analyse(model, progress(loader, "evaluating"), amp, known, args)
     seconds = time.perf_counter() - started
     if rank() > 0:
         return  # the first process reports for all
@@ -154,19 +156,19 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         "label_thresholds": checkpoint["label_thresholds"],
         "threshold_fitted_on": checkpoint["selected_on"],
         "set_nll": float(p.set_nll.mean()),
-        **figures(p.targets, p.marginals, sets),
+        **all_metrics(p.targets, p.marginals, sets),
         "decide": args.decide,
         "per_label": per_label(vocabulary.labels, p.targets, p.marginals, sets[args.decide]),
         "map_certain": 100 * float(p.certain.mean()),
         "images_per_second": round(len(images) / seconds, 1),
-        **beyond_figures(decoded, known, threshold, paths, vocabulary.labels, args),
+        **analysis_results(decoded, known, threshold, paths, vocabulary.labels, args),
     }
     if args.protocol:
-        results["paper"] = paper_figures(args.protocol, p.targets, p.marginals)
+        results["paper"] = protocol_metrics(args.protocol, p.targets, p.marginals)
     if args.report:
         log("drawing the images anew, for the intervals")
-        weighted = WeightedFigures(p.targets, p.marginals, sets, p.set_nll)
-        results["intervals"] = figure_intervals(weighted)
+        weighted = WeightedMetrics(p.targets, p.marginals, sets, p.set_nll)
+        results["intervals"] = metric_intervals(weighted)
         results["calibration"] = calibration_bins(p.targets, p.marginals)
         results["label_set_sizes"] = label_set_sizes(p.targets, sets)
     if args.influence:
@@ -179,7 +181,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
         write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
     if args.report:
-        view, chosen = preprocessing.for_test(), sets[args.decide]
+        view, chosen = preprocessing.eval_transform(), sets[args.decide]
         log_path = path.parent / "log.jsonl"
         gallery = draw_gallery(p, chosen, vocabulary.labels, paths, model, view, amp)
         write_report(results, p.targets, p.marginals, chosen, gallery, log_path, tables, output_dir)

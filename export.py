@@ -25,7 +25,7 @@ import torch
 
 from deploy.model_card import write_card
 from deploy.onnx_export import largest_differences, metadata, to_onnx
-from deploy.safetensors_io import CONFIG, TENSORS, save_weights
+from deploy.safetensors_io import CONFIG, TENSORS, save_export
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from util.cli import ArgumentParser, run_script
 from util.files import make_folder, write_atomically
@@ -59,8 +59,8 @@ def main(args: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
     model.requires_grad_(False)
-    view = preprocessing.for_test()
-    photos = [view.of_file(photo) for photo in args.verify]
+    view = preprocessing.eval_transform()
+    photos = [view.from_file(photo) for photo in args.verify]
     folder = args.output_dir or path.parent / "export"
     make_folder(folder)
 
@@ -84,7 +84,7 @@ def main(args: argparse.Namespace) -> None:
     script = PREDICT.read_bytes()
     write_atomically(folder / PREDICT.name, lambda t: t.write_bytes(script))
     print(f"{folder / PREDICT.name}: labels for pictures, without PyTorch")
-    save_weights(checkpoint, folder)
+    save_export(checkpoint, folder)
     print(f"{folder / TENSORS}: {len(checkpoint['weights'])} tensors")
     print(f"{folder / CONFIG}: settings, {len(vocabulary)} labels, calibration, thresholds")
     parameters = sum(p.numel() for p in model.parameters())

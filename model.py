@@ -52,7 +52,7 @@ DECODERS = ("chain", "softmax", "none")
 # relu before maxpool, as in the paper, would be the same on four times as many numbers
 ENCODER_PARTS = ("conv1", "bn1", "maxpool", "relu", "layer1", "layer2", "layer3", "layer4")
 NUM_STAGES = 4  # of a ResNet: layer1 to layer4
-STAGES_READ = 3  # unless train.py is told otherwise
+DEFAULT_STAGES = 3  # unless train.py is told otherwise
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,13 @@ class Encoding:
     """All that decoding needs of a batch of images; computed once, however much is asked."""
 
     image_embedding: Tensor  # B×E  U_I I, the images in the joint space
-    cnn_scores: Tensor  # B×C  b(I)
+    cnn_logits: Tensor  # B×C  b(I)
     class_maps: list[Tensor]  # B×C×h×w of each stage, finest first: where b(I) - bias comes from
 
     def __len__(self) -> int:
-        return len(self.cnn_scores)
+        return len(self.cnn_logits)
 
-    def where(self, image: int) -> Tensor:
+    def class_activation_map(self, image: int) -> Tensor:
         """C×h×w: the stages' maps of one image added up on the finest grid."""
         size = self.class_maps[0].shape[2:]
         maps = [maps[image, None].float() for maps in self.class_maps]
@@ -122,27 +122,27 @@ class ChainDecoder(Decoder):
         # for one step the cell is many times quicker than nn.LSTM, which repacks its weights
         return torch.lstm_cell(self.label_embedding[labels], state, *self.lstm.all_weights[0])
 
-    def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
         """z, N×C: entry j is the log-odds of label j given exactly the labels read so far.
 
         Only entries ranked after the last label read have a meaning. N×H, N×E, N×C -> N×C.
         """
         x = torch.tanh(self.project_output(hidden) + image_embedding)  # N×E
-        scores = x @ self.label_embedding[: self.num_labels].T + cnn_scores  # N×C
+        scores = x @ self.label_embedding[: self.num_labels].T + cnn_logits  # N×C
         if self.link == "chain":
             return self.calibrated(scores)
         end = x @ self.label_embedding[self.num_labels :].T  # N×1
         later = torch.cat([scores[:, 1:], end], dim=1)  # N×C  what may come instead of label j
         return self.calibrated(scores - later.flip(1).logcumsumexp(1).flip(1))
 
-    def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
+    def set_logits(self, encoding: Encoding, targets: Tensor) -> Tensor:
         """z under teacher forcing, B×C: entry j is conditioned on the true labels ranked before j.
 
         Every label is read once and every reachable step scored once: nothing is spent on padding.
         A row is a step of an image, M = sum(counts + 1) in all, in the order in which an LSTM
         reads packed sequences: everyone's first step, then the second of all who have one, …
         """
-        device = encoding.cnn_scores.device
+        device = encoding.cnn_logits.device
         targets = targets.cpu().bool()  # to count rows on a GPU is to wait for all its work
         counts = targets.sum(1)  # B  labels per image
         order = counts.argsort(descending=True)
@@ -162,8 +162,8 @@ class ChainDecoder(Decoder):
             labels = self.label_embedding[read.to(device, non_blocking=True)]
             hidden = torch.cat([hidden, self.lstm(PackedSequence(labels, sizes[1:]))[0].data])
         row, image = (index.to(device, non_blocking=True) for index in (row, image))
-        return self.log_odds(
-            hidden, encoding.image_embedding[image], encoding.cnn_scores[image]
+        return self.logits(
+            hidden, encoding.image_embedding[image], encoding.cnn_logits[image]
         ).gather(0, row)
 
 
@@ -183,13 +183,13 @@ class IndependentDecoder(Decoder):
         """Labels leave no trace."""
         return self.initial_state(len(labels))
 
-    def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
         """N×C, whatever has been read."""
-        return self.calibrated(cnn_scores)
+        return self.calibrated(cnn_logits)
 
-    def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
+    def set_logits(self, encoding: Encoding, targets: Tensor) -> Tensor:
         """B×C, whatever the true labels are."""
-        return self.calibrated(encoding.cnn_scores)
+        return self.calibrated(encoding.cnn_logits)
 
 
 class HybridNet(nn.Module):
@@ -197,7 +197,7 @@ class HybridNet(nn.Module):
 
     mean, std: per-channel statistics in units of 0..1; they are applied inside the model, so
     training and test can never differ in them.
-    label_log_odds: C floats, log-odds of each label's training frequency: where b(I) starts, and
+    label_logits: C floats, log-odds of each label's training frequency: where b(I) starts, and
     what calibrated log-odds are drawn to.
     stages: how many of the ResNet's last stages are read, 1 to 4. The last one alone sees a picture
     in cells of 32 pixels, which is too coarse for small things; each one before halves that.
@@ -214,7 +214,7 @@ class HybridNet(nn.Module):
         freeze_encoder: bool = False,
         mean: tuple[float, ...] = (0.485, 0.456, 0.406),
         std: tuple[float, ...] = (0.229, 0.224, 0.225),
-        label_log_odds: list[float] | None = None,
+        label_logits: list[float] | None = None,
         pretrained: bool = False,
         stages: int = 1,
     ) -> None:
@@ -226,8 +226,8 @@ class HybridNet(nn.Module):
         widths = [resnet.fc.in_features // 2**k for k in range(stages)]
         self.classifier = nn.Conv2d(widths[0], num_labels, kernel_size=1)
         # of the stages before the last, the latest first; they begin with nothing to say
-        self.earlier = nn.ModuleList(nn.Linear(w, num_labels, bias=False) for w in widths[1:])
-        for classifier in self.earlier:
+        self.stage_heads = nn.ModuleList(nn.Linear(w, num_labels, bias=False) for w in widths[1:])
+        for classifier in self.stage_heads:
             nn.init.zeros_(classifier.weight)
         image_features = sum(widths)  # D
         if decoder == "none":
@@ -236,9 +236,9 @@ class HybridNet(nn.Module):
             self.decoder = ChainDecoder(
                 image_features, num_labels, embed_size, hidden_size, decoder
             )
-        if label_log_odds is not None:
+        if label_logits is not None:
             for start in (self.classifier.bias.data, self.decoder.prior):
-                start.copy_(torch.tensor(label_log_odds))
+                start.copy_(torch.tensor(label_logits))
         self.freeze_encoder = freeze_encoder
         self.encoder.requires_grad_(not freeze_encoder)
         self.register_buffer("mean", 255 * torch.tensor(mean).view(1, 3, 1, 1))
@@ -263,13 +263,13 @@ class HybridNet(nn.Module):
         images = images.to(dtype, memory_format=torch.channels_last)
         # (images - mean) / std in one pass over them, where arithmetic takes one for each step
         x = F.batch_norm(images, self.mean.flatten(), self.std.square().flatten(), eps=1e-12)
-        stages = self.see(x)
+        stages = self.forward_features(x)
         with torch.autocast(device, enabled=False):
             return self.encode_features(stages)
 
-    def see(self, x: Tensor) -> list[Tensor]:
+    def forward_features(self, x: Tensor) -> list[Tensor]:
         """Normalised images B×3×H×W -> features B×D×h×w of the stages read, the last one last."""
-        read, stages = ENCODER_PARTS[-1 - len(self.earlier) :], []
+        read, stages = ENCODER_PARTS[-1 - len(self.stage_heads) :], []
         for name, part in self.encoder.named_children():
             x = part(x)
             if name in read:
@@ -280,7 +280,7 @@ class HybridNet(nn.Module):
         """The features B×D×h×w of the ResNet's last stages, the last one last -> Encoding."""
         # B×h×w×D, as channels_last has them in memory; the latest stage first, as the classifiers
         places = [features.permute(0, 2, 3, 1) for features in reversed(stages)]
-        weights = [self.classifier.weight.flatten(1), *(c.weight for c in self.earlier)]
+        weights = [self.classifier.weight.flatten(1), *(c.weight for c in self.stage_heads)]
         features = torch.cat([x.mean((1, 2), dtype=torch.float32) for x in places], dim=1)  # B×D
         # what class maps average to are the scores of the averaged features: a pass less over them
         average = F.linear(features, torch.cat(weights, dim=1), self.classifier.bias)
@@ -300,10 +300,10 @@ class HybridNet(nn.Module):
         highest = sum(m.flatten(1, 2).max(1).values.float() for m in maps) + self.classifier.bias
         return (average + highest) / 2
 
-    def set_log_odds(self, encoding: Encoding, targets: Tensor) -> Tensor:
+    def set_logits(self, encoding: Encoding, targets: Tensor) -> Tensor:
         """B×C log-odds of each label given the image and the true labels ranked before it."""
-        with torch.autocast(encoding.cnn_scores.device.type, enabled=False):
-            return self.decoder.set_log_odds(encoding, targets)
+        with torch.autocast(encoding.cnn_logits.device.type, enabled=False):
+            return self.decoder.set_logits(encoding, targets)
 
     def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Teacher-forced losses in nats per image, each B.
@@ -314,17 +314,17 @@ class HybridNet(nn.Module):
         Targets that are still on the CPU spare a GPU the wait for them to be counted.
         """
         encoding = self.encode(images)
-        z = self.set_log_odds(encoding, targets)
+        z = self.set_logits(encoding, targets)
         targets = targets.to(images.device, non_blocking=True)
         return {
             "set_nll": bernoulli_nll(z, targets),
-            "cnn_bce": bernoulli_nll(encoding.cnn_scores, targets),
+            "cnn_bce": bernoulli_nll(encoding.cnn_logits, targets),
         }
 
 
-def bernoulli_nll(log_odds: Tensor, targets: Tensor) -> Tensor:
+def bernoulli_nll(logits: Tensor, targets: Tensor) -> Tensor:
     """Summed over labels: N×C, N×C -> N nats."""
-    return F.binary_cross_entropy_with_logits(log_odds, targets.float(), reduction="none").sum(1)
+    return F.binary_cross_entropy_with_logits(logits, targets.float(), reduction="none").sum(1)
 
 
 def load_encoder_weights(

@@ -31,8 +31,8 @@ from inference.decoding import (
 from inference.predictions import DECISIONS
 from labels.vocabulary import Vocabulary
 from report.slides import (
-    describe,
     draw_slide,
+    format_result,
     make_tile,
     name_drawings,
     save_contact_sheet,
@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
     model.to(device)
-    view = preprocessing.for_test()
+    view = preprocessing.eval_transform()
     amp = autocast(device, resolve_amp(args.amp, device, checkpoint["flags"]))
     known = encode_known(args.known, args.absent, vocabulary).to(device)
     files = list_images(args.images)
@@ -89,7 +89,7 @@ def main(args: argparse.Namespace) -> None:
     results, tiles = [], []
     for file, drawing in zip(files, drawings, strict=True):
         try:
-            image = view.of_file(file).unsqueeze(0).to(device)  # 1×3×S×S
+            image = view.from_file(file).unsqueeze(0).to(device)  # 1×3×S×S
         except UsageError as error:
             if file in args.images:
                 raise
@@ -99,15 +99,17 @@ def main(args: argparse.Namespace) -> None:
             encoding = model.encode(image)
         samples = sample_label_sets(model, encoding, args.num_samples, known=known)
         best = most_probable_sets(model, encoding, args.num_sets, known=known)
-        found = conclude(samples, best, vocabulary, checkpoint, args)
+        found = predict(samples, best, vocabulary, checkpoint, args)
         results.append({"image": str(file), **found})
         if args.json:
             print(json.dumps(results[-1]))
             continue
         photo = load_image(file)
-        maps = dict(zip(vocabulary.labels, encoding.where(0).cpu().numpy(), strict=True))
+        maps = dict(
+            zip(vocabulary.labels, encoding.class_activation_map(0).cpu().numpy(), strict=True)
+        )
         draw_slide(photo, found, maps, args.top, drawing)
-        print(describe(results[-1], args.top, drawing))
+        print(format_result(results[-1], args.top, drawing))
         if len(tiles) < SHEET:
             tiles.append(make_tile(photo, found["predicted"]))
     if not results:
@@ -119,7 +121,7 @@ def main(args: argparse.Namespace) -> None:
         log(f"wrote {what} to {args.output}")
 
 
-def conclude(
+def predict(
     samples: Samples,
     best: BestSets,
     vocabulary: Vocabulary,

@@ -38,14 +38,14 @@ from torch.utils.data import DataLoader
 
 from images.transforms import Preprocessing
 from labels.vocabulary import save_vocabulary
-from model import ARCHS, DECODERS, NUM_STAGES, STAGES_READ
-from report.training_log import append_log, describe_mistakes, draw_curves
+from model import ARCHS, DECODERS, DEFAULT_STAGES, NUM_STAGES
+from report.training_log import append_log, draw_curves, format_mistakes
 from training.data import training_data
 from training.resume import Saver, find_changes, fingerprint, load_last
-from training.setup import build_model, describe, fill_defaults, make_repeatable
-from training.signals import StopOnSignal, only_run_in
-from training.state import LOOK_EVERY, REMEDY, LossError, Training, look_at
-from training.validation import calibrate, measure, predict
+from training.setup import build_model, log_run_summary, resolve_paths, set_deterministic
+from training.signals import StopOnSignal, lock_output_dir
+from training.state import HINT, LOOK_EVERY, LossError, TrainState, check_finite_and_add
+from training.validation import decode_all, fit_calibration_on, validation_metrics
 from util.cli import (
     ArgumentParser,
     fraction,
@@ -56,7 +56,7 @@ from util.cli import (
     run_script,
 )
 from util.device import autocast, pick_device, resolve_amp
-from util.distributed import gather, process_group, rank, world_size
+from util.distributed import all_gather, process_group, rank, world_size
 from util.errors import RunError, UsageError
 from util.log import log, progress, without_nan
 
@@ -82,7 +82,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--stages",
         type=int,
         choices=range(1, NUM_STAGES + 1),
-        default=STAGES_READ,
+        default=DEFAULT_STAGES,
         help="of the encoder that are read: the last one sees no small things",
     )
     net("--decoder", choices=DECODERS, default="chain", help="none: the CNN alone, the control")
@@ -126,10 +126,10 @@ def main(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, device: torch.device) -> None:
     """Settle the flags and train, in an output folder that no other run writes to."""
-    fill_defaults(args)
+    resolve_paths(args)
     flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    make_repeatable(device)
-    with only_run_in(args.output_dir):
+    set_deterministic(device)
+    with lock_output_dir(args.output_dir):
         train(args, flags, device)
 
 
@@ -151,7 +151,7 @@ def train(args: argparse.Namespace, flags: dict, device: torch.device) -> None:
             )
         changed = bool(earlier) and find_changes(earlier, flags, data, args.accept_changes)
         model, settings = build_model(args, vocabulary, fresh=earlier is None)
-        training = Training(model, args, len(train_loader), device)
+        training = TrainState(model, args, len(train_loader), device)
         if earlier:
             load_training(training, earlier, data, changed)
             log(
@@ -165,9 +165,9 @@ def train(args: argparse.Namespace, flags: dict, device: torch.device) -> None:
             save_vocabulary(vocabulary, args.vocab_path)
         # a run keeps the precision it began with, and evaluation that of its run
         precision = resolve_amp(args.amp, device, earlier["flags"] if earlier else {})
-        flags |= {"device": device.type, "amp": gather(precision)[0]}
+        flags |= {"device": device.type, "amp": all_gather(precision)[0]}
         amp = autocast(device, flags["amp"])
-        describe(args, model, train_loader, val_loader, selected_on, device, amp)
+        log_run_summary(args, model, train_loader, val_loader, selected_on, device, amp)
         about = {
             "model": settings,
             "vocabulary": vocabulary.to_dict(),
@@ -184,7 +184,7 @@ def train(args: argparse.Namespace, flags: dict, device: torch.device) -> None:
     log(f"trained {args.num_epochs} epochs; the best is {args.output_dir / 'best.pt'}")
 
 
-def load_training(training: Training, earlier: dict, data: dict, changed: bool) -> None:
+def load_training(training: TrainState, earlier: dict, data: dict, changed: bool) -> None:
     """Go back to where the checkpoint was written. Raises UsageError if it does not fit."""
     try:
         training.load(earlier, changed)
@@ -198,7 +198,7 @@ def load_training(training: Training, earlier: dict, data: dict, changed: bool) 
 
 
 def run_epoch(
-    training: Training,
+    training: TrainState,
     train_loader: DataLoader,
     val_loader: DataLoader,
     amp: torch.autocast,
@@ -216,17 +216,17 @@ def run_epoch(
         raise
     except (UsageError, RuntimeError):  # an image is gone, a worker was killed: keep what was done
         if world_size() == 1 and training.is_whole:
-            look_at(training, train_loader, args.output_dir)
+            check_finite_and_add(training, train_loader, args.output_dir)
             saver.save()
         raise
     images_per_second = num_items / (time.perf_counter() - started)
     saver.save()  # validation may take long
     val_batches = saver.stop.watch(progress(val_loader, "validating"))
-    p, rows = predict(training.ema, calibrate(training.ema, val_batches, amp))
-    figures, threshold, label_thresholds = measure(p)
-    if not math.isfinite(figures["val_set_nll"]):
-        raise RunError(f"the validation loss is not finite after epoch {epoch}; {REMEDY}")
-    if is_best := training.end_epoch(figures, threshold, label_thresholds):
+    p, rows = decode_all(training.ema, fit_calibration_on(training.ema, val_batches, amp))
+    metrics, threshold, label_thresholds = validation_metrics(p)
+    if not math.isfinite(metrics["val_set_nll"]):
+        raise RunError(f"the validation loss is not finite after epoch {epoch}; {HINT}")
+    if is_best := training.end_epoch(metrics, threshold, label_thresholds):
         saver.save_best()
     bad_images = train_loader.dataset.bad
     skipped = {"bad_images": len(bad_images.read())} if bad_images else {}
@@ -234,7 +234,7 @@ def run_epoch(
         "images_per_second": images_per_second,
         "seconds": time.perf_counter() - started,
     }
-    line = without_nan({"epoch": epoch, **losses, **figures, **skipped, **timings})
+    line = without_nan({"epoch": epoch, **losses, **metrics, **skipped, **timings})
     if rank() == 0:
         append_log(line, args.output_dir / "log.jsonl")
         draw_curves(args.output_dir / "log.jsonl", args.output_dir / "curves.png")
@@ -244,17 +244,17 @@ def run_epoch(
     print(json.dumps(line), flush=True)
     log(
         f"epoch {epoch}/{args.num_epochs}: loss {losses['train_loss']:.3f}, validation set NLL "
-        f"{figures['val_set_nll']:.3f}, mAP {figures['val_mAP']:.1f}, "
-        f"OF1 {figures['val_OF1']:.1f}, exact {figures['val_EM']:.1f}, "
+        f"{metrics['val_set_nll']:.3f}, mAP {metrics['val_mAP']:.1f}, "
+        f"OF1 {metrics['val_OF1']:.1f}, exact {metrics['val_EM']:.1f}, "
         f"{images_per_second:.0f} images/s{' (best so far)' if is_best else ''}"
     )
     labels = saver.about["vocabulary"]["labels"]
     paths = [val_loader.dataset.paths[i] for i in rows]
-    log(*describe_mistakes(p, threshold, paths, labels), sep="\n")
+    log(*format_mistakes(p, threshold, paths, labels), sep="\n")
 
 
 def train_epoch(
-    training: Training,
+    training: TrainState,
     loader: DataLoader,
     amp: torch.autocast,
     args: argparse.Namespace,
@@ -269,7 +269,7 @@ def train_epoch(
     device = next(training.model.parameters()).device
     look_every = 1 if device.type == "cpu" else LOOK_EVERY
     has_decoder = args.decoder != "none"
-    batches = zip(progress(loader, label), loader.batch_sampler.sizes(), strict=True)
+    batches = zip(progress(loader, label), loader.batch_sampler.batch_sizes(), strict=True)
     for (images, targets, indices), batch_size in batches:
         images = images.to(device, non_blocking=True)  # b×3×S×S, this process's share of the batch
         share = world_size() / batch_size  # what the processes compute is averaged
@@ -283,10 +283,10 @@ def train_epoch(
         terms = torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach()
         training.update(loss, terms / share, indices)
         if len(training.pending) == look_every:
-            look_at(training, loader, args.output_dir)
+            check_finite_and_add(training, loader, args.output_dir)
             between_steps()
-    look_at(training, loader, args.output_dir)
-    total = np.sum(gather(training.sums), axis=0) / loader.batch_sampler.num_items
+    check_finite_and_add(training, loader, args.output_dir)
+    total = np.sum(all_gather(training.sums), axis=0) / loader.batch_sampler.num_items
     return dict(zip(("train_loss", "train_set_nll", "train_cnn_bce"), total.tolist(), strict=True))
 
 

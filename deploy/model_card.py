@@ -37,7 +37,7 @@ def escape(value: object) -> Markup:
     return Markup(SPECIAL.sub(lambda m: f"&#{ord(m[0])};" if m[0].isprintable() else "?", text))
 
 
-def find_figures(checkpoint: dict, path: Path) -> dict | None:
+def find_metrics(checkpoint: dict, path: Path) -> dict | None:
     """metrics.json beside the checkpoint at `path`, if it is of this very checkpoint."""
     metrics = path.with_name("metrics.json")
     try:
@@ -59,7 +59,7 @@ def write_card(
     checkpoint: dict, path: Path, vocabulary: Vocabulary, parameters: int, folder: Path
 ) -> bytes:
     """The card of the checkpoint at `path`, exported to `folder`."""
-    figures = find_figures(checkpoint, path)
+    figures = find_metrics(checkpoint, path)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         finalize=escape,  # every value, unless it is marked as Markdown

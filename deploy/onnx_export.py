@@ -2,14 +2,14 @@
 
 Two networks, for decoding is a loop that belongs to whoever uses them:
 
-    encoder        images B×3×S×S uint8  ->  cnn_scores B×C, image_embedding B×E
-    decoder_step   hidden N×H, cell N×H, label N int64, image_embedding N×E, cnn_scores N×C
-                   ->  log_odds N×C, new_hidden N×H, new_cell N×H
+    encoder        images B×3×S×S uint8  ->  cnn_logits B×C, image_embedding B×E
+    decoder_step   hidden N×H, cell N×H, label N int64, image_embedding N×E, cnn_logits N×C
+                   ->  logits N×C, new_hidden N×H, new_cell N×H
 
 A row of decoder_step is one beginning of a label set: it reads `label` (a rank, or -1 at the start,
-when nothing has been read and both states are zero), and entry j of `log_odds` is then the log-odds
+when nothing has been read and both states are zero), and entry j of `logits` is then the log-odds
 of label j, for all j ranked after the last label read. B and N are free. The independent control
-(`none`) has no decoder_step and no image_embedding: its cnn_scores are calibrated log-odds.
+(`none`) has no decoder_step and no image_embedding: its cnn_logits are calibrated log-odds.
 
 What else a user needs is in the metadata of either file, so that a file stands alone (ONNX's
 metadata_props, https://onnx.ai/onnx/repo-docs/IR.html): see `metadata`.
@@ -31,7 +31,7 @@ from labels.vocabulary import Vocabulary
 from model import HybridNet
 from util.errors import RunError
 
-FORMAT = "hybridnet-onnx-1"
+FORMAT_VERSION = "hybridnet-onnx-1"
 # of log-odds and states, beside a ten-thousandth of their size: no probability moves by more than
 # a quarter of it
 TOLERANCE = 1e-3
@@ -42,7 +42,7 @@ STEPS = 5  # labels read by each of them
 class EncoderNetwork(nn.Module):
     """What is exported of the encoder: arrays in, arrays out."""
 
-    outputs = ("cnn_scores", "image_embedding")
+    outputs = ("cnn_logits", "image_embedding")
 
     def __init__(self, model: HybridNet) -> None:
         super().__init__()
@@ -52,14 +52,14 @@ class EncoderNetwork(nn.Module):
         """B×3×S×S uint8 -> B×C and, if there is a joint space, B×E."""
         encoding = self.model.encode(images)
         if encoding.image_embedding.shape[1]:
-            return encoding.cnn_scores, encoding.image_embedding
-        return (self.model.decoder.set_log_odds(encoding, targets=None),)
+            return encoding.cnn_logits, encoding.image_embedding
+        return (self.model.decoder.set_logits(encoding, targets=None),)
 
 
 class DecoderStep(nn.Module):
     """What is exported of the decoder: one label read, the log-odds of all that may follow."""
 
-    outputs = ("log_odds", "new_hidden", "new_cell")
+    outputs = ("logits", "new_hidden", "new_cell")
 
     def __init__(self, model: HybridNet) -> None:
         super().__init__()
@@ -71,14 +71,14 @@ class DecoderStep(nn.Module):
         cell: Tensor,
         label: Tensor,
         image_embedding: Tensor,
-        cnn_scores: Tensor,
+        cnn_logits: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """N×H, N×H, N, N×E, N×C -> N×C, N×H, N×H; where label is -1, nothing is read."""
         read = self.decoder.advance((hidden, cell), label.clamp_min(0))
         is_label = (label >= 0)[:, None]
         hidden = torch.where(is_label, read[0], hidden)
         cell = torch.where(is_label, read[1], cell)
-        return self.decoder.log_odds(hidden, image_embedding, cnn_scores), hidden, cell
+        return self.decoder.logits(hidden, image_embedding, cnn_logits), hidden, cell
 
 
 def metadata(
@@ -86,7 +86,7 @@ def metadata(
 ) -> dict[str, str]:
     """Both files' metadata_props: strings, as ONNX has nothing else; labels are a JSON list."""
     found = {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "decoder": model_settings["decoder"],
         "labels": json.dumps(vocabulary.labels, ensure_ascii=False),
         "image_size": str(preprocessing.image_size),
@@ -108,7 +108,7 @@ def to_onnx(model: HybridNet, constants: Mapping[str, str]) -> dict[str, bytes]:
     files = {"encoder": _export(encoder, images, constants)}
     if constants["decoder"] != "none":
         with torch.no_grad():
-            cnn_scores, image_embedding = encoder(**images)
+            cnn_logits, image_embedding = encoder(**images)
         # copies, for one tensor given twice becomes one input: the cell would be read for both
         hidden, cell = (state.clone() for state in model.decoder.initial_state(2))
         example = {
@@ -116,7 +116,7 @@ def to_onnx(model: HybridNet, constants: Mapping[str, str]) -> dict[str, bytes]:
             "cell": cell,
             "label": torch.zeros(2, dtype=torch.int64),
             "image_embedding": image_embedding,
-            "cnn_scores": cnn_scores,
+            "cnn_logits": cnn_logits,
         }
         files["decoder_step"] = _export(DecoderStep(model), example, constants)
     return files
@@ -168,17 +168,17 @@ def largest_differences(
 def _compare_steps(
     model: HybridNet,
     session: onnxruntime.InferenceSession,
-    cnn_scores: Tensor,
+    cnn_logits: Tensor,
     image_embedding: Tensor,
 ) -> float:
     """The largest difference over the steps of all rows; each reads ascending random ranks."""
     step = DecoderStep(model).eval()
-    num_rows, num_labels = cnn_scores.shape
+    num_rows, num_labels = cnn_logits.shape
     order = torch.rand(num_rows, num_labels, generator=torch.Generator().manual_seed(0)).argsort(1)
     read = order[:, :STEPS].sort(1).values  # N×min(STEPS, C)
     labels = torch.cat([torch.full((num_rows, 1), -1), read], dim=1)
     ours = theirs = model.decoder.initial_state(num_rows)
-    encoding = {"image_embedding": image_embedding, "cnn_scores": cnn_scores}
+    encoding = {"image_embedding": image_embedding, "cnn_logits": cnn_logits}
     largest = 0.0
     for label in labels.T.contiguous():
         ours = step(*ours, label, **encoding)

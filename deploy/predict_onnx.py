@@ -65,7 +65,7 @@ def marginals(encoder, step, image: np.ndarray, hidden_size: int, seed: int = 0)
                 "cell": cell,
                 "label": last,
                 "image_embedding": embedding[0].repeat(len(rows), 0),
-                "cnn_scores": scores.repeat(len(rows), 0),
+                "cnn_logits": scores.repeat(len(rows), 0),
             },
         )
         later = np.arange(num_labels) > last[:, None]

@@ -5,10 +5,10 @@
 
 Both are read by any language (https://huggingface.co/docs/safetensors). The way back, in Python:
 
-    from checkpoint import restore, save_checkpoint
-    from weights import load_weights
+    from inference.checkpoint import restore, save_checkpoint
+    from deploy.safetensors_io import load_export
 
-    checkpoint = load_weights(folder)                       # as load_checkpoint would give it
+    checkpoint = load_export(folder)                       # as load_checkpoint would give it
     model, vocabulary, preprocessing = restore(checkpoint, folder)
     save_checkpoint(checkpoint, Path("best.pt"))            # for evaluate.py and sample.py
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from inference.checkpoint import FORMAT, PARTS, add_defaults
+from inference.checkpoint import FORMAT_VERSION, PARTS, add_defaults
 from util.errors import UsageError
 from util.files import write_atomically
 from util.log import without_nan
@@ -30,7 +30,7 @@ TENSORS, CONFIG = "model.safetensors", "config.json"
 LEFT_OUT = ("weights", "training")  # what continues a run is of no use elsewhere
 
 
-def save_weights(checkpoint: dict, folder: Path) -> None:
+def save_export(checkpoint: dict, folder: Path) -> None:
     """Write both files, each in one step. Raises RunError."""
     # safetensors knows one memory format, the filters here are channels_last
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint["weights"].items()}
@@ -41,7 +41,7 @@ def save_weights(checkpoint: dict, folder: Path) -> None:
     write_atomically(folder / CONFIG, lambda t: t.write_bytes(data))
 
 
-def load_weights(folder: Path) -> dict:
+def load_export(folder: Path) -> dict:
     """Read them back as a checkpoint, its tensors equal to the bit. Raises UsageError."""
     try:
         config = json.loads((folder / CONFIG).read_bytes())
@@ -52,7 +52,7 @@ def load_weights(folder: Path) -> dict:
         ) from None
     except (ValueError, SafetensorError):
         raise UsageError(f"{folder} holds a damaged {CONFIG} or {TENSORS}: export again") from None
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
+    if not isinstance(config, dict) or config.get("format") != FORMAT_VERSION:
         raise UsageError(f"{folder / CONFIG} is not one that export.py wrote")
     checkpoint = {**config, "weights": tensors}
     if missing := [part for part in PARTS if part not in checkpoint]:

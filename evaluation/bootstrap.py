@@ -1,7 +1,7 @@
 """How far the figures would move with other images: the bootstrap, over images.
 
 To draw N of N images with replacement is to count each image some number of times. So nothing is
-copied, and nothing sorted again: `WeightedFigures` prepares everything once, and the figures of
+copied, and nothing sorted again: `WeightedMetrics` prepares everything once, and the figures of
 many draws are a few matrix products. They are the figures of metrics.py: with every weight 1 they
 are the same numbers.
 """
@@ -23,7 +23,7 @@ OF_A_RULE = ("CP", "CR", "CF1", "macroF1", "OP", "OR", "OF1", "EM", "EBF1")
 BATCH_SIZE = 2**21  # weights held at a time: 16 MB
 
 
-class WeightedFigures:
+class WeightedMetrics:
     """set NLL, mAP, and the figures of each rule's label sets, for images that have weights.
 
     targets N×C bool, scores N×C, set_nll N in nats; `predicted` maps a decision rule's name to
@@ -40,7 +40,7 @@ class WeightedFigures:
     ) -> None:
         self.num_images = len(targets)
         self.set_nll, self.targets = set_nll.astype(np.float64), targets.astype(np.float32)
-        self.rules = [_RuleFigures(targets, sets) for sets in predicted.values()]
+        self.rules = [_RuleMetrics(targets, sets) for sets in predicted.values()]
         self.names = [("set_nll",), ("mAP",)]
         self.names += [("predicted_sets", rule, name) for rule in predicted for name in OF_A_RULE]
         steps = [_ranking(targets[:, c], scores[:, c]) for c in range(targets.shape[1])]
@@ -70,8 +70,8 @@ class WeightedFigures:
         return ap
 
 
-class _RuleFigures:
-    """metrics.set_figures of one decision rule's sets, in 0..1, for images that have weights."""
+class _RuleMetrics:
+    """metrics.set_metrics of one decision rule's sets, in 0..1, for images that have weights."""
 
     def __init__(self, targets: np.ndarray, predicted: np.ndarray) -> None:
         both, sizes = targets & predicted, targets.sum(1) + predicted.sum(1)
@@ -163,7 +163,7 @@ def bootstrap_intervals(
     return np.stack(found.confidence_interval, axis=-1)
 
 
-def figure_intervals(figures: WeightedFigures) -> dict:
+def metric_intervals(figures: WeightedMetrics) -> dict:
     """95 % intervals [low, high], each where its figure stands in metrics.json.
 
     Cut to what the figure can be, and never without the figure itself.

@@ -38,7 +38,7 @@ def fit_label_thresholds(marginals: np.ndarray) -> np.ndarray:
 
 
 def fit_calibration(
-    targets: np.ndarray, log_odds: np.ndarray, prior: np.ndarray
+    targets: np.ndarray, logits: np.ndarray, prior: np.ndarray
 ) -> tuple[float, float]:
     """T and w for which z / T + w p has the lowest binary cross-entropy: z N×C, p the C priors.
 
@@ -51,7 +51,7 @@ def fit_calibration(
     signs = np.where(targets, -1.0, 1.0)
 
     def loss(fitted: np.ndarray) -> tuple[float, np.ndarray]:
-        tempered = log_odds * np.exp(-fitted[0])
+        tempered = logits * np.exp(-fitted[0])
         z = tempered + fitted[1] * prior
         nats = np.logaddexp(0, signs * z).sum() + 8 * fitted @ fitted
         slopes = expit(z) - targets

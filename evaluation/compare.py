@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import wilcoxon
 
-from evaluation.bootstrap import WeightedFigures, bootstrap_intervals
+from evaluation.bootstrap import WeightedMetrics, bootstrap_intervals
 from evaluation.metrics import SHOWN
 from inference.predictions import Predictions, predicted_sets
 from util.errors import UsageError
@@ -95,7 +95,7 @@ def compare(paths: list[Path]) -> dict:
     first, *others = runs = [read_run(path) for path in paths]
     for other in others:
         _refuse_to_mix(first, other)
-    figures = [_weighted_figures(run) for run in runs]
+    figures = [_weighted_metrics(run) for run in runs]
     kept = [k for k, name in enumerate(figures[0].names) if len(name) == 1 or name[2] in SHOWN]
     values = [[_look_up(run.results, figures[0].names[k]) for run in runs] for k in kept]
     differences = [
@@ -114,9 +114,9 @@ def compare(paths: list[Path]) -> dict:
             | {key: run.results[key] for key in ("checkpoint", "decoder", "epoch")}
             for name, run in zip(_names(paths), runs, strict=True)
         ],
-        "figures": [
+        "metrics": [
             {
-                "figure": " ".join(figures[0].names[k][-2:]),
+                "metric": " ".join(figures[0].names[k][-2:]),
                 "values": of_runs,
                 "differences": [value - of_runs[0] for value in of_runs[1:]],
                 "intervals": [pairs[i].tolist() for pairs in differences],
@@ -152,10 +152,10 @@ def _refuse_to_mix(a: Run, b: Run) -> None:
         )
 
 
-def _weighted_figures(run: Run) -> WeightedFigures:
+def _weighted_metrics(run: Run) -> WeightedMetrics:
     p = run.predictions
     sets = predicted_sets(p, run.results["threshold"], run.results["label_thresholds"])
-    return WeightedFigures(p.targets, p.marginals, sets, p.set_nll)
+    return WeightedMetrics(p.targets, p.marginals, sets, p.set_nll)
 
 
 def _look_up(results: dict, name: tuple[str, ...]) -> float:

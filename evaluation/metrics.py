@@ -73,7 +73,7 @@ def precision_recall_f1(targets: np.ndarray, predicted: np.ndarray) -> dict[str,
     return {"precision": precision, "recall": recall, "f1": f1}
 
 
-def set_figures(targets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+def set_metrics(targets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Figures of predicted label sets, in percent.
 
     CP, CR      mean over labels of precision, recall; CF1 = harmonic mean of CP and CR
@@ -152,7 +152,7 @@ def expected_calibration_error(
     return 100 * float(error) / max(targets.size, 1)
 
 
-def figures(
+def all_metrics(
     targets: np.ndarray, scores: np.ndarray, predicted: dict[str, np.ndarray]
 ) -> dict[str, float | dict[str, dict[str, float]]]:
     """All figures but the set NLL (which needs the model): of the scores, then of each rule's sets.
@@ -167,11 +167,11 @@ def figures(
         "mAP_labels": int(np.sum(~np.isnan(ap))),
         "mAP@10": map_at_k(targets, scores, 10),
         "ECE": expected_calibration_error(targets, scores),
-        "predicted_sets": {rule: set_figures(targets, sets) for rule, sets in rules.items()},
+        "predicted_sets": {rule: set_metrics(targets, sets) for rule, sets in rules.items()},
     }
 
 
-def paper_figures(
+def protocol_metrics(
     protocol: str, targets: np.ndarray, scores: np.ndarray
 ) -> dict[str, str | int | float | dict[str, float]]:
     """What papers print for a data set, in percent, from N×C targets and scores.
@@ -191,7 +191,7 @@ def paper_figures(
     sets = {f"top{k}": top_k(scores, k), f"top{k}@0.5": top_k(scores, k, above=0.5)}
     names = ("CP", "CR", "CF1", "OP", "OR", "OF1")
     for rule, predicted in sets.items():
-        values = set_figures(targets, predicted)
+        values = set_metrics(targets, predicted)
         found[rule] = {name: values[name] for name in names}
     return {**found, "mAP@10": map_at_k(targets, scores, 10)}
 

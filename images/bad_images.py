@@ -18,14 +18,14 @@ from util.log import log, progress
 
 FILE = "bad_images.jsonl"
 NAMED = 5  # in a sentence; a list has all
-REMEDY = "data_loader.py --check lists all such images, train.py --skip_bad_images does without"
+HINT = "data_loader.py --check lists all such images, train.py --skip_bad_images does without"
 
 
-def refuse(errors: list[UsageError]) -> None:
+def raise_if_any(errors: list[UsageError]) -> None:
     """Raise one UsageError for the errors of several images, if there are any."""
     if errors:
         more = f"; and {len(errors) - NAMED:,} more" if len(errors) > NAMED else ""
-        raise UsageError(f"{'; '.join(map(str, errors[:NAMED]))}{more} ({REMEDY})")
+        raise UsageError(f"{'; '.join(map(str, errors[:NAMED]))}{more} ({HINT})")
 
 
 class BadImages:

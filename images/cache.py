@@ -22,15 +22,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from images.bad_images import refuse
+from images.bad_images import raise_if_any
 from images.decode import load_pixels
 from images.shards import ShardMember
-from images.transforms import View
+from images.transforms import Transform
 from util.errors import RunError, UsageError
 from util.files import make_folder, write_atomically
 from util.log import log, progress
 
-FORMAT = "hybridnet-images-1"
+FORMAT_VERSION = "hybridnet-images-1"
 
 
 class ImageCache:
@@ -47,9 +47,10 @@ class ImageCache:
             raise UsageError("--cache is for image folders: leave it out, or name no shards")
         self.path, self.side, self.skip_bad = path, side, skip_bad
         self.rows = {file: row for row, file in enumerate(sorted(set(files)))}
-        about = {"format": FORMAT, "side": side, "images": len(self.rows)}
+        about = {"format": FORMAT_VERSION, "side": side, "images": len(self.rows)}
         self.header = (
-            json.dumps({**about, "digest": digest(list(self.rows), skip_bad)}).encode() + b"\n"
+            json.dumps({**about, "digest": files_digest(list(self.rows), skip_bad)}).encode()
+            + b"\n"
         )
         self.pixel_bytes = len(self.rows) * side * side * 3
         self.num_bytes = len(self.header) + self.pixel_bytes + 4 * len(self.rows)
@@ -129,7 +130,7 @@ class SqueezedImages(Dataset):
     """Picture files one by one: pixels side×side×3 uint8, and width / height."""
 
     def __init__(self, files: list[Path], side: int, skip_bad: bool) -> None:
-        self.files, self.view, self.skip_bad = files, View(side), skip_bad
+        self.files, self.view, self.skip_bad = files, Transform(side), skip_bad
 
     def __len__(self) -> int:
         return len(self.files)
@@ -144,16 +145,16 @@ class SqueezedImages(Dataset):
                 errors.append(error)
                 items.append((torch.zeros(self.view.side, self.view.side, 3).byte(), 0.0))
         if not self.skip_bad:
-            refuse(errors)
+            raise_if_any(errors)
         return items
 
     def __getitem__(self, index: int) -> tuple[Tensor, float]:
         pixels = load_pixels(self.files[index], self.view.side)
         aspect = pixels.shape[1] / pixels.shape[0]
-        return self.view.of_pixels(pixels, aspect).permute(1, 2, 0), aspect
+        return self.view(pixels, aspect).permute(1, 2, 0), aspect
 
 
-def digest(files: list[Path], may_lack: bool = False) -> str:
+def files_digest(files: list[Path], may_lack: bool = False) -> str:
     """Changes with every file's name, size and time of change.
 
     Raises UsageError for a missing file, unless `may_lack`.

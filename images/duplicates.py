@@ -22,7 +22,7 @@ def duplicates(*parts: list[Path] | list[ShardMember]) -> list[tuple[Path, Path]
         for path in set(part):
             if not isinstance(path, ShardMember) and path.is_file():  # if not, training tells
                 groups[os.stat(path).st_size].append((number, path))
-    for look in (_middle, _digest):
+    for look in (_middle, _content_hash):
         finer = defaultdict(list)
         for key, members in groups.items():
             if len({number for number, _ in members}) > 1:
@@ -43,6 +43,6 @@ def _middle(path: Path) -> bytes:
         return file.read(SAMPLE)
 
 
-def _digest(path: Path) -> bytes:
+def _content_hash(path: Path) -> bytes:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").digest()

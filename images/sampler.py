@@ -11,7 +11,7 @@ from images.shards import shard_after_shard
 from util.distributed import rank, world_size
 
 
-class Batches(Sampler):
+class EpochBatchSampler(Sampler):
     """Batches of (epoch, index); set `epoch` before each pass. Shuffled by (seed, epoch) if seeded.
 
     A pass begins with batch number `first`: that is where an interrupted one continues.
@@ -32,26 +32,26 @@ class Batches(Sampler):
         self.num_items, self.epoch, self.first = length * repeats, 0, 0
         self.shards = np.zeros(length, int) if shards is None else shards
 
-    def sizes(self) -> list[int]:
+    def batch_sizes(self) -> list[int]:
         """Images in each batch that is left, over all processes."""
         full, left = divmod(self.num_items, self.batch_size)
         return ([self.batch_size] * full + [left] * (left > 0))[self.first :]
 
     def __len__(self) -> int:
-        """Batches that this process gets."""
-        num_batches = len(self.sizes())
-        return num_batches if self.seed is not None else len(self._mine(range(num_batches)))
+        """EpochBatchSampler that this process gets."""
+        num_batches = len(self.batch_sizes())
+        return num_batches if self.seed is not None else len(self._local(range(num_batches)))
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = np.concatenate([self._pass(repeat) for repeat in range(self.repeats)])
+        order = np.concatenate([self._epoch_order(repeat) for repeat in range(self.repeats)])
         items = [(int(e), int(i)) for e, i in order]
         starts = range(self.first * self.batch_size, self.num_items, self.batch_size)
         if self.seed is None:
-            yield from (items[s : s + self.batch_size] for s in self._mine(starts))
+            yield from (items[s : s + self.batch_size] for s in self._local(starts))
         else:
-            yield from (self._mine(items[s : s + self.batch_size]) for s in starts)
+            yield from (self._local(items[s : s + self.batch_size]) for s in starts)
 
-    def _pass(self, repeat: int) -> np.ndarray:
+    def _epoch_order(self, repeat: int) -> np.ndarray:
         """N×2: (number of the pass, index) in the order of one pass through the images."""
         order = np.arange(self.length)
         if self.seed is not None:
@@ -61,5 +61,5 @@ class Batches(Sampler):
         return np.stack([np.full_like(order, number), order], axis=1)
 
     @staticmethod
-    def _mine(dealt: Sequence) -> Sequence:
+    def _local(dealt: Sequence) -> Sequence:
         return dealt[rank() :: world_size()]

@@ -25,7 +25,7 @@ from labels.annotated import SHARD_INDEX, AnnotatedImages
 from util.errors import UsageError
 
 WINDOW = 4  # shards whose images are mixed: more mix better and spread the reading over more files
-REMEDY = "copy the shards again or make them anew with data/make_shards.py"
+HINT = "copy the shards again or make them anew with data/make_shards.py"
 
 
 class ShardMember(NamedTuple):
@@ -52,7 +52,7 @@ class ShardMember(NamedTuple):
             pass
         except OSError as error:
             raise UsageError(f"cannot read the shard {self.shard} ({error.strerror})") from None
-        raise UsageError(f"the shard {self.shard} lacks {self.name}; {REMEDY}")
+        raise UsageError(f"the shard {self.shard} lacks {self.name}; {HINT}")
 
 
 def find_members(folder: Path, images: AnnotatedImages) -> list[ShardMember]:
@@ -72,14 +72,13 @@ def find_members(folder: Path, images: AnnotatedImages) -> list[ShardMember]:
             for image in content["images"]
         }
     except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
-        raise UsageError(f"{index} is not an index of shards; {REMEDY}") from None
+        raise UsageError(f"{index} is not an index of shards; {HINT}") from None
     for shard, size in zip(shards, sizes.values(), strict=True):
         if not shard.is_file():
-            raise UsageError(f"the shard {shard} is missing; {REMEDY}")
+            raise UsageError(f"the shard {shard} is missing; {HINT}")
         if shard.stat().st_size != size:
             raise UsageError(
-                f"the shard {shard} has {shard.stat().st_size:,} bytes instead of {size:,}; "
-                f"{REMEDY}"
+                f"the shard {shard} has {shard.stat().st_size:,} bytes instead of {size:,}; {HINT}"
             )
     missing = [name for name in images.file_names if name not in members]
     if missing:

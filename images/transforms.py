@@ -44,14 +44,14 @@ class Preprocessing:
         """Plain types for the checkpoint; `Preprocessing(**d)` brings it back."""
         return asdict(self)
 
-    def for_test(self) -> View:
+    def eval_transform(self) -> Transform:
         """The whole picture as it is."""
-        return View(self.image_size)
+        return Transform(self.image_size)
 
-    def for_training(self, rng: np.random.Generator) -> View:
+    def train_transform(self, rng: np.random.Generator) -> Transform:
         """A random view; all that is random in it is drawn here."""
         area, shape, across, down, mirror, *colours = rng.random(8).tolist()
-        return View(
+        return Transform(
             self.image_size,
             1 - area * (1 - self.min_crop),
             shape,
@@ -71,7 +71,7 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class View:
+class Transform:
     """One way to look at a picture; the same for a picture decoded at any size.
 
     side                 pixels S of the result
@@ -90,13 +90,13 @@ class View:
     contrast: float = 1.0
     saturation: float = 1.0
 
-    def of_file(self, path: Path | ShardMember) -> Tensor:
+    def from_file(self, path: Path | ShardMember) -> Tensor:
         """What is seen of a picture file, 3×S×S uint8. Raises UsageError as `load_pixels` does."""
         # a crop may fall short of S by 1 - sqrt(min_crop), but not of the detail seen at test
         pixels = load_pixels(path, self.side)
-        return self.of_pixels(pixels, pixels.shape[1] / pixels.shape[0])
+        return self(pixels, pixels.shape[1] / pixels.shape[0])
 
-    def of_pixels(self, pixels: np.ndarray, aspect: float) -> Tensor:
+    def __call__(self, pixels: np.ndarray, aspect: float) -> Tensor:
         """What is seen of a picture H×W×3 uint8 that is in truth `aspect` times as wide as high."""
         (height, width), (wide, high) = pixels.shape[:2], self.extent(aspect)
         columns, rows = round(wide * width) or 1, round(high * height) or 1

@@ -13,7 +13,7 @@ it and no file can run code:
     threshold       label probability from which a label is predicted, fitted on the hold-out
     label_thresholds  each label's own one, where its expected F1 is highest (`threshold` in files
                     of before it)
-    epoch, figures  when it was made and its figures on the hold-out
+    epoch, metrics  when it was made and its metrics on the hold-out
     selected_on     which images chose the epoch, the calibration and the thresholds
     flags           the training command's flags; device and amp as what `auto` stood for
     data            number and digest of the training and of the validation images with labels
@@ -39,14 +39,14 @@ from util.errors import UsageError
 from util.files import write_atomically
 from util.log import log
 
-FORMAT = "hybridnet-checkpoint-1"
+FORMAT_VERSION = "hybridnet-checkpoint-1"
 PARTS = ("model", "vocabulary", "preprocessing", "weights")
 PARTS += ("threshold", "epoch", "selected_on", "flags")
 
 
 def save_checkpoint(checkpoint: dict, path: Path) -> None:
     """Write it in one step: an interrupted save leaves the file that was there."""
-    data = {"format": FORMAT, **_on_cpu(checkpoint)}
+    data = {"format": FORMAT_VERSION, **_on_cpu(checkpoint)}
 
     def write(temporary: Path) -> None:
         try:
@@ -79,7 +79,7 @@ def load_checkpoint(path: Path) -> dict:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # whatever a foreign or damaged file makes torch raise, the reason is one
         checkpoint = None
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT:
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT_VERSION:
         raise UsageError(f"{path} is damaged or not a checkpoint of HybridNet's train.py")
     if missing := [part for part in PARTS if part not in checkpoint]:
         raise UsageError(f"{path} is damaged: it lacks {', '.join(missing)}")
@@ -103,8 +103,8 @@ def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Prep
     vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], str(source))
     try:
         check_fit(checkpoint["model"], len(vocabulary), checkpoint["weights"])
-        prior = vocabulary.log_odds()
-        model = HybridNet(num_labels=len(vocabulary), label_log_odds=prior, **checkpoint["model"])
+        prior = vocabulary.prior_logits()
+        model = HybridNet(num_labels=len(vocabulary), label_logits=prior, **checkpoint["model"])
         model.load_state_dict(checkpoint["weights"])
         model.decoder.temperature = float(checkpoint["temperature"])
         model.decoder.prior_weight = float(checkpoint["prior_weight"])

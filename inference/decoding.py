@@ -2,7 +2,7 @@
 
 Everything works on a batch of encoded images (`model.encode`), never touches pixels again, and
 gives each image the same answer whatever else is in its batch. All of it rests on one call,
-`decoder.log_odds`: the log-odds z_j of label j given the labels read so far. With q = sigmoid(z)
+`decoder.logits`: the log-odds z_j of label j given the labels read so far. With q = sigmoid(z)
 and r the last label read,
 
     P(next label is l) = q_l * prod_{r<j<l} (1 - q_j)        P(END) = prod_{j>r} (1 - q_j)
@@ -60,12 +60,12 @@ def sample_label_sets(
     their scores too: most of the work of sampling is repeating oneself.
     """
     decoder = model.decoder
-    (num_images, num_labels), device = encoding.cnn_scores.shape, encoding.cnn_scores.device
+    (num_images, num_labels), device = encoding.cnn_logits.shape, encoding.cnn_logits.device
     num_rows = num_images * num_samples
     sobol = SobolEngine(min(num_labels, SobolEngine.MAXDIM), scramble=True, seed=seed)
     uniforms = sobol.draw(num_samples).T.clamp_min(1e-30).log().to(device)  # one per step, sample
     if known is None:
-        known = torch.zeros_like(encoding.cnn_scores)
+        known = torch.zeros_like(encoding.cnn_logits)
 
     label_sets = torch.zeros(num_rows, num_labels, dtype=bool, device=device)
     conditionals = torch.zeros(num_rows, num_labels, device=device)  # given the labels before
@@ -78,10 +78,10 @@ def sample_label_sets(
     state = decoder.initial_state(1)
     positions = torch.arange(num_labels, device=device)
     for step in range(num_labels + 1):
-        z = decoder.log_odds(
+        z = decoder.logits(
             state[0][node_prefix],
             encoding.image_embedding[node_image],
-            encoding.cnn_scores[node_image],
+            encoding.cnn_logits[node_image],
         )  # M×C
         fact = known[node_image]
         log_likelihood = torch.where(fact == 0, 0.0, F.logsigmoid(fact * z))
@@ -194,7 +194,7 @@ def most_probable_sets(
     log P(set | image), to be divided by the probability of what is known (Samples.log_evidence).
     """
     decoder = model.decoder
-    (num_images, num_labels), device = encoding.cnn_scores.shape, encoding.cnn_scores.device
+    (num_images, num_labels), device = encoding.cnn_logits.shape, encoding.cnn_logits.device
     width = min(max(max_expansions, num_sets), 2 ** min(num_labels, 30))
     positions = torch.arange(num_labels, device=device)
     active = torch.arange(num_images, device=device)
@@ -208,11 +208,11 @@ def most_probable_sets(
     state = decoder.initial_state(num_images)
     kth = min(num_sets, width)
     if known is None:
-        known = torch.zeros_like(encoding.cnn_scores)
+        known = torch.zeros_like(encoding.cnn_logits)
 
     for n in range(width):
-        z = decoder.log_odds(
-            state[0], encoding.image_embedding[active], encoding.cnn_scores[active]
+        z = decoder.logits(
+            state[0], encoding.image_embedding[active], encoding.cnn_logits[active]
         )  # A×C
         later = positions > last[:, None]
         fact = known[active]

@@ -59,7 +59,7 @@ def decode(
 ) -> Predictions:
     """All that is predicted for a batch of encoded images, in numpy."""
     with torch.no_grad():
-        nll = bernoulli_nll(model.set_log_odds(encoding, targets), targets)
+        nll = bernoulli_nll(model.set_logits(encoding, targets), targets)
     samples = sample_label_sets(model, encoding, num_samples)
     best = most_probable_sets(model, encoding)
     f1 = expected_f1_sets(samples.label_sets, samples.weights)

@@ -11,7 +11,7 @@ RARER = 5  # times, than the label that it looks like; shirt and skirt are two l
 LETTERS = 5  # a word of fewer is soon like another: cat, car
 
 
-def look_alike(vocabulary: Vocabulary) -> list[tuple[str, str]]:
+def likely_misspellings(vocabulary: Vocabulary) -> list[tuple[str, str]]:
     """Pairs (rarer, more frequent) of labels that are probably meant to be one, rarest first.
 
     They differ in case, spaces or plural; or in one letter, missing, wrong, too many or exchanged

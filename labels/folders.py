@@ -17,7 +17,7 @@ from labels.annotated import AnnotatedImages
 from labels.csv_jsonl import PICTURE, SPLITS
 from util.errors import UsageError
 
-KIND = "a folder per label"
+NAME = "a folder per label"
 
 
 def is_label_folders(path: Path) -> bool:
@@ -42,7 +42,7 @@ def read_label_folders(path: Path) -> AnnotatedImages:
             label_sets.append(tuple(found[picture]))
             splits.append(SPLITS.get(part.name.lower(), ""))
     divided = splits if parts is folders else None
-    return AnnotatedImages(str(path), names, label_sets, sorted(categories), KIND, divided)
+    return AnnotatedImages(str(path), names, label_sets, sorted(categories), NAME, divided)
 
 
 def _read_part(folder: Path) -> tuple[dict[Path, list[str]], list[str]]:

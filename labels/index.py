@@ -29,7 +29,7 @@ from util.errors import RunError
 from util.files import write_atomically
 from util.log import log
 
-FORMAT = "hybridnet-annotation-index-1"
+FORMAT_VERSION = "hybridnet-annotation-index-1"
 LARGE = 1_000_000  # bytes; a smaller file is parsed in no time
 REST = 2.0  # seconds; the tick of the coarsest file systems
 T = TypeVar("T")
@@ -55,7 +55,11 @@ def read_once(path: Path, parse: Callable[[bytes], object], unpack: Callable[[ob
         result = unpack(plain)
     rested = now - max(stamp["modified"], stamp["changed"]) / 1e9 > REST
     trusted = rested and _stamp(path) == stamp and os.name == "posix"  # others have no such time
-    _save(path, {"format": FORMAT, "content": content, "stamp": stamp if trusted else None}, plain)
+    _save(
+        path,
+        {"format": FORMAT_VERSION, "content": content, "stamp": stamp if trusted else None},
+        plain,
+    )
     return result
 
 
@@ -84,7 +88,10 @@ def _load(path: Path, unpack: Callable[[object], T]) -> tuple[dict, object, T | 
         with contextlib.suppress(Exception):  # whatever a damaged index makes raise
             first, second = place.read_bytes().split(b"\n")
             header = json.loads(first)
-            if header["format"] == FORMAT and header["body"] == hashlib.sha256(second).hexdigest():
+            if (
+                header["format"] == FORMAT_VERSION
+                and header["body"] == hashlib.sha256(second).hexdigest()
+            ):
                 plain = json.loads(second)
                 return header, plain, unpack(plain)
     return {}, None, None

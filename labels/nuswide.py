@@ -19,7 +19,7 @@ import numpy as np
 from labels.annotated import AnnotatedImages
 from util.errors import UsageError
 
-KIND = "NUS-WIDE"
+NAME = "NUS-WIDE"
 CHUNK = 4 << 20  # bytes of a matrix that are looked at together
 
 
@@ -49,7 +49,7 @@ def read_nuswide(path: Path) -> AnnotatedImages:
         raise UsageError(f"{by_split} has other concepts for training than for test")
     splits = ["train"] * len(train) + ["test"] * len(test)
     names = of["train"] + of["test"]
-    return AnnotatedImages(str(path), names, train + test, concepts, KIND, splits)
+    return AnnotatedImages(str(path), names, train + test, concepts, NAME, splits)
 
 
 def _root(path: Path) -> Path | None:
@@ -87,7 +87,7 @@ def _divided(path, names, of, label_sets, categories) -> AnnotatedImages:
     split = dict.fromkeys(of["train"], "train") | dict.fromkeys(of["test"], "test")
     keep = [i for i, name in enumerate(names) if name in split]
     splits = [split.get(name, "") for name in names]
-    return AnnotatedImages(str(path), names, label_sets, categories, KIND, splits).select(keep)
+    return AnnotatedImages(str(path), names, label_sets, categories, NAME, splits).select(keep)
 
 
 def _concepts(folder: Path, num_images: int, end: str) -> tuple[list[tuple[str, ...]], list[str]]:

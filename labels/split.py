@@ -16,7 +16,9 @@ from scipy.sparse import csc_matrix
 from util.log import log
 
 
-def hold_out(targets: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_train_val(
+    targets: np.ndarray, fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the images to train on and of those held out, ascending; the same for a seed.
 
     targets: N×C bool. Of N images round(fraction × N) are held out. A label on one image stays in

@@ -21,7 +21,7 @@ from defusedxml import DefusedXmlException, ElementTree
 from labels.annotated import AnnotatedImages
 from util.errors import UsageError
 
-KIND = "PASCAL VOC"
+NAME = "PASCAL VOC"
 OFFICIAL = ("train", "val", "test")
 
 
@@ -62,7 +62,7 @@ def read_voc(path: Path) -> AnnotatedImages:
             splits.append(split)
     categories = sorted({label for labels in label_sets for label in labels})
     divided = splits if path.is_dir() and "" not in lists else None
-    return AnnotatedImages(str(path), names, label_sets, categories, KIND, divided, difficult)
+    return AnnotatedImages(str(path), names, label_sets, categories, NAME, divided, difficult)
 
 
 def _read_list(path: Path) -> list[str]:

@@ -23,7 +23,7 @@ from pathlib import Path
 from util.errors import UsageError
 from util.files import write_atomically
 
-FORMAT = "hybridnet-vocabulary-1"
+FORMAT_VERSION = "hybridnet-vocabulary-1"
 MOST_BYTES = 100_000_000  # of a file: a million labels of a hundred letters
 MOST = 2**53  # images, which a float still counts
 HALVES = re.compile("[\ud800-\udfff]")  # surrogates
@@ -58,7 +58,7 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def log_odds(self) -> list[float]:
+    def prior_logits(self) -> list[float]:
         """Log-odds of each label's share of the training images, one half added to each count."""
         total = self.num_images
         return [math.log((n + 0.5) / (total - n + 0.5)) for n in self.counts]
@@ -69,12 +69,12 @@ class Vocabulary:
         del plain["rank"]
         if not self.normalised:  # older vocabularies lack it, and are compared with new ones
             del plain["normalised"]
-        return {"format": FORMAT, **plain}
+        return {"format": FORMAT_VERSION, **plain}
 
     @classmethod
     def from_dict(cls, data: object, source: str) -> Vocabulary:
         """Check and take over what `to_dict` wrote. Raises UsageError naming `source`."""
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
+        if not isinstance(data, dict) or data.get("format") != FORMAT_VERSION:
             raise UsageError(
                 f"{source} is not a HybridNet vocabulary; make one with "
                 "`python build_vocab.py --annotations FILE --vocab_path PATH`"

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from images.decode import load_image
-from images.transforms import View
+from images.transforms import Transform
 from inference.predictions import Predictions
 from model import HybridNet
 
@@ -23,7 +23,7 @@ OTHERS_SHOWN = 3  # labels neither true nor predicted, the most probable of them
 MAPS_SHOWN = 6  # of one image, its most probable predicted labels
 
 
-def choose_images(
+def choose_examples(
     p: Predictions, predicted: np.ndarray, labels: tuple[str, ...], how_many: int = 8
 ) -> dict[str, list[tuple[int, str]]]:
     """(image, what it is an example of) for "best", "typical" and "worst".
@@ -83,22 +83,22 @@ def draw_gallery(
     labels: tuple[str, ...],
     paths: list[Path],
     model: HybridNet,
-    view: View,
+    view: Transform,
     amp: torch.autocast,
 ) -> dict[str, list[dict]]:
-    """The groups of `choose_images`, with all that the page shows of each image.
+    """The groups of `choose_examples`, with all that the page shows of each image.
 
     Pictures are data URIs; view is how the model sees files; paths are in the rows' order.
     """
     device = next(model.parameters()).device
     groups: dict[str, list[dict]] = {}
-    for group, images in choose_images(p, predicted, labels).items():
+    for group, images in choose_examples(p, predicted, labels).items():
         groups[group] = []
         for i, caption in images:
             photo = load_image(paths[i])
             with amp:
-                encoding = model.encode(view.of_file(paths[i])[None].to(device))  # 1×3×S×S
-            maps = encoding.where(0).cpu().numpy()  # C×h×w
+                encoding = model.encode(view.from_file(paths[i])[None].to(device))  # 1×3×S×S
+            maps = encoding.class_activation_map(0).cpu().numpy()  # C×h×w
             ranked = np.argsort(-p.marginals[i], kind="stable")
             notable = p.targets[i] | predicted[i]
             notable[ranked[~notable[ranked]][:OTHERS_SHOWN]] = True

@@ -33,7 +33,7 @@ def name_drawings(files: list[Path], folder: Path) -> list[Path]:
     return list(names)
 
 
-def describe(result: dict, top: int, drawing: Path) -> str:
+def format_result(result: dict, top: int, drawing: Path) -> str:
     """The console's text for one picture."""
     lines = [result["image"]]
     for label, p in list(result["labels"].items())[:top]:

@@ -41,10 +41,10 @@ def format_tables(r: dict) -> str:
     if "influence_agreement" in r:
         lines += ["", "label influence and co-occurrence in these annotations: "]
         lines[-1] += f"rank correlation {r['influence_agreement']:.2f}"
-    if "suspects" in r:
+    if "label_issues" in r:
         lines += ["", "least likely annotations, given the image and its other annotations", ""]
         lines[-1] = f"{'P(right)':>9}  {'':<7} {'label':<{width}} image"
-        for row in r["suspects"]:
+        for row in r["label_issues"]:
             lines.append(
                 f"{row['probability']:9.2g}  {row['annotation']:<7} {row['label']:<{width}} "
                 f"{row['image']}"
@@ -91,9 +91,9 @@ def format_comparison(c: dict) -> str:
     for n, other in enumerate(others, start=1):
         head = f"{'':<14} {first:>{width}} {other:>{width}} {'difference':>11}"
         lines += ["", f"{head}  95 % interval"]
-        for row in c["figures"]:
-            digits = 3 if row["figure"] == "set_nll" else 2
-            name = "set NLL" if row["figure"] == "set_nll" else row["figure"]
+        for row in c["metrics"]:
+            digits = 3 if row["metric"] == "set_nll" else 2
+            name = "set NLL" if row["metric"] == "set_nll" else row["metric"]
             low, high = row["intervals"][n - 1]
             cells = " ".join(f"{row['values'][k]:{width}.{digits}f}" for k in (0, n))
             mark = " *" if low > 0 or high < 0 else ""

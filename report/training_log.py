@@ -65,7 +65,7 @@ def draw_curves(log_path: Path, path: Path) -> None:
     plt.close(figure)
 
 
-def describe_mistakes(
+def format_mistakes(
     p: Predictions, threshold: float, paths: list[Path], labels: tuple[str, ...], how_many: int = 3
 ) -> list[str]:
     """A line each for the validation images whose labels the model found least probable."""

@@ -1,4 +1,4 @@
-"""Batches, the hold-out, and the script that describes a data set."""
+"""EpochBatchSampler, the hold-out, and the script that describes a data set."""
 
 import numpy as np
 import pytest
@@ -98,7 +98,7 @@ def split(*flags) -> tuple[LabelledImages, LabelledImages, str]:
     args = train.get_args_parser().parse_args(
         ["--image_path", "data/images", "--image_size", "24", "--num_workers", "0", *flags]
     )
-    setup.fill_defaults(args)
+    setup.resolve_paths(args)
     loaders = training_data(args, Preprocessing(args.image_size), False)
     return loaders[0].dataset, loaders[1].dataset, loaders[3]
 

@@ -71,12 +71,22 @@ def test_evaluation_is_repeatable(trained, workdir, capsys):
 
 def test_what_evaluate_can_be_asked_beside_the_figures(trained, workdir, capsys):
     best = ("--checkpoint", trained.output / "best.pt", "--output_dir", "o")
-    asked = ("--reveal", 1, "--suspects", 4, "--influence", "--decide", "map", "--num_workers", 0)
+    asked = (
+        "--reveal",
+        1,
+        "--label_issues",
+        4,
+        "--influence",
+        "--decide",
+        "map",
+        "--num_workers",
+        0,
+    )
     call(evaluate, *EVALUATE, *best, *asked)
     out = capsys.readouterr().out
     assert out == (workdir / "o/evaluate.log").read_text()
     found = json.loads((workdir / "o/metrics.json").read_text())
-    rows = found["suspects"]
+    rows = found["label_issues"]
     assert [row["probability"] for row in rows] == sorted(row["probability"] for row in rows)
     for row in rows:
         labels = LABEL_SETS[int(Path(row["image"]).stem.removeprefix("img_"))]
@@ -94,7 +104,7 @@ def test_what_evaluate_can_be_asked_beside_the_figures(trained, workdir, capsys)
     recall = {row["label"]: row["recall"] for row in found["per_label"]}
     call(evaluate, *EVALUATE, *best, "--num_workers", 0, "--json")
     by_threshold = json.loads(capsys.readouterr().out)
-    assert "suspects" not in by_threshold
+    assert "label_issues" not in by_threshold
     sets = by_threshold["predicted_sets"]
     assert sets["map"]["CR"] == pytest.approx(sum(recall.values()) / len(RANKED))
 

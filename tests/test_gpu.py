@@ -35,7 +35,7 @@ def test_what_is_said_is_said_on_the_cpu_too(workdir):
     found, marginals = {}, {}
     for device in ("cuda", "cpu"):
         flags = ("--device", device, "--amp", "off", "--output_dir", device)
-        call(evaluate, *EVALUATE, *flags, "--reveal", 1, "--suspects", 3, "--influence")
+        call(evaluate, *EVALUATE, *flags, "--reveal", 1, "--label_issues", 3, "--influence")
         found[device] = json.loads((workdir / device / "metrics.json").read_text())
         marginals[device] = np.load(workdir / device / "predictions.npz")["marginals"]
     assert found["cuda"]["set_nll"] == pytest.approx(found["cpu"]["set_nll"], rel=1e-3)

@@ -96,12 +96,14 @@ NOISE = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
 def test_pictures_of_odd_shapes_are_seen(tmp_path, size):
     path = save(Image.new("RGB", size, (10, 200, 30)), tmp_path / "a.png")
     for view in (
-        Preprocessing(64).for_test(),
-        *(Preprocessing(64).for_training(np.random.default_rng(i)) for i in range(5)),
+        Preprocessing(64).eval_transform(),
+        *(Preprocessing(64).train_transform(np.random.default_rng(i)) for i in range(5)),
     ):
-        seen = view.of_file(path)
+        seen = view.from_file(path)
         assert seen.shape == (3, 64, 64)
-    assert (Preprocessing(64).for_test().of_file(path).float().mean((1, 2)).round()).tolist() == [
+    assert (
+        Preprocessing(64).eval_transform().from_file(path).float().mean((1, 2)).round()
+    ).tolist() == [
         10,
         200,
         30,

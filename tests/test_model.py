@@ -48,7 +48,7 @@ def train_decoder(model: HybridNet, num_steps: int = 60) -> HybridNet:
     scores = torch.randn(64, NUM_LABELS, generator=generator)
     for _ in range(num_steps):
         encoding = Encoding(model.decoder.embed_image(features), scores, None)
-        loss = bernoulli_nll(model.set_log_odds(encoding, targets), targets).mean()
+        loss = bernoulli_nll(model.set_logits(encoding, targets), targets).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -58,13 +58,13 @@ def train_decoder(model: HybridNet, num_steps: int = 60) -> HybridNet:
 def repeat(encoding: Encoding, times: int) -> Encoding:
     """One image's encoding, `times` rows of it."""
     return Encoding(
-        encoding.image_embedding.expand(times, -1), encoding.cnn_scores.expand(times, -1), None
+        encoding.image_embedding.expand(times, -1), encoding.cnn_logits.expand(times, -1), None
     )
 
 
 @torch.no_grad()
 def log_prob_of_all_sets(model: HybridNet, encoding: Encoding) -> Tensor:
-    z = model.set_log_odds(repeat(encoding, len(ALL_SETS)), ALL_SETS)
+    z = model.set_logits(repeat(encoding, len(ALL_SETS)), ALL_SETS)
     return -bernoulli_nll(z, ALL_SETS)
 
 
@@ -77,7 +77,7 @@ def log_prob_token_by_token(model: HybridNet, encoding: Encoding, labels: list[i
     for token in [*labels, end]:
         x = torch.tanh(decoder.project_output(hidden) + encoding.image_embedding)
         s = (x @ decoder.label_embedding.T)[0]
-        s[:end] += encoding.cnn_scores[0]
+        s[:end] += encoding.cnn_logits[0]
         if decoder.link == "softmax":
             total += float(s[last + 1 :].log_softmax(0)[token - last - 1])
         else:
@@ -121,8 +121,8 @@ def test_every_log_odds_is_calibrated(decoder):
     found = {}
     for calibration in ((1.0, 0.0), (2.5, 0.4)):
         model.decoder.temperature, model.decoder.prior_weight = calibration
-        step = model.decoder.log_odds(state[0], encoding.image_embedding, encoding.cnn_scores)
-        found[calibration] = step, model.set_log_odds(encoding, targets)
+        step = model.decoder.logits(state[0], encoding.image_embedding, encoding.cnn_logits)
+        found[calibration] = step, model.set_logits(encoding, targets)
     for plain, calibrated in zip(*found.values(), strict=True):
         torch.testing.assert_close(calibrated, plain / 2.5 + 0.4 * prior)
 
@@ -134,16 +134,16 @@ def test_loss_of_an_image_does_not_depend_on_its_batch(decoder):
     targets = (torch.rand(9, NUM_LABELS, generator=torch.Generator().manual_seed(3)) < 0.4).float()
     targets[4] = 0
     targets[5] = 1
-    together = model.set_log_odds(encoding, targets)
+    together = model.set_logits(encoding, targets)
     for i in range(9):
-        one = Encoding(encoding.image_embedding[i : i + 1], encoding.cnn_scores[i : i + 1], None)
-        alone = model.set_log_odds(one, targets[i : i + 1])
+        one = Encoding(encoding.image_embedding[i : i + 1], encoding.cnn_logits[i : i + 1], None)
+        alone = model.set_logits(one, targets[i : i + 1])
         torch.testing.assert_close(alone[0], together[i], atol=1e-5, rtol=1e-5)
 
 
 def test_batch_without_any_label():
     model = make_model("chain")
-    z = model.set_log_odds(make_encoding(model, 3), torch.zeros(3, NUM_LABELS))
+    z = model.set_logits(make_encoding(model, 3), torch.zeros(3, NUM_LABELS))
     assert z.shape == (3, NUM_LABELS)
     assert z.isfinite().all()
 
@@ -152,9 +152,9 @@ def test_batch_without_any_label():
 def test_training_starts_at_the_independent_classifier(decoder):
     """And that at the labels' frequencies, up to the random features."""
     torch.manual_seed(0)
-    log_odds = [math.log(p / (1 - p)) for p in (0.5, 0.2, 0.1)]
-    model = HybridNet("resnet18", 3, decoder, 8, 8, label_log_odds=log_odds).eval()
-    torch.testing.assert_close(model.classifier.bias.detach(), torch.tensor(log_odds))
+    logits = [math.log(p / (1 - p)) for p in (0.5, 0.2, 0.1)]
+    model = HybridNet("resnet18", 3, decoder, 8, 8, label_logits=logits).eval()
+    torch.testing.assert_close(model.classifier.bias.detach(), torch.tensor(logits))
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     targets = torch.tensor([[1.0, 0, 1], [0, 0, 0]])
     losses = model(images, targets)
@@ -210,7 +210,7 @@ def test_encoder_is_torchvisions():
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_arch_encodes(arch):
     model = HybridNet(arch, 4, "chain", 8, 8, stages=4).eval()
-    for classifier in model.earlier:
+    for classifier in model.stage_heads:
         torch.nn.init.normal_(classifier.weight, std=classifier.in_features**-0.5)
     with torch.no_grad():
         encoding = model.encode(torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8))
@@ -220,13 +220,13 @@ def test_every_arch_encodes(arch):
         (1, 4, 4, 4),
         (1, 4, 2, 2),
     ]
-    assert encoding.cnn_scores.shape == (1, 4)
+    assert encoding.cnn_logits.shape == (1, 4)
     pooled = sum(maps.mean((2, 3)) / 2 + maps.amax((2, 3)) / 2 for maps in encoding.class_maps)
     # in the hundreds, and averaged in another order
     torch.testing.assert_close(
-        encoding.cnn_scores, pooled + model.classifier.bias, rtol=1e-5, atol=1e-5
+        encoding.cnn_logits, pooled + model.classifier.bias, rtol=1e-5, atol=1e-5
     )
-    assert encoding.where(0).shape == (4, 16, 16)
+    assert encoding.class_activation_map(0).shape == (4, 16, 16)
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3, 4])
@@ -237,7 +237,7 @@ def test_stages_before_the_last_begin_with_nothing_to_say(stages):
     model.load_state_dict(plain.state_dict(), strict=False)
     images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
-        torch.testing.assert_close(model.encode(images).cnn_scores, plain.encode(images).cnn_scores)
+        torch.testing.assert_close(model.encode(images).cnn_logits, plain.encode(images).cnn_logits)
 
 
 def test_frozen_encoder_stays_bit_identical_in_training():

@@ -161,11 +161,11 @@ def test_json_lines_are_json_when_a_figure_is_undefined(workdir, capsys):
     flags = ("--annotations", "few.json", "--val_annotations", val, "--keep_unlabelled")
     call(train, *TRAIN, *flags, "--num_epochs", 1)
 
-    def refuse(text):
+    def fail(text):
         raise AssertionError(f"{text} is not JSON")
 
     for line in capsys.readouterr().out.splitlines():
-        json.loads(line, parse_constant=refuse)
+        json.loads(line, parse_constant=fail)
 
 
 # --- the default set --------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def test_the_calibration_is_kept_and_used(trained, tmp_path):
     model, vocabulary, _ = restore(checkpoint, trained.output)
     assert model.decoder.temperature == checkpoint["temperature"] != 1
     assert model.decoder.prior_weight == checkpoint["prior_weight"] != 0
-    assert model.decoder.prior.tolist() == pytest.approx(vocabulary.log_odds())
+    assert model.decoder.prior.tolist() == pytest.approx(vocabulary.prior_logits())
     for part in ("temperature", "prior_weight", "label_thresholds"):  # as in files of before them
         del checkpoint[part]
     save_checkpoint(checkpoint, tmp_path / "old.pt")

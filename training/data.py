@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader
 
-from data_loader import LabelledImages, load_data_set, make_loader, tell_checks
+from data_loader import LabelledImages, load_data_set, make_loader, warn_about_data
 from images.bad_images import FILE, BadImages
 from images.cache import ImageCache
 from images.shards import ShardMember
 from images.transforms import Preprocessing
 from labels.annotated import AnnotatedImages
 from labels.read import read_labels
-from labels.split import hold_out
+from labels.split import split_train_val
 from labels.tags import merge_tags
 from labels.targets import encode_targets
 from labels.vocabulary import Vocabulary, count_labels, load_vocabulary
-from util.distributed import first_alone
+from util.distributed import rank_zero_first
 from util.errors import UsageError
 from util.log import log
 
@@ -31,9 +31,9 @@ def training_data(
     args: argparse.Namespace, preprocessing: Preprocessing, pin: bool
 ) -> tuple[DataLoader, DataLoader, Vocabulary, str]:
     """Loaders for training and validation, the vocabulary, and what the validation images are."""
-    (paths, targets), (val_paths, val_targets), vocabulary, selected_on = choose_images(args)
+    (paths, targets), (val_paths, val_targets), vocabulary, selected_on = choose_train_and_val(args)
     skip = args.skip_bad_images
-    tell_checks(targets, vocabulary, paths, val_paths)
+    warn_about_data(targets, vocabulary, paths, val_paths)
     repeats = SINGLE_IMAGE_REPEATS if len(paths) == 1 else 1
     # BatchNorm needs several images: a batch larger than the set is the set
     batch_size = min(args.batch_size, len(paths) if repeats == 1 else repeats // 4)
@@ -46,7 +46,7 @@ def training_data(
     workers, cache = args.num_workers, None
     if args.cache:  # of all images of the run, so that it serves every --seed's hold-out
         cache = ImageCache(args.cache, [*paths, *val_paths], preprocessing.cache_side(), skip)
-        first_alone(lambda: cache.prepare(workers))
+        rank_zero_first(lambda: cache.prepare(workers))
     bad = BadImages(args.output_dir / FILE) if skip else None
     train_data = LabelledImages(paths, targets, preprocessing, args.seed, cache, bad)
     val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache, bad=bad)
@@ -57,13 +57,13 @@ def training_data(
     return train_loader, val_loader, vocabulary, selected_on
 
 
-def choose_images(args: argparse.Namespace) -> tuple[Part, Part, Vocabulary, str]:
+def choose_train_and_val(args: argparse.Namespace) -> tuple[Part, Part, Vocabulary, str]:
     """What to train on, what to validate on, the vocabulary, what the validation images are.
 
     Validation images are those named by the user, those that the annotations set apart, or a part
     of the training images. A test split is left to evaluate.py.
     """
-    everything = first_alone(
+    everything = rank_zero_first(
         lambda: read_labels(args.annotations, args.image_path)
     )  # and indexes it
     listed, skip = everything.of_split("train"), args.skip_bad_images
@@ -81,7 +81,7 @@ def choose_images(args: argparse.Namespace) -> tuple[Part, Part, Vocabulary, str
         val = load_data_set(val_path, val_listed, args.keep_unlabelled, args.limit, skip)
         val_part = (val[1], encode_targets(val[0], vocabulary))
         return (paths, targets), val_part, vocabulary, selected_on
-    train, held = hold_out(targets, args.val_fraction, args.seed)
+    train, held = split_train_val(targets, args.val_fraction, args.seed)
     if not len(train):
         raise UsageError(f"--val_fraction {args.val_fraction} leaves no training image; lower it")
     if not len(held):

@@ -14,8 +14,8 @@ from data_loader import LabelledImages
 from inference.checkpoint import load_checkpoint, save_checkpoint
 from inference.checkpoint_checks import SETTINGS
 from training.signals import StopOnSignal
-from training.state import Training
-from util.distributed import any_process, rank
+from training.state import TrainState
+from util.distributed import any_rank, rank
 from util.errors import UsageError
 from util.log import log
 
@@ -108,7 +108,7 @@ class Saver:
     """Writes best.pt and last.pt, and ends the run when it is told to stop."""
 
     def __init__(
-        self, training: Training, about: dict, args: argparse.Namespace, stop: StopOnSignal
+        self, training: TrainState, about: dict, args: argparse.Namespace, stop: StopOnSignal
     ) -> None:
         self.training, self.about, self.stop = training, about, stop
         self.folder, self.seconds = args.output_dir, 60 * args.save_minutes
@@ -134,7 +134,7 @@ class Saver:
     def between_steps(self) -> None:
         """Save if it is time to, or if the run is to stop, which then it does."""
         stop = self.stop.is_requested()
-        if stop or any_process(time.monotonic() - self.saved_at > self.seconds):
+        if stop or any_rank(time.monotonic() - self.saved_at > self.seconds):
             self.save()
         if stop:
             raise self.stop.error()

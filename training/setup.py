@@ -13,7 +13,7 @@ from labels.annotated import SHARD_INDEX
 from labels.read import find_labels
 from labels.vocabulary import Vocabulary, check_suffix
 from model import HybridNet, load_encoder_weights
-from util.distributed import first_alone, world_size
+from util.distributed import rank_zero_first, world_size
 from util.errors import RunError, UsageError
 from util.log import log
 
@@ -36,20 +36,20 @@ def build_model(
     try:
         model = HybridNet(
             num_labels=len(vocabulary),
-            label_log_odds=vocabulary.log_odds(),
+            label_logits=vocabulary.prior_logits(),
             pretrained=args.pretrained and fresh,
             **settings,
         )
     except OSError as error:  # urllib's errors are
         raise RunError(f"--pretrained could not fetch the weights ({error})") from None
     if args.weights and fresh:
-        load_weights(model, args.weights)
+        load_weights_file(model, args.weights)
     elif fresh and not args.pretrained:
         log("encoder: all tensors at random (--pretrained or --weights FILE would start it better)")
     return model, settings
 
 
-def load_weights(model: HybridNet, path: Path) -> None:
+def load_weights_file(model: HybridNet, path: Path) -> None:
     """Load an encoder state dict and say exactly what was and what was not in it."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -64,12 +64,12 @@ def load_weights(model: HybridNet, path: Path) -> None:
     log(f"encoder: {len(missing)} tensors at random: {', '.join(missing) or 'none'}")
 
 
-def fill_defaults(args: argparse.Namespace) -> None:
+def resolve_paths(args: argparse.Namespace) -> None:
     """Resolve every path that was not given; makes the default set if that is what is wanted."""
     if args.image_path is None:
         if args.annotations or args.val_annotations or args.val_image_path:
             raise UsageError("annotations without --image_path: name the image folder, too")
-        first_alone(draw_default_set)
+        rank_zero_first(draw_default_set)
         args.image_path = SCENES / "images/train"
         args.annotations = SCENES / "annotations/instances_train.json"
         args.vocab_path = args.vocab_path or SCENES / "vocab.pkl"
@@ -95,7 +95,7 @@ def fill_defaults(args: argparse.Namespace) -> None:
         args.val_annotations = find_labels(args.val_image_path, "val")
 
 
-def make_repeatable(device: torch.device) -> None:
+def set_deterministic(device: torch.device) -> None:
     """The same seed gives the same weights to the bit, on a CPU."""
     if device.type == "cpu":
         # or threads would add up gradients of rows in the order in which they come
@@ -113,7 +113,7 @@ def draw_default_set() -> None:
         raise RunError("the default set could not be drawn; the reason is above")
 
 
-def describe(args, model, train_loader, val_loader, selected_on, device, amp) -> None:
+def log_run_summary(args, model, train_loader, val_loader, selected_on, device, amp) -> None:
     """The numbers derived from flags and data, before anything takes long."""
     with amp:
         precision = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"

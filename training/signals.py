@@ -11,7 +11,7 @@ from types import FrameType
 
 from filelock import FileLock, Timeout
 
-from util.distributed import any_process, rank
+from util.distributed import any_rank, rank
 from util.errors import RunError, UsageError
 from util.files import make_folder
 
@@ -43,7 +43,7 @@ class StopOnSignal:
 
     def is_requested(self) -> bool:
         """Whether any of the processes was told to stop; all have to ask together."""
-        return any_process(self.received is not None)
+        return any_rank(self.received is not None)
 
     def error(self) -> RunError:
         """What ends the run once all is saved."""
@@ -60,7 +60,7 @@ class StopOnSignal:
 
 
 @contextlib.contextmanager
-def only_run_in(folder: Path) -> Iterator[None]:
+def lock_output_dir(folder: Path) -> Iterator[None]:
     """Makes `folder`; raises UsageError if another run is writing to it.
 
     A dead run's lock is none. A command that is refused before it writes leaves no folder.

@@ -15,12 +15,12 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from model import HybridNet
-from util.distributed import as_one, gather, rank, world_size
+from util.distributed import all_gather, rank, world_size, wrap_ddp
 from util.errors import RunError
 from util.files import write_atomically
 
 LOOK_EVERY = 20  # steps; to look at a loss is to wait for the GPU
-REMEDY = "continue with --amp off, or start anew with a lower --learning_rate and --output_dir"
+HINT = "continue with --amp off, or start anew with a lower --learning_rate and --output_dir"
 MAX_NORM = 10.0  # of the gradient
 
 
@@ -28,7 +28,7 @@ class LossError(RunError):
     """The weights are spoilt from here on: nothing may be saved any more."""
 
 
-def look_at(training: Training, loader: DataLoader, output_dir: Path) -> None:
+def check_finite_and_add(training: TrainState, loader: DataLoader, output_dir: Path) -> None:
     """Add up the losses of the steps that nobody has looked at yet. Waits for the GPU.
 
     Raises LossError at the first step whose loss is not finite, with the names of its images in
@@ -50,12 +50,12 @@ def look_at(training: Training, loader: DataLoader, output_dir: Path) -> None:
         write_atomically(path, lambda t: t.write_text(json.dumps(batch, indent=1), "utf-8"))
         raise LossError(
             f"the loss is {values[bad[0], 0]} at step {step}, on the images listed in {path}; "
-            f"{REMEDY}"
+            f"{HINT}"
         )
     training.add_losses(values)
 
 
-class Training:
+class TrainState:
     """Weights, their average, optimizer, schedule, and how far the run has come.
 
     epoch, step       epochs done, and steps done of the one under way
@@ -76,9 +76,9 @@ class Training:
         # the averaged weights are what is evaluated; copied before the LSTM is packed for a GPU
         self.ema = copy.deepcopy(model).requires_grad_(False).to(device)
         self.model = model.to(device)
-        self.parallel = as_one(self.model)  # computes losses
+        self.parallel = wrap_ddp(self.model)  # computes losses
         if args.compile:  # a graph for whole batches, another for an epoch's last, smaller one
-            self.model.see = torch.compile(self.model.see, dynamic=False)
+            self.model.forward_features = torch.compile(self.model.forward_features, dynamic=False)
         self.ema_decay, self.steps_per_epoch = args.ema_decay, steps_per_epoch
         pairs = list(zip(self.ema.state_dict().values(), model.state_dict().values(), strict=True))
         self.averaged = [pair for pair in pairs if pair[0].is_floating_point()]
@@ -93,14 +93,14 @@ class Training:
         self.sums, self.pending, self.is_whole = np.zeros(3), [], True
         thresholds = {"threshold": 0.5, "label_thresholds": 0.5}
         calibration = {"temperature": 1.0, "prior_weight": 0.0}
-        self.validated = {**calibration, **thresholds, "epoch": 0, "figures": {}}
+        self.validated = {**calibration, **thresholds, "epoch": 0, "metrics": {}}
 
     def state_dict(self) -> dict:
         """Plain types and tensors; the averaged weights are in the checkpoint already.
 
         All processes have to ask for it together.
         """
-        sums = [s.tolist() for s in gather(self.sums)]
+        sums = [s.tolist() for s in all_gather(self.sums)]
         generators = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             generators["cuda"] = torch.cuda.get_rng_state()
@@ -174,7 +174,7 @@ class Training:
         self.is_whole = True
 
     def end_epoch(
-        self, figures: dict[str, float], threshold: float, label_thresholds: list[float]
+        self, metrics: dict[str, float], threshold: float, label_thresholds: list[float]
     ) -> bool:
         """Take over what validation found; whether this epoch is the best so far."""
         self.epoch, self.step, self.sums = self.epoch + 1, 0, np.zeros(3)
@@ -184,10 +184,10 @@ class Training:
             "threshold": threshold,
             "label_thresholds": label_thresholds,
             "epoch": self.epoch,
-            "figures": figures,
+            "metrics": metrics,
         }
-        is_best = figures["val_set_nll"] < self.best_nll
-        self.best_nll = min(self.best_nll, figures["val_set_nll"])
+        is_best = metrics["val_set_nll"] < self.best_nll
+        self.best_nll = min(self.best_nll, metrics["val_set_nll"])
         return is_best
 
 

@@ -16,7 +16,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 # places of the result up to which all, and the weights' gradient alone, were quicker: a ResNet's
-# shapes at 64, 128 and 224 pixels timed one by one (benchmarks/bench_convolutions.py: the sum)
+# shapes at 64, 128 and 224 pixels timed one by one (benchmarks/speed/bench_convolutions.py: the sum)
 FEW, NOT_MANY = 16, 49
 
 

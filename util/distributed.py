@@ -64,12 +64,12 @@ def sum_over_processes(values: Tensor) -> Tensor:
     return values
 
 
-def any_process(flag: bool) -> bool:
+def any_rank(flag: bool) -> bool:
     """Whether it is set for anybody, for everybody."""
-    return any(gather(flag))
+    return any(all_gather(flag))
 
 
-def gather(value: object) -> list:
+def all_gather(value: object) -> list:
     """Everybody's value, in order of rank, for everybody."""
     if not dist.is_initialized():
         return [value]
@@ -79,12 +79,12 @@ def gather(value: object) -> list:
 
 
 def gather_batches(mine: list) -> list:
-    """Everybody's results of the batches dealt out by data_loader.Batches, in the data's order."""
-    dealt = zip_longest(*gather(mine))
+    """Everybody's results of the batches dealt out by EpochBatchSampler, in the data's order."""
+    dealt = zip_longest(*all_gather(mine))
     return [batch for round_ in dealt for batch in round_ if batch is not None]
 
 
-def first_alone(work: Callable[[], T]) -> T:
+def rank_zero_first(work: Callable[[], T]) -> T:
     """`work` that makes files: the first process does it, then the others find them made."""
     if rank() > 0:
         dist.barrier()
@@ -132,7 +132,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         return y.to(x.dtype)
 
 
-def as_one(model: nn.Module) -> nn.Module:
+def wrap_ddp(model: nn.Module) -> nn.Module:
     """`model` in DistributedDataParallel, its BatchNorms made global; unchanged if alone."""
     if not dist.is_initialized():
         return model

@@ -38,11 +38,11 @@ class SampledPrefixes(HybridNet):
     def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         encoding, targets = self.encode(images), targets.to(images.device)
         with torch.no_grad():
-            own = self.set_log_odds(encoding, targets).sigmoid().bernoulli()
+            own = self.set_logits(encoding, targets).sigmoid().bernoulli()
         read = torch.where(torch.rand_like(own) < self.SHARE, own, targets)
         return {
-            "set_nll": bernoulli_nll(self.set_log_odds(encoding, read), targets),
-            "cnn_bce": bernoulli_nll(encoding.cnn_scores, targets),
+            "set_nll": bernoulli_nll(self.set_logits(encoding, read), targets),
+            "cnn_bce": bernoulli_nll(encoding.cnn_logits, targets),
         }
 
 
@@ -54,17 +54,17 @@ class UntiedDecoder(ChainDecoder):
         begin = torch.randn_like(self.label_embedding) * self.label_embedding.shape[1] ** -0.5
         self.output_embedding = nn.Parameter(begin)
 
-    def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
         x = torch.tanh(self.project_output(hidden) + image_embedding)
-        return self.calibrated(x @ self.output_embedding.T + cnn_scores)
+        return self.calibrated(x @ self.output_embedding.T + cnn_logits)
 
 
 class AtStartDecoder(ChainDecoder):
     """The image embedding is there until the first label is read; b(I) stays."""
 
-    def log_odds(self, hidden: Tensor, image_embedding: Tensor, cnn_scores: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
         nothing_read = (hidden == 0).all(-1, keepdim=True)
-        return super().log_odds(hidden, image_embedding * nothing_read, cnn_scores)
+        return super().logits(hidden, image_embedding * nothing_read, cnn_logits)
 
 
 class _OtherDecoder(HybridNet):

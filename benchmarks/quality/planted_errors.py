@@ -1,12 +1,12 @@
-"""Plant errors in clean annotations and see how many of the first suspects are among them.
+"""Plant errors in clean annotations and see how many of the first label issues are among them.
 
-    python benchmarks/planted_errors.py --image_path IMAGES --annotations JSON \\
+    python benchmarks/quality/planted_errors.py --image_path IMAGES --annotations JSON \\
         --checkpoints runs/coco/chain-0/best.pt runs/coco/none-0/best.pt
 
 Of all labels 2 % are taken off their images, and as many wrong ones are put on images that lack
-them, drawn as frequently as they come. `evaluate.py --suspects 100` then lists what it finds least
-likely; precision at 100 is the share of these that was planted. Missing labels are harder to find
-than surplus ones, so the table counts both. Mean ± standard deviation over plantings.
+them, drawn as frequently as they come. `evaluate.py --label_issues 100` then lists what it finds
+least likely; precision at 100 is the share of these that was planted. Missing labels are harder to
+find than surplus ones, so the table counts both. Mean ± standard deviation over plantings.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, required=True, help="their COCO json, free of errors")
     add("--checkpoints", type=Path, nargs="+", required=True, help="models to compare")
     add("--share", type=float, default=0.02, help="of the labels taken off, and put on")
-    add("--suspects", type=int, default=100, help="how many suspects are looked at")
+    add("--label_issues", type=int, default=100, help="how many label issues are looked at")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one planting each")
     return parser
 
@@ -52,11 +52,11 @@ def main(args: argparse.Namespace) -> None:
                 hits = [row["annotation"] for row in found if key(row) in planted]
                 counts[path].append((hits.count("missing"), hits.count("surplus")))
         of_each = sum(kind == "missing" for *_, kind in planted)
-    print(f"| checkpoint | precision at {args.suspects} (%) | missing found | surplus found |")
+    print(f"| checkpoint | precision at {args.label_issues} (%) | missing found | surplus found |")
     print("| --- | --- | --- | --- |")
     for path, found in counts.items():
         missing, surplus = (list(column) for column in zip(*found, strict=True))
-        precision = [100 * sum(pair) / args.suspects for pair in found]
+        precision = [100 * sum(pair) / args.label_issues for pair in found]
         print(f"| {path} | " + " | ".join(map(spread, (precision, missing, surplus))) + " |")
     print(f"{of_each} missing and {of_each} surplus labels planted", file=sys.stderr)
 
@@ -90,14 +90,21 @@ def key(row: dict) -> tuple[str, str, str]:
 def look_for_suspects(
     checkpoint: Path, annotations: Path, folder: Path, args: argparse.Namespace
 ) -> list[dict]:
-    """The suspects that evaluate.py lists."""
+    """The label issues that evaluate.py lists."""
     command = [sys.executable, ROOT / "evaluate.py", "--json", "--keep_unlabelled"]
     command += ["--checkpoint", checkpoint, "--image_path", args.image_path]
-    command += ["--annotations", annotations, "--suspects", args.suspects, "--output_dir", folder]
+    command += [
+        "--annotations",
+        annotations,
+        "--label_issues",
+        args.label_issues,
+        "--output_dir",
+        folder,
+    ]
     result = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True)
     if result.returncode:
         sys.exit(result.returncode)
-    return json.loads(result.stdout)["suspects"]
+    return json.loads(result.stdout)["label_issues"]
 
 
 if __name__ == "__main__":

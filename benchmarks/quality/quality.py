@@ -1,7 +1,7 @@
 """HybridNet against its rivals: same data, encoder, epochs, augmentation and optimizer.
 
-    python benchmarks/quality.py drawn            train what is missing, print the table
-    python benchmarks/quality.py drawn --table    print the table of what has been trained
+    python benchmarks/quality/quality.py drawn            train what is missing, print the table
+    python benchmarks/quality/quality.py drawn --table    print the table of what has been trained
 
 Data sets: scenes (the default set), drawn (10,000 and 4,000 of COCO's label sets, drawn at 64 px),
 drawn-full (all of them: 82,081 and 40,137), ccp (real photos, encoder from ../shared/weights).
@@ -9,7 +9,7 @@ drawn-full (all of them: 82,081 and 40,137), ccp (real photos, encoder from ../s
 Every contender's learning rate is tried with the first seed and chosen by the set NLL on the
 hold-out, a tenth of the training images (of drawn-full a fortieth); so are a run's epoch,
 calibration and thresholds. The val images are looked at once, at the end of a run; --holdout prints
-what choices are made by. Each run leaves a file in benchmarks/results/: interrupted, the command
+what choices are made by. Each run leaves a file in benchmarks/quality/results/: interrupted, the command
 goes on where it stopped, and several may work at once (one thread each is the quickest way).
 Needs what requirements-dev.txt installs.
 """
@@ -45,7 +45,7 @@ from data_loader import (  # noqa: E402
     load_data_set,
     make_loader,
 )
-from evaluation.metrics import figures  # noqa: E402
+from evaluation.metrics import all_metrics  # noqa: E402
 from images.transforms import Preprocessing  # noqa: E402
 from inference.predictions import (  # noqa: E402
     Predictions,
@@ -58,12 +58,12 @@ from labels.vocabulary import count_labels, save_vocabulary  # noqa: E402
 from model import HybridNet  # noqa: E402
 from train import train_epoch  # noqa: E402
 from training.data import training_data  # noqa: E402
-from training.setup import commit, load_weights, make_repeatable  # noqa: E402
+from training.setup import commit, load_weights_file, set_deterministic  # noqa: E402
 from training.state import (  # noqa: E402
     LossError,
-    Training,
+    TrainState,
 )
-from training.validation import calibrate, measure, predict  # noqa: E402
+from training.validation import decode_all, fit_calibration_on, validation_metrics  # noqa: E402
 from util.cli import non_negative_int, positive_int, run_script  # noqa: E402
 from util.device import autocast, pick_device, resolve_amp  # noqa: E402
 from util.errors import UsageError  # noqa: E402
@@ -71,7 +71,7 @@ from util.files import write_atomically  # noqa: E402
 from util.log import log  # noqa: E402
 
 NUM_SAMPLES = 128  # evaluate.py's
-RESULTS = ROOT / "benchmarks/results"
+RESULTS = ROOT / "benchmarks/quality/results"
 FIGURES = {  # column -> where it stands in a result
     "set NLL": ("set_nll",),
     "mAP": ("mAP",),
@@ -186,12 +186,12 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
 
     torch.manual_seed(seed)
     device, preprocessing = pick_device("auto"), Preprocessing(flags.image_size)
-    make_repeatable(device)
+    set_deterministic(device)
     loaders = training_data(flags, preprocessing, device.type == "cuda")[:2]
     model = contender.build(vocabulary)
     if flags.weights:
-        load_weights(model, flags.weights)
-    training = Training(model, flags, len(loaders[0]), device)
+        load_weights_file(model, flags.weights)
+    training = TrainState(model, flags, len(loaders[0]), device)
     amp = autocast(device, resolve_amp("auto", device, {}))
     about = {"data": args.data, "recipe": data.recipe, "model": name}
     about |= {"learning_rate": rate, "seed": seed}
@@ -204,7 +204,7 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
     val = LabelledImages(paths, encode_targets(images, vocabulary), preprocessing)
     loader = make_loader(val, 256, args.num_workers, pin_memory=device.type == "cuda")
     encoded = encode_batches(found.model, loader, amp)
-    on_val, _ = predict(found.model, encoded, NUM_SAMPLES)
+    on_val, _ = decode_all(found.model, encoded, NUM_SAMPLES)
     return {
         **about,
         "images": len(loaders[0].dataset),
@@ -235,7 +235,7 @@ class Learnt:
 
 
 def learn(
-    training: Training,
+    training: TrainState,
     loader: DataLoader,
     holdout: DataLoader,
     amp: torch.autocast,
@@ -249,8 +249,8 @@ def learn(
         seconds += time.perf_counter() - started
         if isinstance(training.ema, Asymmetric):
             make_log_odds(training.ema, holdout, amp)
-        p, _ = predict(training.ema, calibrate(training.ema, holdout, amp))
-        found, *thresholds = measure(p)
+        p, _ = decode_all(training.ema, fit_calibration_on(training.ema, holdout, amp))
+        found, *thresholds = validation_metrics(p)
         log(f"epoch {epoch}: {found}")
         if training.end_epoch(found, *thresholds):
             best = copy.deepcopy(training.ema), epoch, thresholds, p
@@ -260,14 +260,14 @@ def learn(
 def make_log_odds(model: Asymmetric, loader: DataLoader, amp: torch.autocast) -> None:
     """Of its scores, by two numbers fitted on the hold-out."""
     model.scale_and_shift.copy_(torch.tensor([1.0, 0.0]))
-    rows = [(e.cnn_scores.cpu(), t.cpu()) for e, t, _ in encode_batches(model, loader, amp)]
+    rows = [(e.cnn_logits.cpu(), t.cpu()) for e, t, _ in encode_batches(model, loader, amp)]
     scores, targets = (torch.cat(column).numpy() for column in zip(*rows, strict=True))
     model.calibrate(scores, targets)
 
 
 def all_figures(p: Predictions, threshold: float, label_thresholds: list[float]) -> dict:
     """What metrics.json has of them."""
-    found = figures(p.targets, p.marginals, predicted_sets(p, threshold, label_thresholds))
+    found = all_metrics(p.targets, p.marginals, predicted_sets(p, threshold, label_thresholds))
     return {"set_nll": float(p.set_nll.mean()), **found}
 
 

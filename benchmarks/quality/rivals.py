@@ -15,7 +15,7 @@ from timm.loss import AsymmetricLossMultiLabel
 from torch import Tensor
 
 from labels.vocabulary import Vocabulary
-from model import STAGES_READ, Encoding, HybridNet, bernoulli_nll
+from model import DEFAULT_STAGES, Encoding, HybridNet, bernoulli_nll
 
 
 class Average(HybridNet):
@@ -41,7 +41,7 @@ class Asymmetric(HybridNet):
 
     def scores(self, features: list[Tensor]) -> Tensor:
         """B×C, before they are calibrated."""
-        return HybridNet.encode_features(self, features).cnn_scores
+        return HybridNet.encode_features(self, features).cnn_logits
 
     def encode_features(self, stages: list[Tensor]) -> Encoding:
         scores = self.scores(stages)
@@ -50,7 +50,7 @@ class Asymmetric(HybridNet):
         return Encoding(self.decoder.embed_image(scores), scores, [])
 
     def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        scores = self.encode(images).cnn_scores
+        scores = self.encode(images).cnn_logits
         losses = self.loss(scores, targets.to(images.device, non_blocking=True)).sum(1)
         return {"set_nll": losses, "cnn_bce": losses.detach()}
 
@@ -76,12 +76,12 @@ class MLDecoderNet(Asymmetric):
     def __init__(self, *args: object, num_labels: int, **kwargs: object) -> None:
         super().__init__(*args, num_labels=num_labels, **kwargs)
         width = self.classifier.in_channels
-        log_odds = self.classifier.bias.detach()
+        logits = self.classifier.bias.detach()
         del self.classifier
         self.head = MLDecoder(num_labels, initial_num_features=width)
         # torch's stack of (one) layers passes arguments by now that timm's layer does not take
         (self.head.decoder,) = self.head.decoder.layers
-        self.head.duplicate_pooling_bias.data.copy_(log_odds)  # where everyone begins
+        self.head.duplicate_pooling_bias.data.copy_(logits)  # where everyone begins
 
     def scores(self, features: list[Tensor]) -> Tensor:
         # larger than the ResNet, so it learns in the ResNet's precision; probabilities stay exact
@@ -115,11 +115,11 @@ class Contender:
 
     def build(self, vocabulary: Vocabulary) -> HybridNet:
         """The model, of random weights."""
-        settings = {"decoder": "none", "stages": STAGES_READ, **self.settings}
+        settings = {"decoder": "none", "stages": DEFAULT_STAGES, **self.settings}
         return self.kind(
             arch="resnet18",
             num_labels=len(vocabulary),
-            label_log_odds=vocabulary.log_odds(),
+            label_logits=vocabulary.prior_logits(),
             **settings,
         )
 

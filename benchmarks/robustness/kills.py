@@ -1,6 +1,6 @@
 """Kill a training run again and again: does it end as if nothing had happened?
 
-    python benchmarks/kills.py --kills 50
+    python benchmarks/robustness/kills.py --kills 50
 
 Trains on drawn scenes without interruption, then again while killing each process at a random
 moment, every second time while it writes a checkpoint, and starting the same command anew; every

@@ -103,7 +103,7 @@ def write_valid(folder: Path) -> dict:
         "weights": HybridNet(num_labels=5, **settings).state_dict(),
         "threshold": 0.4,
         "epoch": 3,
-        "figures": {"val_mAP": 20.0},
+        "metrics": {"val_mAP": 20.0},
         "selected_on": "a hold-out of 3 training images",
         "flags": {"annotations": "data/x.json", "amp": "off", "device": "cpu", "seed": 0},
     }

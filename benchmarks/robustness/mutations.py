@@ -1,6 +1,6 @@
 """Mutated inputs, thousands of them, read as the scripts read them: what comes of each?
 
-    python benchmarks/mutations.py --inputs 10000
+    python benchmarks/robustness/mutations.py --inputs 10000
 
 A fourth each are annotations, vocabularies, checkpoints and images. Each is a valid file whose
 bytes or values are changed at random (by --seed and its number alone), or one made to run code or
@@ -72,14 +72,14 @@ def read_input(kind: str, path: Path, folder: Path, valid: dict) -> None:
     """What the scripts do with such a file, function by function."""
     if kind == "images":
         load_image(path)
-        Preprocessing(32).for_test().of_file(path)
-        Preprocessing(32).for_training(np.random.default_rng(0)).of_file(path)
+        Preprocessing(32).eval_transform().from_file(path)
+        Preprocessing(32).train_transform(np.random.default_rng(0)).from_file(path)
     elif kind == "annotations":
         images, _ = data_loader.load_data_set(folder / "images", read_annotations(path))
         encode_targets(images, count_labels(images.label_sets, images.categories))
     elif kind == "vocabulary":
         vocabulary = load_vocabulary(path)
-        vocabulary.log_odds()
+        vocabulary.prior_logits()
         encode_targets(read_annotations(folder / "instances.json"), vocabulary)
     else:
         checkpoint = load_checkpoint(path)
@@ -88,7 +88,9 @@ def read_input(kind: str, path: Path, folder: Path, valid: dict) -> None:
             evaluate.choose_data(evaluate.get_args_parser().parse_args([]), checkpoint)
         evaluate.warn_of_leaks(checkpoint, folder / "instances.json", "val")
         if preprocessing.image_size <= 256:
-            image = preprocessing.for_test().of_file(next((folder / "images").glob("*.jpg")))
+            image = preprocessing.eval_transform().from_file(
+                next((folder / "images").glob("*.jpg"))
+            )
             with torch.no_grad():
                 decode(model, model.encode(image[None]), torch.zeros(1, len(vocabulary)))
 

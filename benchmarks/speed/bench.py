@@ -1,7 +1,7 @@
 """Speed as ratios: each row times this project and what it is compared with in turn, in one run.
 
-    python benchmarks/bench.py                # every topic, one table
-    python benchmarks/bench.py inference      # one topic: benchmarks/bench_inference.py
+    python benchmarks/speed/bench.py                # every topic, one table
+    python benchmarks/speed/bench.py inference      # one topic: benchmarks/bench_inference.py
 
 Prints a Markdown table; progress and the machine go to stderr. Images per second differ between
 machines, ratios hardly do: the targets are ratios. A missed target is a result, not a failure.

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 from timing import Ratio, side_by_side
 
-from evaluation.bootstrap import WeightedFigures
-from evaluation.metrics import average_precision, set_figures
+from evaluation.bootstrap import WeightedMetrics
+from evaluation.metrics import average_precision, set_metrics
 
 NUM_IMAGES, NUM_LABELS, NUM_DRAWS = 5000, 80, 40
 
@@ -23,14 +23,14 @@ def measure() -> Iterator[Ratio]:
     drawn = rng.integers(0, NUM_IMAGES, (NUM_DRAWS, NUM_IMAGES))
 
     def by_weights() -> None:
-        weighted = WeightedFigures(targets, scores, sets, np.ones(NUM_IMAGES))
+        weighted = WeightedMetrics(targets, scores, sets, np.ones(NUM_IMAGES))
         weighted(np.stack([np.bincount(row, minlength=NUM_IMAGES) for row in drawn], 1))
 
     def by_copies() -> None:
         for row in drawn:
             average_precision(targets[row], scores[row])
             for predicted in sets.values():
-                set_figures(targets[row], predicted[row])
+                set_metrics(targets[row], predicted[row])
 
     name = f"bootstrap of {NUM_IMAGES:,} images, {NUM_LABELS} labels, {NUM_DRAWS} draws"
     yield side_by_side(name, by_weights, by_copies, rounds=3, at_least=5)

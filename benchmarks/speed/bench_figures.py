@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.metrics import average_precision_score
 from timing import Ratio, side_by_side
 
-from evaluation.metrics import figures
+from evaluation.metrics import all_metrics
 from inference.predictions import DECISIONS
 
 NUM_IMAGES, NUM_LABELS, LABELS_PER_IMAGE = 40_137, 80, 2.9  # COCO's val2014
@@ -21,7 +21,7 @@ def measure() -> Iterator[Ratio]:
     sets = {rule: scores >= cut for rule, cut in cuts.items()}
     yield side_by_side(
         "all figures ÷ scikit-learn's AP",
-        lambda: figures(targets, scores, sets),
+        lambda: all_metrics(targets, scores, sets),
         lambda: average_precision_score(targets, scores, average=None),
         at_most=1,
         note=f"{NUM_IMAGES:,} × {NUM_LABELS} scores",
@@ -37,7 +37,7 @@ def draw() -> tuple[np.ndarray, np.ndarray]:
     share = 1 / np.arange(2, NUM_LABELS + 2)
     share *= LABELS_PER_IMAGE / share.sum()
     truth = rng.random((NUM_IMAGES, NUM_LABELS)) < share
-    log_odds = np.log(share / (1 - share)) + 4 * truth - 1 + 1.5 * rng.normal(size=truth.shape)
-    scores = (1 / (1 + np.exp(-log_odds))).astype(np.float32)
+    logits = np.log(share / (1 - share)) + 4 * truth - 1 + 1.5 * rng.normal(size=truth.shape)
+    scores = (1 / (1 + np.exp(-logits))).astype(np.float32)
     rounded = rng.random(truth.shape) < 0.1
     return truth, np.where(rounded, scores.round(2), scores)

@@ -19,7 +19,7 @@ from timing import Ratio, side_by_side
 from torch import Tensor
 
 from inference.decoding import most_probable_sets, sample_label_sets
-from model import STAGES_READ, Encoding, HybridNet, bernoulli_nll
+from model import DEFAULT_STAGES, Encoding, HybridNet, bernoulli_nll
 from util.device import autocast, pick_device
 from util.log import log
 
@@ -44,7 +44,7 @@ def measure() -> Iterator[Ratio]:
 
     few = Encoding(
         encoding.image_embedding[:IMAGES],
-        encoding.cnn_scores[:IMAGES],
+        encoding.cnn_logits[:IMAGES],
         [maps[:IMAGES] for maps in encoding.class_maps],
     )
     decoders = {
@@ -82,8 +82,8 @@ def trained_model(device: torch.device) -> tuple[HybridNet, Encoding]:
     targets = targets[torch.randperm(len(targets))].float().to(device)
     shown = torch.randn(targets.shape[1], FEATURES, device=device) / 4  # how a label looks
     frequencies = targets.mean(0).clamp(1e-4, 1 - 1e-4)
-    log_odds = frequencies.logit().tolist()
-    model = HybridNet("resnet18", targets.shape[1], label_log_odds=log_odds, stages=STAGES_READ).to(
+    logits = frequencies.logit().tolist()
+    model = HybridNet("resnet18", targets.shape[1], label_logits=logits, stages=DEFAULT_STAGES).to(
         device
     )
     held_out, targets = targets[:MANY], targets[MANY:]
@@ -99,15 +99,15 @@ def trained_model(device: torch.device) -> tuple[HybridNet, Encoding]:
     for _ in range(STEPS):
         batch = targets[torch.randint(len(targets), (BATCH_SIZE,))]
         encoding = encode(batch)
-        set_nll = bernoulli_nll(model.set_log_odds(encoding, batch), batch).mean()
+        set_nll = bernoulli_nll(model.set_logits(encoding, batch), batch).mean()
         optimizer.zero_grad()
-        (set_nll + bernoulli_nll(encoding.cnn_scores, batch).mean()).backward()
+        (set_nll + bernoulli_nll(encoding.cnn_logits, batch).mean()).backward()
         optimizer.step()
         schedule.step()
     model.eval()
     with torch.no_grad():
         encoding = encode(held_out)
-        nll = bernoulli_nll(model.set_log_odds(encoding, held_out), held_out).mean()
+        nll = bernoulli_nll(model.set_logits(encoding, held_out), held_out).mean()
     labels = float(held_out.sum(1).mean())
     log(f"decoder of {STEPS} steps: set NLL {float(nll):.2f} nats, {labels:.1f} labels an image")
     return model, encoding

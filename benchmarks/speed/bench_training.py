@@ -30,7 +30,7 @@ from images.transforms import Preprocessing
 from model import Encoding, HybridNet, bernoulli_nll
 from train import get_args_parser, train_epoch
 from training.data import training_data
-from training.setup import fill_defaults
+from training.setup import resolve_paths
 from training.state import Training
 from util.device import autocast, pick_device
 
@@ -93,7 +93,7 @@ class OurLoop:
             [*flags.split(), *files, "--num_epochs", "999", *more]
         )
         self.args.vocab_path = images.parent / "vocab.json"
-        fill_defaults(self.args)
+        resolve_paths(self.args)
         self.device = pick_device("auto")
         self.loader, _, vocabulary, _ = training_data(
             self.args, Preprocessing(size), pin=self.device.type == "cuda"
@@ -216,7 +216,7 @@ class ClassicLoop:
         total = 0.0
         for images, targets in self.loader:
             images, targets = images.to(self.device), targets.to(self.device)
-            loss = classic_loss(self.model, self.model.see(images), targets)
+            loss = classic_loss(self.model, self.model.forward_features(images), targets)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -225,30 +225,32 @@ class ClassicLoop:
 
 def classic_loss(model: HybridNet, stages: list[Tensor], targets: Tensor) -> Tensor:
     """The mean of HybridNet's two losses, from padded sequences."""
-    cnn_scores = 0  # B×C
-    for features, classifier in zip(stages[::-1], [model.classifier, *model.earlier], strict=True):
+    cnn_logits = 0  # B×C
+    for features, classifier in zip(
+        stages[::-1], [model.classifier, *model.stage_heads], strict=True
+    ):
         weight = classifier.weight.flatten(1)[..., None, None]
         maps = F.conv2d(features, weight, classifier.bias)  # B×C×h×w
-        cnn_scores = cnn_scores + (maps.mean((2, 3)) + maps.flatten(2).max(2).values) / 2
+        cnn_logits = cnn_logits + (maps.mean((2, 3)) + maps.flatten(2).max(2).values) / 2
     pooled = torch.cat([features.mean((2, 3)) for features in stages[::-1]], dim=1)
     embedding = model.decoder.embed_image(pooled)  # B×E
     labels = pad_sequence([row.nonzero().squeeze(1) for row in targets], batch_first=True)  # B×W
     outputs, _ = model.decoder.lstm(model.decoder.label_embedding[labels])
     hidden = F.pad(outputs, (0, 0, 1, 0))  # B×(W+1)×H
-    z = model.decoder.log_odds(hidden, embedding[:, None], cnn_scores[:, None])  # B×(W+1)×C
+    z = model.decoder.logits(hidden, embedding[:, None], cnn_logits[:, None])  # B×(W+1)×C
     step = (targets.cumsum(1) - targets).long()
     z = z.gather(1, step[:, None]).squeeze(1)  # B×C
-    return (bernoulli_nll(z, targets) + bernoulli_nll(cnn_scores, targets)).mean()
+    return (bernoulli_nll(z, targets) + bernoulli_nll(cnn_logits, targets)).mean()
 
 
 def check_classic_loss(model: HybridNet, targets: Tensor) -> None:
     """Raise AssertionError unless both loops minimise the same."""
-    widths = [classifier.in_features for classifier in model.earlier[::-1]]
+    widths = [classifier.in_features for classifier in model.stage_heads[::-1]]
     widths.append(model.classifier.in_channels)
     stages = [torch.randn(len(targets), w, 2, 2, device=targets.device) for w in widths]
     encoding: Encoding = model.encode_features(stages)
-    ours = bernoulli_nll(model.set_log_odds(encoding, targets), targets)
-    ours = (ours + bernoulli_nll(encoding.cnn_scores, targets)).mean()
+    ours = bernoulli_nll(model.set_logits(encoding, targets), targets)
+    ours = (ours + bernoulli_nll(encoding.cnn_logits, targets)).mean()
     torch.testing.assert_close(ours, classic_loss(model, stages, targets))
 
 
@@ -274,9 +276,9 @@ def decoder_row(targets: Tensor) -> Ratio:
                     features.grad = None
                 model.zero_grad()
                 encoding = model.encode_features(stages)
-                loss = bernoulli_nll(model.set_log_odds(encoding, batch), batch.to(device)).mean()
+                loss = bernoulli_nll(model.set_logits(encoding, batch), batch.to(device)).mean()
                 if decoder != "none":
-                    loss = loss + bernoulli_nll(encoding.cnn_scores, batch.to(device)).mean()
+                    loss = loss + bernoulli_nll(encoding.cnn_logits, batch.to(device)).mean()
                 loss.backward()
             wait()
 
@@ -300,9 +302,7 @@ def label_rows() -> Iterator[Ratio]:
 
         def run() -> None:
             encoding = model.encode_features(stages)
-            bernoulli_nll(
-                model.set_log_odds(encoding, targets), targets.to(device)
-            ).mean().backward()
+            bernoulli_nll(model.set_logits(encoding, targets), targets.to(device)).mean().backward()
             model.zero_grad()
             wait()
 

@@ -68,7 +68,7 @@ def test_asymmetric_loss_is_its_formula():
     model = rivals.CONTENDERS["asymmetric"].build(VOCABULARY).train()
     images, targets = random_batch()
     losses = model(images, targets)["set_nll"].detach().numpy()
-    p = model.encode(images).cnn_scores.detach().sigmoid().double().numpy()
+    p = model.encode(images).cnn_logits.detach().sigmoid().double().numpy()
     shifted = np.maximum(p - 0.05, 0)
     positive = -np.log(p)
     negative = -(shifted**4) * np.log(1 - shifted)
@@ -91,8 +91,8 @@ def test_pooling_of_the_ablations():
         model = EVERYONE[kind].build(VOCABULARY)
         maps = model.classifier(features)
         expected = share * maps.mean((2, 3)) + (1 - share) * maps.amax((2, 3))
-        stages = [torch.zeros(2, c.in_features, 1, 1) for c in model.earlier][::-1]
-        scores = model.encode_features([*stages, features]).cnn_scores
+        stages = [torch.zeros(2, c.in_features, 1, 1) for c in model.stage_heads][::-1]
+        scores = model.encode_features([*stages, features]).cnn_logits
         torch.testing.assert_close(scores, expected)
 
 
@@ -106,7 +106,7 @@ def test_decoders_of_the_ablations():
             for p in model.decoder.parameters():
                 p.normal_(std=0.5, generator=torch.Generator().manual_seed(1))
             encoding = model.encode(images)
-            return model.set_log_odds(encoding, targets) - encoding.cnn_scores
+            return model.set_logits(encoding, targets) - encoding.cnn_logits
 
     # once a label is read, an image that enters before the first one only has nothing to say
     targets[:, 0] = 1

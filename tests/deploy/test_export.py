@@ -21,7 +21,7 @@ from test_model import NUM_LABELS, make_model
 import export
 import sample
 from deploy import model_card, onnx_export, predict_onnx
-from deploy.safetensors_io import load_weights
+from deploy.safetensors_io import load_export
 from images.transforms import Preprocessing
 from inference.checkpoint import restore
 from labels.vocabulary import Vocabulary
@@ -145,10 +145,10 @@ def test_export_verifies_on_real_photos(trained, tmp_path, capsys, shared, ready
 
 def test_weights_come_back_to_the_bit(trained, folder):
     checkpoint = load(trained.output / "best.pt")
-    back = load_weights(folder)
+    back = load_export(folder)
     assert same(dict(back["weights"]), dict(checkpoint["weights"]))
     assert back.keys() == checkpoint.keys()
-    assert all(same(back[k], checkpoint[k]) for k in back if k not in ("weights", "figures"))
+    assert all(same(back[k], checkpoint[k]) for k in back if k not in ("weights", "metrics"))
     assert restore(back, folder)[1].labels == RANKED
 
 
@@ -158,7 +158,7 @@ def test_damaged_weights_are_refused(folder, tmp_path):
         shutil.copytree(folder, other)
         (other / name).unlink() if content is None else (other / name).write_text(content)
         with pytest.raises(UsageError) as caught:
-            load_weights(other)
+            load_export(other)
         shutil.rmtree(other)
         return str(caught.value)
 
@@ -197,7 +197,7 @@ def test_the_example_sees_the_pixels_the_model_sees(tmp_path):
     """Bar the last bit of resizing: upright, on white, large JPEGs decoded at a smaller size."""
     for name, side in (("a.jpg", 40), ("b.jpg", 300), ("c.png", SIZE)):
         path = write_picture(tmp_path / name, ("person", "dog"), side)
-        ours = Preprocessing(SIZE).for_test().of_file(path).numpy()[None].astype(int)
+        ours = Preprocessing(SIZE).eval_transform().from_file(path).numpy()[None].astype(int)
         assert np.abs(predict_onnx.load_picture(path, SIZE) - ours).max() <= (side != SIZE)
 
 

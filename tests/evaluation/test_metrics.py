@@ -49,7 +49,7 @@ def test_average_precision_of_equal_scores_is_the_share_of_positives():
 def test_set_figures_are_scikit_learns(seed):
     targets, scores = random_case(seed)
     predicted = scores > 0.5
-    ours = metrics.set_figures(targets, predicted)
+    ours = metrics.set_metrics(targets, predicted)
     present = targets.any(0)
     macro = sk.precision_recall_fscore_support(
         targets[:, present], predicted[:, present], average="macro", zero_division=0
@@ -74,7 +74,7 @@ def test_set_figures_are_scikit_learns(seed):
 def test_cf1_is_not_macro_f1():
     targets = np.array([[1, 1], [1, 0], [0, 0], [0, 0]])
     predicted = np.array([[1, 1], [0, 1], [0, 1], [0, 1]])
-    figures = metrics.set_figures(targets, predicted)
+    figures = metrics.set_metrics(targets, predicted)
     cp, cr = (1 + 1 / 4) / 2, (1 / 2 + 1) / 2
     assert figures["CF1"] == pytest.approx(100 * 2 * cp * cr / (cp + cr))
     assert figures["macroF1"] == pytest.approx(100 * (2 / 3 + 2 / 5) / 2)
@@ -82,7 +82,7 @@ def test_cf1_is_not_macro_f1():
 
 def test_two_empty_sets_agree():
     empty = np.zeros((1, 3), bool)
-    figures = metrics.set_figures(empty, empty)
+    figures = metrics.set_metrics(empty, empty)
     assert figures["EBF1"] == figures["EM"] == 100
     assert np.isnan(figures["CF1"])  # no label has a positive
 
@@ -163,9 +163,9 @@ def test_calibration_error_is_its_definition(seed, num_bins, num_images, kind):
 @given(SEEDS)
 def test_fitted_threshold_is_the_best_one(seed):
     targets, scores = random_case(seed)
-    best = max(metrics.set_figures(targets, scores >= t)["OF1"] for t in [*np.unique(scores), 2.0])
+    best = max(metrics.set_metrics(targets, scores >= t)["OF1"] for t in [*np.unique(scores), 2.0])
     threshold = calibration.fit_threshold(targets, scores)
-    assert metrics.set_figures(targets, scores >= threshold)["OF1"] == pytest.approx(best)
+    assert metrics.set_metrics(targets, scores >= threshold)["OF1"] == pytest.approx(best)
 
 
 def test_threshold_of_nothing_true():
@@ -203,8 +203,8 @@ def test_calibration_of_many_labels_is_found(seed, temperature, weight):
     rng, prior = np.random.default_rng(seed), np.array([0.0, -1, -2, -3, -4])
     truth = rng.normal(prior, 2, (8000, 5))  # log-odds
     targets = rng.random(truth.shape) < 1 / (1 + np.exp(-truth))
-    log_odds = temperature * (truth - weight * prior)
-    found = calibration.fit_calibration(targets, log_odds, prior)
+    logits = temperature * (truth - weight * prior)
+    found = calibration.fit_calibration(targets, logits, prior)
     assert found == (pytest.approx(temperature, rel=0.08), pytest.approx(weight, abs=0.05))
 
 
@@ -219,6 +219,6 @@ def test_calibration_of_a_few_labels_is_not_overdone():
 
 def test_all_figures_of_one_image_one_label():
     one = np.ones((1, 1), bool)
-    figures = metrics.figures(one, np.array([[0.3]]), {"threshold": one})
+    figures = metrics.all_metrics(one, np.array([[0.3]]), {"threshold": one})
     assert figures["mAP"] == figures["mAP@10"] == figures["predicted_sets"]["top3"]["EM"] == 100
     assert figures["predicted_sets"]["top3@0.5"]["EM"] == 0

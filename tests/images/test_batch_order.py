@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data_loader import LabelledImages
 from images import sampler
 from images.find import find_images
-from images.sampler import Batches
+from images.sampler import EpochBatchSampler
 from images.shards import WINDOW
 from images.transforms import Preprocessing
 from labels.coco import read_annotations
@@ -22,7 +22,7 @@ def test_each_image_once_and_few_shards_at_a_time(shards, batch_size, num_proces
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sampler, "rank", lambda: number)
             patch.setattr(sampler, "world_size", lambda: of)
-            batches = Batches(len(shards), batch_size, 5, 1, shards)
+            batches = EpochBatchSampler(len(shards), batch_size, 5, 1, shards)
             batches.epoch = epoch
             return list(batches)
 
@@ -40,7 +40,7 @@ def test_order_differs_between_epochs_and_is_that_of_the_seed():
     shards = np.arange(400) // 20
 
     def order(epoch: int, seed: int = 0) -> list[int]:
-        batches = Batches(400, 32, seed, 1, shards)
+        batches = EpochBatchSampler(400, 32, seed, 1, shards)
         batches.epoch = epoch
         return [i for batch in batches for _, i in batch]
 
@@ -57,7 +57,7 @@ def test_folders_are_shuffled_as_ever(tiny):
     """Without shards the order is a plain permutation by (seed, epoch)."""
     images = read_annotations(tiny.annotations)
     data = LabelledImages(find_images(tiny.images, images), np.zeros((12, 1)), Preprocessing(8), 4)
-    batches = Batches(12, 5, 4, 1, data.shards)
+    batches = EpochBatchSampler(12, 5, 4, 1, data.shards)
     batches.epoch = 2
     plain = np.random.default_rng([4, 2, 0]).permutation(12).tolist()
     assert [i for batch in batches for _, i in batch] == plain

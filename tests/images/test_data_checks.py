@@ -17,9 +17,9 @@ import images.duplicates
 import train
 from images.duplicates import duplicates
 from labels.annotated import AnnotatedImages
-from labels.checks import look_alike
+from labels.checks import likely_misspellings
 from labels.read import read_labels
-from labels.split import hold_out
+from labels.split import split_train_val
 from labels.tags import merge_tags, tag_key
 from labels.targets import encode_targets
 from labels.vocabulary import count_labels, load_vocabulary
@@ -81,10 +81,10 @@ def test_tags_are_merged_and_evaluation_repeats_it(workdir, capsys):
 def test_a_hold_out_is_a_division_of_its_size(seed, num_images, num_labels, fraction):
     rng = np.random.default_rng(seed)
     targets = rng.random((num_images, num_labels)) < rng.random(num_labels) * 0.5
-    train_part, held = hold_out(targets, fraction, seed)
+    train_part, held = split_train_val(targets, fraction, seed)
     assert sorted([*train_part, *held]) == list(range(num_images))
     assert len(held) == round(fraction * num_images)
-    again = hold_out(targets, fraction, seed)
+    again = split_train_val(targets, fraction, seed)
     assert (again[0] == train_part).all()
     assert (again[1] == held).all()
     alone = targets.sum(0) == 1
@@ -99,7 +99,7 @@ def test_rare_labels_are_on_both_sides_and_shares_are_even():
         targets[:, :6] = rng.random((1000, 6)) < rates
         for c in range(6, 16):
             targets[rng.choice(1000, 2, replace=False), c] = True
-        train_part, held = hold_out(targets, 0.1, seed)
+        train_part, held = split_train_val(targets, 0.1, seed)
         assert targets[train_part].any(0).all()
         assert targets[held].any(0).all()
         assert len(held) == 100
@@ -109,7 +109,7 @@ def test_rare_labels_are_on_both_sides_and_shares_are_even():
 
 def test_too_many_rare_labels_for_the_hold_out(capsys):
     targets = np.repeat(np.eye(30, dtype=bool), 2, axis=0)
-    train_part, held = hold_out(targets, 0.1, 0)
+    train_part, held = split_train_val(targets, 0.1, 0)
     assert len(held) == 6
     assert targets[held].any(0).sum() == 6
     assert targets[train_part].any(0).all()
@@ -122,7 +122,7 @@ def test_real_labels_are_held_out_evenly(shared):
     images = read_labels(shared / "coco2014-labels/instances_val2014.json")
     vocabulary = count_labels(images.label_sets, images.categories)
     targets = encode_targets(images, vocabulary)
-    held = hold_out(targets, 0.1, 0)[1]
+    held = split_train_val(targets, 0.1, 0)[1]
     share = targets[held].sum(0) / targets.sum(0)
     assert share.min() > 0.09
     assert share.max() < 0.12
@@ -137,7 +137,7 @@ def vocabulary_of(**counts: int):
 
 
 def test_misspelt_labels_are_found():
-    found = look_alike(
+    found = likely_misspellings(
         vocabulary_of(
             person=50,
             persn=1,
@@ -169,7 +169,7 @@ def test_real_labels_are_not_taken_for_misspelt(shared):
         "coco-sample/annotations/instances_train2014.json",
     ):
         images = read_labels(shared / file)
-        alike = look_alike(count_labels(images.label_sets, images.categories))
+        alike = likely_misspellings(count_labels(images.label_sets, images.categories))
         assert alike == [], file
 
 
@@ -184,8 +184,8 @@ def test_duplicates_are_found_by_content_and_few_files_are_read(tmp_path, monkey
     shutil.copy(parts[0][3], parts[1][5])
     shutil.copy(parts[0][3], parts[0][4])  # within a split it is no concern
     read = []
-    digest = images.duplicates._digest
-    monkeypatch.setattr(images.duplicates, "_digest", lambda p: read.append(p) or digest(p))
+    digest = images.duplicates._content_hash
+    monkeypatch.setattr(images.duplicates, "_content_hash", lambda p: read.append(p) or digest(p))
     assert duplicates(*parts) == [(parts[0][3], parts[1][5])]
     assert sorted(read) == sorted([parts[0][3], parts[0][4], parts[1][5]])
     by_hash = [{hashlib.sha256(p.read_bytes()).digest() for p in part} for part in parts]

@@ -15,8 +15,9 @@ from PIL import Image
 import evaluate
 import train
 from data_loader import LabelledImages, make_loader
+from images import cache as image_cache
 from images.cache import ImageCache
-from images.transforms import Preprocessing, View
+from images.transforms import Preprocessing, Transform
 from training.data import training_data
 from util.errors import RunError, UsageError
 
@@ -48,7 +49,7 @@ def is_built(cache_of: ImageCache, capsys) -> bool:
 
 def test_a_cache_at_the_models_size_changes_no_pixel(cache, files):
     for file in files:
-        assert torch.equal(View(SIDE).of_pixels(*cache[file]), View(SIDE).of_file(file))
+        assert torch.equal(Transform(SIDE)(*cache[file]), Transform(SIDE).from_file(file))
     assert cache[files[4]][1] == 3
 
 
@@ -163,7 +164,7 @@ def test_failures_leave_nothing_behind(files, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(images.cache, "progress", fill_up)
+        patch.setattr(image_cache, "progress", fill_up)
         with pytest.raises(RunError, match=r"cannot write .*cache .No space left"):
             ImageCache(tmp_path / "new/cache", files, SIDE).prepare(0)
     files[5].write_text("no picture")
@@ -206,7 +207,7 @@ def test_one_cache_serves_training_and_validation_of_every_seed(workdir, capsys)
             ["--image_path", "data/images", "--cache", "c", "--val_fraction", "0.3"]
             + [*QUICK, "--seed", str(seed)]
         )
-        train.fill_defaults(args)
+        train.resolve_paths(args)
         loaders = training_data(args, Preprocessing(32), pin=False)
         assert expected in capsys.readouterr().err
         for loader in loaders[:2]:

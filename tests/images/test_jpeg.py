@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from images.decode import load_image, load_pixels
-from images.transforms import Preprocessing, View
+from images.transforms import Preprocessing, Transform
 
 
 @settings(max_examples=60, deadline=None)
@@ -34,10 +34,12 @@ def test_a_reduced_jpeg_shows_the_same(tmp_path, mode):
     image.save(tmp_path / "a.jpg", quality=95, progressive=mode == "L")
     image.convert("RGB").save(tmp_path / "a.png")
     rngs = map(np.random.default_rng, range(4))
-    for view in (View(60), *(Preprocessing(64).for_training(rng) for rng in rngs)):
+    for view in (Transform(60), *(Preprocessing(64).train_transform(rng) for rng in rngs)):
         reduced = load_pixels(tmp_path / "a.jpg", view.side)
         assert reduced.shape[1] <= 320
-        difference = rgb(view.of_file(tmp_path / "a.jpg")) - rgb(view.of_file(tmp_path / "a.png"))
+        difference = rgb(view.from_file(tmp_path / "a.jpg")) - rgb(
+            view.from_file(tmp_path / "a.png")
+        )
         assert np.abs(difference).mean() < 1.5
 
 
@@ -121,8 +123,8 @@ def test_real_photos_reduced(shared):
     photos = sorted((shared / "coco-sample/images/val2014").glob("*.jpg"))[::20]
     differences = []
     for path in photos:
-        image, view = load_image(path), View(64)
-        whole = view.of_pixels(np.asarray(image), image.width / image.height)
-        differences.append(np.abs(rgb(view.of_file(path)) - rgb(whole)).mean())
+        image, view = load_image(path), Transform(64)
+        whole = view(np.asarray(image), image.width / image.height)
+        differences.append(np.abs(rgb(view.from_file(path)) - rgb(whole)).mean())
     assert max(differences) < 5
     assert np.mean(differences) < 2

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from images.decode import load_image
-from images.transforms import ASPECTS, Preprocessing, View
+from images.transforms import ASPECTS, Preprocessing, Transform
 from util.errors import UsageError
 
 # --- pictures ---------------------------------------------------------------------------------
@@ -172,8 +172,8 @@ def test_damaged_bytes_give_a_picture_or_the_sentence(tmp_path_factory, kind, ch
 # --- views ------------------------------------------------------------------------------------
 
 
-def random_view(seed: int, size: int = 64, **changes) -> View:
-    return Preprocessing(size, **changes).for_training(np.random.default_rng(seed))
+def random_view(seed: int, size: int = 64, **changes) -> Transform:
+    return Preprocessing(size, **changes).train_transform(np.random.default_rng(seed))
 
 
 @given(
@@ -209,7 +209,7 @@ def test_crops_vary_in_every_way():
 @pytest.mark.parametrize("size", [(90, 60), (64, 64), (30, 40), (1, 1), (200, 3)])
 def test_the_whole_picture_is_resized_as_pillow_does(size):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8))
-    seen = View(32).of_pixels(np.asarray(image), image.width / image.height)
+    seen = Transform(32)(np.asarray(image), image.width / image.height)
     expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR), float)
     assert np.abs(rgb(seen) - expected).max() <= 1
 
@@ -223,7 +223,7 @@ def test_a_crop_is_resized_as_pillow_does(seed):
     expected = image.resize((32, 32), Image.Resampling.BILINEAR, box)
     if view.mirrored:
         expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    seen = view.of_pixels(np.asarray(image), 160 / 120)
+    seen = view(np.asarray(image), 160 / 120)
     assert np.abs(rgb(seen) - np.asarray(expected, float)).max() <= 6, "edges are whole pixels"
 
 
@@ -232,14 +232,14 @@ def test_a_crop_is_resized_as_pillow_does(seed):
 def test_colours_change_as_in_pillow(name, factor):
     image = smooth(32, 32)
     ours = "saturation" if name == "Color" else name.lower()
-    seen = View(32, **{ours: factor}).of_pixels(np.asarray(image), 1)
+    seen = Transform(32, **{ours: factor})(np.asarray(image), 1)
     expected = np.asarray(getattr(ImageEnhance, name)(image).enhance(factor), float)
     assert np.abs(rgb(seen) - expected).max() <= 2
 
 
 def test_all_colours_together_in_any_order():
     image = smooth(32, 32)
-    seen = View(32, brightness=0.9, contrast=0.85, saturation=1.1).of_pixels(np.asarray(image), 1)
+    seen = Transform(32, brightness=0.9, contrast=0.85, saturation=1.1)(np.asarray(image), 1)
     factors = {"Brightness": 0.9, "Contrast": 0.85, "Color": 1.1}
     for order in permutations(factors):
         expected = image

@@ -40,7 +40,7 @@ def loaders(*flags: object) -> tuple:
     """What train.py trains and validates on."""
     flags = ["--val_fraction", 0, *QUICK, *flags]
     args = train.get_args_parser().parse_args(list(map(str, flags)))
-    train.fill_defaults(args)
+    train.resolve_paths(args)
     return training_data(args, Preprocessing(32), pin=False)
 
 
@@ -118,7 +118,7 @@ def test_hold_out_and_other_validation_images(folder):
 
 
 def load(path) -> np.ndarray:
-    return Preprocessing(32).for_test().of_file(path).numpy()
+    return Preprocessing(32).eval_transform().from_file(path).numpy()
 
 
 # --- what is wrong with them ------------------------------------------------------------------

@@ -23,7 +23,7 @@ TRAINED = 7  # this seed stands for trained weights
 
 
 def rows(encoding: Encoding, index) -> Encoding:
-    return Encoding(encoding.image_embedding[index], encoding.cnn_scores[index], None)
+    return Encoding(encoding.image_embedding[index], encoding.cnn_logits[index], None)
 
 
 @functools.cache
@@ -102,7 +102,7 @@ def test_one_sample_of_the_independent_control_is_exact():
     model = make_model("none")
     encoding = make_encoding(model, 3)
     samples = sample_label_sets(model, encoding, num_samples=1)
-    scores = model.decoder.calibrated(encoding.cnn_scores)
+    scores = model.decoder.calibrated(encoding.cnn_logits)
     torch.testing.assert_close(samples.marginals, scores.sigmoid())
 
 
@@ -127,7 +127,7 @@ def test_sampling_properties_whatever_is_known(decoder, seed, facts, num_samples
     assert not samples.marginals[known == -1].any()
     if decoder == "none":  # nothing follows from anything: exact, however few the samples
         free = known == 0
-        expected = model.decoder.calibrated(encoding.cnn_scores).sigmoid()
+        expected = model.decoder.calibrated(encoding.cnn_logits).sigmoid()
         torch.testing.assert_close(samples.marginals[free], expected[free], atol=1e-5, rtol=0)
 
 

@@ -202,7 +202,7 @@ def test_missing_files(tmp_path):
 
 def test_log_odds_are_those_of_the_shares():
     vocabulary = Vocabulary(("always", "half", "rare"), (8, 4, 1), 8)
-    always, half, rare = vocabulary.log_odds()
+    always, half, rare = vocabulary.prior_logits()
     assert half == 0
     assert rare < half < always < float("inf")
 

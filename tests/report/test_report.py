@@ -33,7 +33,9 @@ def write_checkpoint(vocabulary: Vocabulary, path) -> None:
     """An untrained network that knows these labels."""
     torch.manual_seed(0)
     settings = {"arch": "resnet18", "decoder": "chain", "embed_size": 8, "hidden_size": 8}
-    model = HybridNet(num_labels=len(vocabulary), label_log_odds=vocabulary.log_odds(), **settings)
+    model = HybridNet(
+        num_labels=len(vocabulary), label_logits=vocabulary.prior_logits(), **settings
+    )
     checkpoint = {
         "model": settings,
         "vocabulary": vocabulary.to_dict(),
@@ -41,7 +43,7 @@ def write_checkpoint(vocabulary: Vocabulary, path) -> None:
         "weights": model.state_dict(),
         "threshold": 0.3,
         "epoch": 2,
-        "figures": {},
+        "metrics": {},
         "selected_on": "<b>a hold-out</b>",
         "flags": {},
     }

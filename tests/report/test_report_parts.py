@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 from evaluation import metrics
 from evaluation.metrics import calibration_bins, label_set_sizes, pr_curve
 from inference.predictions import Predictions
-from report.gallery import choose_images, overlay
+from report.gallery import choose_examples, overlay
 
 
 def random_scores(seed: int):
@@ -56,7 +56,7 @@ def test_which_images_are_shown():
     told = np.array([[0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 1, 0], [0, 1, 0]], bool)
     nll = np.array([3.0, 9.0, 2.0, 4.0, 1.0])
     p = Predictions(truth, told.astype(np.float32), told, told, truth.any(1), nll)
-    shown = choose_images(p, told, ("a", "b", "c"), how_many=3)
+    shown = choose_examples(p, told, ("a", "b", "c"), how_many=3)
     assert [i for i, _ in shown["best"]] == [2, 4, 3]  # two labels before one, then nearly right
     assert [words for _, words in shown["best"]] == ["exactly right"] * 2 + ["nearly right"]
     assert [i for i, _ in shown["worst"]] == [1, 3, 0]
@@ -67,7 +67,7 @@ def test_which_images_are_shown():
 def test_no_mistake_is_no_typical_mistake():
     truth = np.array([[1, 0], [0, 1]], bool)
     p = Predictions(truth, truth.astype(np.float32), truth, truth, truth.any(1), np.ones(2))
-    assert choose_images(p, truth, ("a", "b"))["typical"] == []
+    assert choose_examples(p, truth, ("a", "b"))["typical"] == []
 
 
 def test_the_heat_is_where_the_class_map_is_high():

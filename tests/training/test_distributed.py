@@ -15,7 +15,7 @@ from torch import nn
 from torch.multiprocessing import spawn
 
 from images import sampler
-from images.sampler import Batches
+from images.sampler import EpochBatchSampler
 from util import distributed
 from util.distributed import GlobalBatchNorm, gather_batches
 
@@ -44,14 +44,16 @@ def test_every_image_is_dealt_once(length, batch_size, num_processes, repeats, s
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sampler, "rank", lambda: number)
             patch.setattr(sampler, "world_size", lambda: of)
-            batches = Batches(length, batch_size, 3 if shuffle else None, repeats)
+            batches = EpochBatchSampler(length, batch_size, 3 if shuffle else None, repeats)
             batches.epoch = 2
             got = list(batches)
             assert len(got) == len(batches)
             return got
 
     whole = dealt(0, 1)
-    assert [len(batch) for batch in whole] == Batches(length, batch_size, 0, repeats).sizes()
+    assert [len(batch) for batch in whole] == EpochBatchSampler(
+        length, batch_size, 0, repeats
+    ).batch_sizes()
     assert sorted(index for batch in whole for _, index in batch) == sorted(
         list(range(length)) * repeats
     )
@@ -61,7 +63,7 @@ def test_every_image_is_dealt_once(length, batch_size, num_processes, repeats, s
             assert sorted(batch) == sorted(item for part in parts for item in part)
     else:  # evaluation: whole batches, put in order again
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(distributed, "gather", lambda _: shares)
+            patch.setattr(distributed, "all_gather", lambda _: shares)
             assert gather_batches([]) == whole
 
 
@@ -153,7 +155,7 @@ def test_two_processes_evaluate_as_one(runs):
     folder, *_ = runs
     flags = ("evaluate.py", "--checkpoint", "one/best.pt", "--image_path", "data/images")
     flags += ("--annotations", "data/annotations/instances.json", "--batch_size", 3, "--amp", "off")
-    flags += ("--reveal", 1, "--suspects", 5, "--num_workers", 0, "--json")
+    flags += ("--reveal", 1, "--label_issues", 5, "--num_workers", 0, "--json")
     one, two = run(*flags, cwd=folder), torchrun(2, *flags, cwd=folder)
     assert one.returncode == two.returncode == 0, two.stderr
     a, b = json.loads(one.stdout), json.loads(two.stdout)
@@ -164,8 +166,8 @@ def test_two_processes_evaluate_as_one(runs):
 
 def test_alone_everything_is_as_it_was():
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
-    assert distributed.gather(5) == [5]
-    assert distributed.first_alone(lambda: 7) == 7
+    assert distributed.all_gather(5) == [5]
+    assert distributed.rank_zero_first(lambda: 7) == 7
     model = nn.Linear(1, 1)
-    assert distributed.as_one(model) is model
+    assert distributed.wrap_ddp(model) is model
     assert np.array_equal(distributed.sum_over_processes(torch.ones(2)), [1, 1])

@@ -90,7 +90,7 @@ STOPS = [
 MODULES = {
     "append_log": train,
     "draw_curves": train,
-    "update": train.Training,
+    "update": train.TrainState,
     "save_best": resume.Saver,
 }
 
@@ -234,7 +234,7 @@ def test_a_disk_that_cannot_be_written_is_a_sentence(workdir, small_disk):
 
 def test_an_image_that_goes_during_training(workdir, monkeypatch, whole_run):
     """What was done is kept; with the image back, the run ends as it would have."""
-    original = state.Training.update
+    original = state.TrainState.update
     image, away = workdir / "data/images/img_03.jpg", workdir / "away.jpg"
 
     def update(self, *args):
@@ -243,7 +243,7 @@ def test_an_image_that_goes_during_training(workdir, monkeypatch, whole_run):
             image.rename(away)
 
     with monkeypatch.context() as patch:
-        patch.setattr(state.Training, "update", update)
+        patch.setattr(state.TrainState, "update", update)
         assert "img_03.jpg" in refusal(train, *FLAGS)
     assert load(workdir / OUTPUT / "last.pt")["training"]["progress"][2] >= 4
     away.rename(image)

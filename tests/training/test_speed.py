@@ -76,7 +76,7 @@ def test_a_compiled_encoder_learns_the_same(monkeypatch):
         torch.manual_seed(0)
         model = HybridNet("resnet18", 2, stages=3)
         args = train.get_args_parser().parse_args([*flags, "--num_epochs", "1"])
-        training = train.Training(model, args, 2, CPU)
+        training = train.TrainState(model, args, 2, CPU)
         for size in (4, 3):
             losses = training.parallel(images[:size], targets[:size])
             loss = losses["set_nll"].sum() + losses["cnn_bce"].sum()
@@ -147,7 +147,7 @@ def test_a_continued_run_keeps_its_precision(workdir, monkeypatch, capsys):
 
 def test_the_first_loss_that_is_not_finite_is_named(tmp_path):
     args = train.get_args_parser().parse_args([])
-    training = train.Training(torch.nn.Linear(2, 2), args, 10, torch.device("cpu"))
+    training = train.TrainState(torch.nn.Linear(2, 2), args, 10, torch.device("cpu"))
     loader = SimpleNamespace(dataset=SimpleNamespace(paths=[Path(f"{i}.jpg") for i in range(8)]))
 
     def after(*losses):
@@ -155,7 +155,7 @@ def test_the_first_loss_that_is_not_finite_is_named(tmp_path):
         for i, loss in enumerate(losses):
             terms = torch.tensor([loss, 2.0, 3.0])
             training.pending.append((terms, torch.tensor([2 * i, 2 * i + 1])))
-        state.look_at(training, loader, tmp_path)
+        state.check_finite_and_add(training, loader, tmp_path)
 
     after(1.0, 1.0, 1.0)
     after(1.0)
@@ -173,7 +173,7 @@ def test_the_first_loss_that_is_not_finite_is_named(tmp_path):
 def test_the_classic_loop_minimises_the_same():
     torch.manual_seed(0)
     model = HybridNet("resnet18", 6, "chain", 8, 8, stages=3)
-    for parameter in [*model.earlier.parameters(), *model.decoder.parameters()]:
+    for parameter in [*model.stage_heads.parameters(), *model.decoder.parameters()]:
         torch.nn.init.normal_(parameter)
     targets = torch.tensor([[1.0, 1, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 0]])
     bench_training.check_classic_loss(model, targets)

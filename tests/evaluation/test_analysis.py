@@ -14,10 +14,10 @@ from test_model import ALL_SETS, NUM_LABELS
 
 from evaluation.analysis import (
     co_occurrence,
-    figures_of_the_rest,
     flip_each_label,
+    label_issues,
+    metrics_of_the_rest,
     reveal_labels,
-    suspects,
 )
 from evaluation.metrics import average_precision
 from model import DECODERS
@@ -44,7 +44,7 @@ def test_every_true_label_is_revealed_equally_often():
 def test_figures_of_the_rest_leave_the_known_pairs_out(targets, seed):
     scores = np.random.default_rng(seed).random(targets.shape).round(1)
     known = reveal_labels(targets, 1)
-    found = figures_of_the_rest(targets, scores, known, 0.5)
+    found = metrics_of_the_rest(targets, scores, known, 0.5)
     ap = [
         average_precision(targets[rest, c : c + 1], scores[rest, c : c + 1])[0]
         for c, rest in enumerate(known.T == 0)
@@ -60,14 +60,14 @@ def test_figures_of_the_rest_leave_the_known_pairs_out(targets, seed):
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(DECODERS), st.sampled_from([0, 1, TRAINED]), st.integers(0, 63))
 def test_flips_agree_with_enumeration(decoder, seed, row):
-    """gain from the table of all set probabilities; influence as a ratio of summed odds."""
+    """flip_logit from the table of all set probabilities; influence as a ratio of summed odds."""
     model, encoding, log_probs, _ = enumerate_sets(decoder, seed)
     targets = ALL_SETS[row].expand(NUM_IMAGES, -1)
     flips = flip_each_label(model, encoding, targets)
     weights = 2 ** torch.arange(NUM_LABELS).flip(0)
     for label, weight in enumerate(weights.tolist()):
         expected = log_probs[:, row ^ weight] - log_probs[:, row]
-        torch.testing.assert_close(flips.gain[:, label].double(), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(flips.flip_logit[:, label].double(), expected, atol=1e-4, rtol=0)
     for i, j in itertools.product(range(NUM_LABELS), repeat=2):
         if j <= i:
             assert flips.influence[i, j] == 0
@@ -84,13 +84,13 @@ def test_flips_agree_with_enumeration(decoder, seed, row):
 
 
 def test_suspects_are_sorted_and_named():
-    gain = np.array([[-3.0, 2.0], [0.0, 5.0]])
+    flip_logit = np.array([[-3.0, 2.0], [0.0, 5.0]])
     targets = np.array([[True, False], [True, True]])
-    (a, b, c) = suspects(gain, targets, 3)
+    (a, b, c) = label_issues(flip_logit, targets, 3)
     assert a == (1, 1, "surplus", pytest.approx(1 / (1 + math.exp(5))))
     assert b == (0, 1, "missing", pytest.approx(1 / (1 + math.exp(2))))
     assert c == (1, 0, "surplus", 0.5)
-    assert len(list(suspects(gain, targets, 99))) == 4
+    assert len(list(label_issues(flip_logit, targets, 99))) == 4
 
 
 @given(SETS)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import evaluate
 from evaluation import metrics
-from evaluation.bootstrap import OF_A_RULE, WeightedFigures, bootstrap_intervals, figure_intervals
+from evaluation.bootstrap import OF_A_RULE, WeightedMetrics, bootstrap_intervals, metric_intervals
 from evaluation.compare import compare, read_run, save_predictions
 from inference.predictions import Predictions, predicted_sets
 
@@ -33,9 +33,9 @@ def test_weighted_figures_are_those_of_the_images_drawn(seed, each_once):
     drawn = np.random.default_rng(seed).integers(0, len(targets), len(targets))
     drawn = np.arange(len(targets)) if each_once else drawn
     weights = np.bincount(drawn, minlength=len(targets))
-    weighted = WeightedFigures(targets, scores, sets, set_nll)
+    weighted = WeightedMetrics(targets, scores, sets, set_nll)
     found = dict(zip(weighted.names, weighted(weights[:, None])[:, 0], strict=True))
-    expected = metrics.figures(
+    expected = metrics.all_metrics(
         targets[drawn], scores[drawn], {rule: predicted[drawn] for rule, predicted in sets.items()}
     )
     assert found["set_nll",] == pytest.approx(set_nll[drawn].mean(), rel=1e-5)
@@ -50,7 +50,7 @@ def test_intervals_of_a_mean_are_the_textbooks():
     """Of the set NLL, a plain mean, 1.96 standard errors either side."""
     targets, scores, sets, _ = random_case(0, 400)
     set_nll = np.random.default_rng(1).normal(5, 2, 400)
-    low, high = figure_intervals(WeightedFigures(targets, scores, sets, set_nll))["set_nll"]
+    low, high = metric_intervals(WeightedMetrics(targets, scores, sets, set_nll))["set_nll"]
     margin = 1.96 * set_nll.std() / 20
     assert low == pytest.approx(set_nll.mean() - margin, abs=0.05)
     assert high == pytest.approx(set_nll.mean() + margin, abs=0.05)
@@ -61,12 +61,12 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
     rng = np.random.default_rng(3)
     base = np.linspace(0, -2, 6)
 
-    def draw(num_images: int) -> WeightedFigures:
+    def draw(num_images: int) -> WeightedMetrics:
         z = base + 1.5 * rng.normal(size=(num_images, 6)) + 0.5 * rng.normal(size=(num_images, 1))
         scores = 1 / (1 + np.exp(-z))
         targets = rng.random(z.shape) < scores
         nll = -np.log(np.where(targets, scores, 1 - scores)).sum(1)
-        return WeightedFigures(targets, scores, {"threshold": scores > 0.4}, nll)
+        return WeightedMetrics(targets, scores, {"threshold": scores > 0.4}, nll)
 
     world = draw(200_000)
     truth = world(np.ones((200_000, 1), int))[:, 0]
@@ -81,10 +81,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
 
 def test_intervals_of_one_image_and_of_none_true():
     targets, scores, sets, set_nll = random_case(0, 1)
-    found = figure_intervals(WeightedFigures(targets, scores, sets, set_nll))
+    found = metric_intervals(WeightedMetrics(targets, scores, sets, set_nll))
     assert np.isnan(found["set_nll"]).all()
     targets, scores, sets, set_nll = random_case(0, 5)
-    found = figure_intervals(WeightedFigures(targets & False, scores, sets, set_nll))
+    found = metric_intervals(WeightedMetrics(targets & False, scores, sets, set_nll))
     assert np.isnan(found["mAP"]).all()
     assert not np.isnan(found["predicted_sets"]["map"]["EM"]).any()
 
@@ -105,7 +105,7 @@ def write_run(folder, quality: float, labels=("a", "b", "c", "d", "e"), seed: in
         "threshold": 0.5,
         "label_thresholds": 0.4,
         "per_label": metrics.per_label(labels, targets, scores, sets["map"]),
-        **metrics.figures(targets, scores, sets),
+        **metrics.all_metrics(targets, scores, sets),
         **{"checkpoint": "best.pt", "decoder": "chain", "epoch": 3, "protocol": "images"},
         **{"annotations": "val.json", **changes},
     }
@@ -115,7 +115,7 @@ def write_run(folder, quality: float, labels=("a", "b", "c", "d", "e"), seed: in
 def test_no_difference_between_a_run_and_itself(tmp_path, capsys):
     path = write_run(tmp_path / "a", 2)
     found = compare([path, path])
-    for row in found["figures"]:
+    for row in found["metrics"]:
         assert row["differences"] == [0]
         assert row["intervals"] == [[0, 0]]
     assert found["wilcoxon"] == [{"labels": 5, "higher": 0, "lower": 0, "p": 1.0}]
@@ -127,7 +127,7 @@ def test_a_planted_difference_has_the_right_sign(tmp_path):
     """The better model's mAP is higher and its NLL lower, and no interval holds zero."""
     labels = tuple("abcdefghij")
     paths = [write_run(tmp_path / str(q), q, labels) for q in (1, 2)]
-    rows = {row["figure"]: row for row in compare(paths)["figures"]}
+    rows = {row["metric"]: row for row in compare(paths)["metrics"]}
     (low, high), (difference,) = rows["mAP"]["intervals"][0], rows["mAP"]["differences"]
     assert 0 < low < difference < high
     assert difference == rows["mAP"]["values"][1] - rows["mAP"]["values"][0]
@@ -135,17 +135,17 @@ def test_a_planted_difference_has_the_right_sign(tmp_path):
     test = compare(paths)["wilcoxon"][0]
     assert test["higher"] == test["labels"] == 10
     assert test["p"] == pytest.approx(2 / 2**10)  # all ten signs alike: one way in 1024, both ways
-    back = {row["figure"]: row for row in compare(paths[::-1])["figures"]}
+    back = {row["metric"]: row for row in compare(paths[::-1])["metrics"]}
     assert back["mAP"]["differences"] == [-difference]
 
 
 def test_the_pairing_shows_what_separate_intervals_hide(tmp_path):
     """Both runs err on the same images: the difference is known better than either figure."""
     a, b = (write_run(tmp_path / str(q), q) for q in (1.5, 1.6))
-    (row,) = (r for r in compare([a, b])["figures"] if r["figure"] == "mAP")
+    (row,) = (r for r in compare([a, b])["metrics"] if r["metric"] == "mAP")
     low, high = row["intervals"][0]
     p = read_run(a).predictions
-    alone = figure_intervals(WeightedFigures(p.targets, p.marginals, {}, p.set_nll))["mAP"]
+    alone = metric_intervals(WeightedMetrics(p.targets, p.marginals, {}, p.set_nll))["mAP"]
     assert high - low < (alone[1] - alone[0]) / 3
 
 
@@ -189,9 +189,9 @@ def test_compare_as_a_user_runs_it(tmp_path, monkeypatch, capsys):
     call(evaluate, "--compare", *paths, "--json")
     found = json.loads(capsys.readouterr().out)
     page = (tmp_path / "quality1/comparison.html").read_text("utf-8")
-    for row in found["figures"]:
-        digits = 3 if row["figure"] == "set_nll" else 2
-        name = "set NLL" if row["figure"] == "set_nll" else row["figure"]
+    for row in found["metrics"]:
+        digits = 3 if row["metric"] == "set_nll" else 2
+        name = "set NLL" if row["metric"] == "set_nll" else row["metric"]
         line = next(x for x in text.stdout.splitlines() if x.startswith(f"{name} "))
         numbers = [f"{v:.{digits}f}" for v in row["values"]]
         numbers += [f"{v:+.{digits}f}" for v in (*row["differences"], *row["intervals"][0])]
