@@ -14,6 +14,7 @@ from labels.read import find_labels
 from labels.vocabulary import Vocabulary, check_suffix
 from model import HybridNet, load_encoder_weights
 from util.distributed import rank_zero_first, world_size
+from util.cli import code_commit
 from util.errors import RunError, UsageError
 from util.log import log
 
@@ -130,18 +131,6 @@ def log_run_summary(args, model, train_loader, val_loader, selected_on, device, 
         f"{args.num_epochs} epochs of {len(train_loader)} steps, batches of "
         f"{train_loader.batch_sampler.batch_size} at {args.image_size} px, peak learning rate "
         f"{args.learning_rate:g}, {device}, {precision}, {world_size()} process(es), "
-        f"commit {commit()}"
+        f"commit {code_commit()}"
     )
     log(f"writing to {args.output_dir}")
-
-
-def commit() -> str:
-    """The code's git commit, or 'unknown' outside a repository."""
-    command = ["git", "describe", "--always", "--dirty"]
-    try:
-        result = subprocess.run(
-            command, cwd=Path(__file__).parents[1], capture_output=True, text=True
-        )
-    except OSError:
-        return "unknown"
-    return result.stdout.strip() or "unknown"

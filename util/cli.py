@@ -6,8 +6,10 @@ import argparse
 import contextlib
 import os
 import shlex
+import subprocess
 import sys
 import traceback
+from pathlib import Path
 from collections.abc import Callable, Iterator
 
 from util.errors import RunError, UsageError
@@ -123,6 +125,18 @@ def _failure(error: Exception) -> str | None:
             "--num_workers or --batch_size"
         )
     return None
+
+
+def code_commit() -> str:
+    """The code's git commit, or 'unknown' outside a repository."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        result = subprocess.run(
+            command, cwd=Path(__file__).parents[1], capture_output=True, text=True
+        )
+    except OSError:
+        return "unknown"
+    return result.stdout.strip() or "unknown"
 
 
 def command_line() -> str:

@@ -58,13 +58,13 @@ from labels.vocabulary import count_labels, save_vocabulary  # noqa: E402
 from model import HybridNet  # noqa: E402
 from train import train_epoch  # noqa: E402
 from training.data import training_data  # noqa: E402
-from training.setup import commit, load_weights_file, set_deterministic  # noqa: E402
+from training.setup import load_weights_file, set_deterministic  # noqa: E402
 from training.state import (  # noqa: E402
     LossError,
     TrainState,
 )
 from training.validation import decode_all, fit_calibration_on, validation_metrics  # noqa: E402
-from util.cli import non_negative_int, positive_int, run_script  # noqa: E402
+from util.cli import code_commit, non_negative_int, positive_int, run_script  # noqa: E402
 from util.device import autocast, pick_device, resolve_amp  # noqa: E402
 from util.errors import UsageError  # noqa: E402
 from util.files import write_atomically  # noqa: E402
@@ -198,7 +198,7 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
     try:
         found = learn(training, *loaders, amp, flags)
     except LossError as error:
-        return {**about, "commit": commit(), "diverged": str(error)}
+        return {**about, "commit": code_commit(), "diverged": str(error)}
 
     images, paths = load_data_set(data.val[0], read_labels(data.val[1], data.val[0]))
     val = LabelledImages(paths, encode_targets(images, vocabulary), preprocessing)
@@ -217,7 +217,7 @@ def run(args: argparse.Namespace, name: str, rate: float, seed: int) -> dict:
         "training_seconds": round(found.seconds, 1),
         "machine": f"{torch.get_num_threads()} of {os.cpu_count()} cores, {processor()}"
         f"{gpu(device)}, torch {torch.__version__}",
-        "commit": commit(),
+        "commit": code_commit(),
         "holdout": all_figures(found.predictions, *found.thresholds),
         "val": all_figures(on_val, *found.thresholds),
     }

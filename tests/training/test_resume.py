@@ -254,7 +254,8 @@ def test_an_image_that_goes_during_training(workdir, monkeypatch, whole_run):
 def test_a_killed_worker_is_one_sentence(workdir, whole_run):
     """As the system does when memory runs out; torch then raises wherever the step has come to."""
     code = (
-        "import model, multiprocessing, time, train, utils\n"
+        "import model, multiprocessing, time, train\n"
+        "from util.cli import run_script\n"
         "encode, calls = model.HybridNet.encode_features, []\n"
         "def killing(self, features):\n"
         "    calls.append(1)\n"
@@ -263,7 +264,7 @@ def test_a_killed_worker_is_one_sentence(workdir, whole_run):
         "        time.sleep(5)\n"
         "    return encode(self, features)\n"
         "model.HybridNet.encode_features = killing\n"
-        "utils.run_script(train.main, train.get_args_parser())\n"
+        "run_script(train.main, train.get_args_parser())\n"
     )
     flags = [*map(str, FLAGS), "--num_workers", "1"]
     result = subprocess.run(

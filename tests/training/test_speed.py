@@ -101,7 +101,7 @@ def test_freed_memory_is_taken_again(tmp_path):
     script = """
 import resource, sys, torch
 sys.path.insert(0, sys.argv[1])
-from utils import pick_device
+from util.device import pick_device
 if sys.argv[2] == "kept":
     pick_device("cpu")
 faults = []
