@@ -30,14 +30,8 @@ from inference.decoding import (
 )
 from inference.predictions import DECISIONS
 from labels.vocabulary import Vocabulary
-from report.slides import (
-    draw_slide,
-    format_result,
-    make_tile,
-    name_drawings,
-    save_contact_sheet,
-    save_labels,
-)
+from report.sample_text import format_result, save_labels
+from report.slides import draw_slide, make_tile, name_drawings, save_contact_sheet
 from util.cli import ArgumentParser, positive_int, run_script
 from util.device import autocast, pick_device, resolve_amp
 from util.errors import UsageError
