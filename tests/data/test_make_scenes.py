@@ -7,8 +7,10 @@ import os
 import sys
 
 import make_scenes
+import numpy as np
 import pytest
 from conftest import call, coco, run, write_json
+from drawing import painting
 from drawing.catalogue import DRAWINGS
 from make_scenes import CATEGORY_IDS
 from PIL import Image
@@ -66,6 +68,38 @@ def test_pycocotools_reads_it(scenes):
         assert box["iscrowd"] == 0
     names = {c["id"]: c["name"] for c in api.loadCats(api.getCatIds())}
     assert all(CATEGORY_IDS[name] == number for number, name in names.items())
+
+
+def test_boxes_are_where_objects_are_visible(tmp_path, monkeypatch):
+    """Compared with the pixels that each object changed and no later one covered."""
+    draw, drawn, owner = painting.draw, [], np.zeros((96, 96), int)
+
+    def watched(image, name, *others):
+        before = image.copy()
+        mask = draw(image, name, *others)
+        drawn.append(name)
+        owner[(image != before).any(axis=2)] = len(drawn)
+        return mask
+
+    monkeypatch.setattr(painting, "draw", watched)
+    sizes = make_scenes.default_sizes()
+    split = make_scenes.Split(tmp_path / "a.json", tmp_path, "scene", 48, sizes, (0, 0))
+    hidden = 0
+    for index in range(30):
+        drawn.clear()
+        owner[:] = 0
+        found = make_scenes.make_image((index, None), split)
+        expected = {}
+        for number, name in enumerate(drawn, start=1):
+            rows, columns = np.nonzero(owner == number)
+            if name in DRAWINGS and len(rows):
+                x, y = columns.min() / 2, rows.min() / 2  # two drawn pixels for one of the image
+                box = (x, y, (columns.max() + 1) / 2 - x, (rows.max() + 1) / 2 - y)
+                expected[CATEGORY_IDS[name], box] = len(rows) / 4
+        for item in found:
+            assert expected.pop((item["category_id"], tuple(item["bbox"]))) == item["area"]
+        hidden += len(expected)
+    assert hidden, "objects of which hardly anything is visible get no box"
 
 
 def test_same_seed_same_files_however_many_workers(scenes, tmp_path):
