@@ -1,23 +1,23 @@
-// A click on a column's name sorts its table: numbers from high to low, text from a to z, then the
-// other way round. Undefined figures stay at the end.
+// A click on a column's name sorts its table: numbers from high to low, text from A to Z. A second
+// click reverses the order. Undefined metrics stay at the end.
 for (const button of document.querySelectorAll(".sortable th button")) {
   button.addEventListener("click", () => {
     const head = button.closest("th");
     const table = head.closest("table");
     const isText = head.classList.contains("text");
-    const was = head.getAttribute("aria-sort");
+    const previous = head.getAttribute("aria-sort");
     const first = isText ? "ascending" : "descending";
     const second = isText ? "descending" : "ascending";
-    const order = was === first ? second : first;
+    const order = previous === first ? second : first;
     for (const other of head.parentElement.children) {
       if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
     }
     head.setAttribute("aria-sort", order);
     const sign = order === "ascending" ? 1 : -1;
-    const of = (row) => row.children[head.cellIndex];
+    const cellOf = (row) => row.children[head.cellIndex];
     const compare = (a, b) => {
-      if (isText) return sign * of(a).textContent.localeCompare(of(b).textContent);
-      const [x, y] = [of(a).dataset.value, of(b).dataset.value];
+      if (isText) return sign * cellOf(a).textContent.localeCompare(cellOf(b).textContent);
+      const [x, y] = [cellOf(a).dataset.value, cellOf(b).dataset.value];
       if (x === "" || y === "") return (x === "") - (y === "");
       return sign * (x - y);
     };
