@@ -1,1 +1,1 @@
-"""Text tables, pictures and pages for people."""
+"""Results for people to read: text tables, pictures and HTML pages."""

@@ -1,4 +1,4 @@
-"""What the report's SVG charts show, in pixels: the template draws just what stands here."""
+"""SVG charts of the report: this file computes pixels, templates/macros.html draws them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 WIDTH, HEIGHT = 380, 280
-LEFT, RIGHT, TOP, BOTTOM = 62, 22, 12, 40  # room for ticks and the axes' names
+LEFT, RIGHT, TOP, BOTTOM = 62, 22, 12, 40  # margins for tick labels and axis names, pixels
 
 
 @dataclass
 class Chart:
-    """Axes from data to pixels; x and y are (lowest, highest)."""
+    """A chart with two linear axes; x and y are (lowest, highest) in data units."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -28,31 +28,31 @@ class Chart:
     height: int = HEIGHT
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Pixels of a point."""
+        """A point in data units -> its pixels."""
         across = (x - self.x[0]) / (self.x[1] - self.x[0])
         up = (y - self.y[0]) / (self.y[1] - self.y[0])
         plot_width, plot_height = self.width - LEFT - RIGHT, self.height - TOP - BOTTOM
         return round(LEFT + across * plot_width, 1), round(TOP + (1 - up) * plot_height, 1)
 
     def ticks(self, x: Iterable[tuple[float, str]], y: Iterable[tuple[float, str]]) -> Chart:
-        """Place (value, text) on both axes."""
+        """Set the ticks of both axes, from (value, text)."""
         self.x_ticks = [(self.at(value, 0)[0], text) for value, text in x]
         self.y_ticks = [(self.at(0, value)[1], text) for value, text in y]
         return self
 
     def line(self, name: str, css: str, x: Iterable[float], y: Iterable[float]) -> Chart:
-        """Join points; `css` names the colour."""
+        """Add a line through points; `css` is a class of page.css that sets its colour."""
         self.lines.append({"name": name, "css": css, "points": _points(map(self.at, x, y))})
         return self
 
     def dot(self, name: str, css: str, x: float, y: float, title: str = "") -> Chart:
-        """A mark with a text for whoever points at it."""
+        """Add a dot; `title` is its tooltip."""
         left, top = self.at(x, y)
         self.dots.append({"name": name, "css": css, "x": left, "y": top, "title": title})
         return self
 
     def bar(self, css: str, x: float, width: float, height: float, title: str) -> Chart:
-        """A bar of `height` upwards from 0; x is its left side."""
+        """Add a bar from 0 up to `height`; x is its left side, `title` its tooltip."""
         (left, top), (right, bottom) = self.at(x, height), self.at(x + width, 0)
         box = {"x": left, "y": top, "width": right - left, "height": bottom - top}
         self.bars.append({"css": css, "title": title, **box})
@@ -60,7 +60,7 @@ class Chart:
 
     @property
     def edges(self) -> tuple[int, int, int, int]:
-        """Left, right, top and bottom of the plot itself."""
+        """Left, right, top and bottom of the area inside the margins, in pixels."""
         return LEFT, self.width - RIGHT, TOP, self.height - BOTTOM
 
 
@@ -69,13 +69,13 @@ def _points(pixels: Iterable[tuple[float, float]]) -> str:
 
 
 def sparkline(recall: np.ndarray, precision: np.ndarray, width: int = 84, height: int = 26) -> str:
-    """A small PR curve as an SVG polyline's points; recall and precision in 0..1."""
+    """A small PR curve: the points of an SVG polyline. recall and precision are in 0..1."""
     x, y = 1 + recall * (width - 2), 1 + (1 - precision) * (height - 2)
     return _points(zip(x.round(1), y.round(1), strict=True))
 
 
 def nice_ticks(high: float, low: float = 0.0, about: int = 5) -> list[tuple[float, str]]:
-    """Round values from low to high, as (value, text)."""
+    """About `about` round values from low to high, as (value, text)."""
     span = max(high - low, 1e-9)
     step = 10 ** np.floor(np.log10(span / about))
     step *= next((m for m in (1, 2, 5) if span / (m * step) <= about), 10)

@@ -1,6 +1,6 @@
-"""The images an evaluation report shows: which, and what there is to see on each.
+"""The example images of report.html: which ones, and what is shown for each.
 
-Nothing is kept of the other images: the few that were chosen go through the encoder once more.
+Evaluation keeps no encodings, so the few chosen images go through the encoder once more.
 """
 
 from __future__ import annotations
@@ -18,32 +18,34 @@ from images.transforms import Transform
 from inference.predictions import Predictions
 from model import HybridNet
 
-PHOTO_SIDE, HEAT_SIDE = 360, 150  # pixels at most
-OTHERS_SHOWN = 3  # labels neither true nor predicted, the most probable of them
-MAPS_SHOWN = 6  # of one image, its most probable predicted labels
+PHOTO_SIDE, MAP_SIDE = 360, 150  # longest side in pixels
+OTHERS_SHOWN = 3  # most probable labels that are neither annotated nor predicted
+MAPS_SHOWN = 6  # class activation maps per image, of its most probable predicted labels
 
 
 def choose_examples(
     p: Predictions, predicted: np.ndarray, labels: tuple[str, ...], how_many: int = 8
 ) -> dict[str, list[tuple[int, str]]]:
-    """(image, what it is an example of) for "best", "typical" and "worst".
+    """Choose images for "best", "typical" and "worst": group -> [(row, caption)].
 
-    best     exactly right sets with the most labels, then what comes nearest to that
-    worst    the annotated sets that the model found least probable
-    typical  one image for each of the most frequent mistakes, that with the fewest other ones
+    best     sets that are exactly right, largest first; then the sets of the highest F1
+    worst    images whose annotated set the model finds least probable
+    typical  for each frequent mistake, the image with the fewest other errors
+
+    predicted: N×C bool.
     """
     missed, added = p.targets & ~predicted, predicted & ~p.targets
     wrong = missed.sum(1) + added.sum(1)
     size = p.targets.sum(1) + predicted.sum(1)
-    f1 = (size - wrong) / np.maximum(size, 1)  # an empty set rightly predicted shows nothing
+    f1 = (size - wrong) / np.maximum(size, 1)  # 0 for empty sets: they show nothing
     best = np.lexsort((p.set_nll, -size, -f1))[:how_many]
     worst = np.argsort(-p.set_nll, kind="stable")[:how_many]
     typical: list[tuple[int, str]] = []
-    for count, has_it, words in _frequent_mistakes(missed, added, labels):
+    for count, has_mistake, words in _frequent_mistakes(missed, added, labels):
         shown = [image for image, _ in typical]
-        fitting = [i for i in np.flatnonzero(has_it) if i not in shown]
-        if fitting and len(typical) < how_many:
-            example = min(fitting, key=lambda i: (wrong[i], p.set_nll[i]))
+        candidates = [i for i in np.flatnonzero(has_mistake) if i not in shown]
+        if candidates and len(typical) < how_many:
+            example = min(candidates, key=lambda i: (wrong[i], p.set_nll[i]))
             typical.append((int(example), f"{words} ({count:,} image{'s' * (count > 1)})"))
     return {
         "best": [(int(i), "exactly right" if not wrong[i] else "nearly right") for i in best],
@@ -53,9 +55,9 @@ def choose_examples(
 
 
 def _frequent_mistakes(missed: np.ndarray, added: np.ndarray, labels: tuple[str, ...], most=24):
-    """Yield (number of images, N bool which, in words), the most frequent kinds first.
+    """Yield (number of images, which images: N bool, description), the most frequent first.
 
-    A kind of mistake is a label missed where another is added, or one of the two by itself.
+    A mistake is a label missed while another is added, only a label missed, or only one added.
     """
     only_missed = missed & ~added.any(1, keepdims=True)
     only_added = added & ~missed.any(1, keepdims=True)
@@ -86,9 +88,9 @@ def draw_gallery(
     view: Transform,
     amp: torch.autocast,
 ) -> dict[str, list[dict]]:
-    """The groups of `choose_examples`, with all that the page shows of each image.
+    """The groups of `choose_examples`, with everything the page shows for each image.
 
-    Pictures are data URIs; view is how the model sees files; paths are in the rows' order.
+    Pictures are data URIs. predicted: N×C bool. paths: N image files. view: the test transform.
     """
     device = next(model.parameters()).device
     groups: dict[str, list[dict]] = {}
@@ -128,18 +130,18 @@ def draw_gallery(
 
 
 def overlay(photo: Image.Image, class_map: np.ndarray) -> Image.Image:
-    """The photo, small, under a class map h×w as a heat-map from its lowest to its highest value.
+    """A small grey photo with a class activation map h×w on top, from dark (low) to bright (high).
 
-    The network saw the whole picture squeezed to a square, so its map covers all of the photo.
+    The network sees the whole image resized to a square, so the map covers the whole photo.
     """
     from matplotlib import colormaps
 
-    photo = _shrink(photo, HEAT_SIDE)
+    photo = _shrink(photo, MAP_SIDE)
     spread = max(float(np.ptp(class_map)), 1e-6)
     heat = Image.fromarray(np.float32((class_map - class_map.min()) / spread))
     heat = np.clip(np.asarray(heat.resize(photo.size, Image.Resampling.BICUBIC)), 0, 1)  # H×W
     colours = 255 * colormaps["inferno"](heat)[..., :3]
-    grey = np.asarray(photo.convert("L"), np.float32)[..., None]  # hues are the heat's alone
+    grey = np.asarray(photo.convert("L"), np.float32)[..., None]  # all colour comes from the map
     share = 0.25 + 0.5 * heat[..., None]
     return Image.fromarray(np.uint8(share * colours + (1 - share) * grey))
 
@@ -152,7 +154,7 @@ def _shrink(photo: Image.Image, side: int) -> Image.Image:
 
 
 def data_uri(picture: Image.Image, kind: str = "WEBP") -> str:
-    """What an <img> can show without a file; WEBP for photos, PNG for exact pixels."""
+    """A picture as text for <img src>: WEBP for photos, PNG for exact pixels."""
     buffer = io.BytesIO()
     picture.save(buffer, kind, quality=72)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,4 +1,4 @@
-"""Label influence as a CSV file and a heat map."""
+"""Label influence as a CSV file and two heat maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from util.log import csv_text, printable
 
 
 def clustered_order(ratio: np.ndarray) -> np.ndarray:
-    """An order of the C labels in which those that go together are neighbours."""
+    """An order of the C labels that puts labels that occur together next to each other.
+
+    ratio: symmetric C×C log odds ratios. Average linkage with optimal leaf order.
+    """
     if len(ratio) < 3:
         return np.arange(len(ratio))
     distance = ratio.max() - ratio
@@ -24,13 +27,13 @@ def clustered_order(ratio: np.ndarray) -> np.ndarray:
 
 
 def colour_limit(ratio: np.ndarray) -> float:
-    """Where a heat-map's colours end: all but the strongest 1 % of the pairs that are not 0."""
+    """The ratio shown in full colour: the 99 % quantile of |ratio| over pairs that are not 0."""
     strengths = np.abs(ratio[np.triu_indices(len(ratio), 1)])
     return float(np.quantile(strengths[strengths > 0], 0.99)) if strengths.any() else 1.0
 
 
 def save_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], stem: Path) -> None:
-    """Write `stem`.csv (C×C, rows and columns named) and draw `stem`.png beside the data's own.
+    """Write `stem`.csv (influence, with names) and `stem`.png (annotations beside influence).
 
     influence, ratio: symmetric C×C log odds ratios, of the network and of the annotations.
     """
@@ -47,7 +50,10 @@ def save_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
 
 
 def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], path: Path) -> None:
-    """Two heat-maps in one order of labels, each on its own scale: the image explains a part."""
+    """Two heat maps with the labels in the same order, each on its own colour scale.
+
+    The network's ratios are smaller, because the image already explains a part.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""What a run shows of itself while it trains: a line per epoch, curves, a few mistakes."""
+"""The log of a training run: a JSON line per epoch, curves, and a few mistakes as text."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from inference.predictions import Predictions
 from util.files import write_atomically
 from util.log import log
 
-CURVES = {  # of the left and the right picture: key in log.jsonl -> name
+CURVES = {  # unit (left and right chart) -> key in log.jsonl -> name
     "nats per image": {
         "train_set_nll": "set NLL, training",
         "val_set_nll": "set NLL, validation",
-        "train_cnn_bce": "the CNN alone, training",
+        "train_cnn_bce": "CNN loss, training",
     },
-    "%, on the validation images": {"val_mAP": "mAP", "val_OF1": "OF1", "val_EM": "exact match"},
+    "%, validation images": {"val_mAP": "mAP", "val_OF1": "OF1", "val_EM": "exact match"},
 }
 
 
 def append_log(line: dict, path: Path) -> None:
-    """Add an epoch's line; lines of epochs done again after a crash are replaced."""
+    """Add an epoch's line; it replaces lines of this and later epochs, left by a crashed run.
+
+    A damaged log is moved aside. Raises RunError if the file cannot be written.
+    """
     if path.is_file() and read_log(path) == [] and path.stat().st_size:
         os.replace(path, path.with_name(f"{path.name}.damaged"))
     kept = [earlier for earlier in read_log(path) if earlier["epoch"] < line["epoch"]]
@@ -32,19 +35,19 @@ def append_log(line: dict, path: Path) -> None:
 
 
 def read_log(path: Path) -> list[dict]:
-    """The epochs of a run's log.jsonl; none if it is missing or, with a note, if it is damaged."""
+    """The epochs of a run's log.jsonl; [] if it is missing or damaged (with a note on stderr)."""
     try:
         lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
         return [{**line, "epoch": int(line["epoch"])} for line in lines]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError, TypeError):
-        log(f"note: {path} is damaged and not used; the next line moves it to {path.name}.damaged")
+        log(f"note: {path} is damaged and ignored; the next epoch moves it to {path.name}.damaged")
         return []
 
 
 def draw_curves(log_path: Path, path: Path) -> None:
-    """log.jsonl -> PNG, drawn anew after each epoch."""
+    """Draw the curves of log.jsonl as a PNG."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -68,7 +71,10 @@ def draw_curves(log_path: Path, path: Path) -> None:
 def format_mistakes(
     p: Predictions, threshold: float, paths: list[Path], labels: tuple[str, ...], how_many: int = 3
 ) -> list[str]:
-    """A line each for the validation images whose labels the model found least probable."""
+    """A line for each image whose annotated labels the model finds least probable.
+
+    threshold: a label of at least this probability counts as predicted. paths: N image files.
+    """
     lines = []
     predicted = p.marginals >= threshold
     for i in np.argsort(-p.set_nll, kind="stable")[:how_many]:
@@ -81,5 +87,5 @@ def format_mistakes(
             )
             if which.any()
         ]
-        lines.append(f"  {paths[i].name}: {'; '.join(parts) or 'right, it has no label'}")
+        lines.append(f"  {paths[i].name}: {'; '.join(parts) or 'right: no label'}")
     return lines
