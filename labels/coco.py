@@ -1,45 +1,196 @@
-"""Which labels are on which image: what every reader gives, and the reader of COCO instances json.
+"""COCO instances json (Lin et al. 2014) -> which labels are on which image, and where they are.
 
-Files only: no pixels, no tensors. label_formats.py is the door to all formats.
+    images       id, file_name, (width, height)
+    categories   id, name
+    annotations  image_id, category_id, (bbox, segmentation, iscrowd)
+
+The decoder is given these types. It skips every other field without building an object for it.
+The index of a folder of shards, shards.json, has the same format.
 """
 
 from __future__ import annotations
 
 import codecs
-import contextlib
 import gzip
 import io
 import json
 import posixpath
 import zlib
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypedDict, TypeVar
 
-from labels.annotated import AnnotatedImages, from_plain
-from labels.index import read_once
+import msgspec
+
+from labels.annotated import SHARD_INDEX, AnnotatedImages
 from util.errors import UsageError
 
-NO_JSON = "{} is not a json file; --annotations takes COCO instances"
+NAME = "COCO"
+GZIP = b"\x1f\x8b"
+UNZIPPED = 4 << 30  # bytes at most: a small file from a stranger can unpack to any size
 JSON_STARTS = [bytes([c]) for c in b'{["-0123456789ntfIN']
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Image(msgspec.Struct, gc=False):
+    """An entry of images."""
+
+    id: int
+    file_name: str
+
+
+class Category(msgspec.Struct, gc=False):
+    """An entry of categories."""
+
+    id: int
+    name: str
+
+
+class Annotation(msgspec.Struct, gc=False):
+    """An entry of annotations, without its geometry."""
+
+    image_id: int
+    category_id: int
+
+
+class Instances(msgspec.Struct):
+    """A COCO file."""
+
+    images: list[Image]
+    categories: list[Category]
+    annotations: list[Annotation]
+    info: Any = None
+
+
+USED = {*Instances.__struct_fields__, "contributor"}
+USED = USED.union(*(kind.__struct_fields__ for kind in (Image, Category, Annotation)))
 
 
 def read_annotations(path: Path) -> AnnotatedImages:
-    """Read COCO instances (.json, .json.gz); a large file is parsed once: annotation_index.py.
+    """Read COCO instances (.json, .json.gz), the images in order of id.
 
-    For any format see label_formats.read_labels. Raises UsageError, naming file and entry, if it is
-    not COCO.
+    Raises UsageError, naming file and entry, if it is not COCO.
     """
+    data = read_instances(path, Instances)
+    name_of = {category.id: category.name for category in data.categories}
+    labels_of: dict[int, dict[str, None]] = {image.id: {} for image in data.images}
+    for annotation in data.annotations:
+        labels_of[annotation.image_id][name_of[annotation.category_id]] = None
+    images = sorted(data.images, key=lambda image: image.id)
+    return AnnotatedImages(
+        str(path),
+        file_names=[image.file_name for image in images],
+        label_sets=[tuple(labels_of[image.id]) for image in images],
+        categories=sorted(set(name_of.values())),
+        kind=NAME,
+    )
 
-    def unpack(plain: dict) -> AnnotatedImages:
-        _check_file_names(plain["file_names"], path)  # whoever made the index
-        return from_plain(plain, path)
 
+class Rle(TypedDict):
+    """A mask as COCO writes it, run after run, column by column."""
+
+    size: list[int]  # height, width
+    counts: list[int] | str
+
+
+class ObjectAnnotation(Annotation):
+    """An entry of annotations with its geometry. Masks stay undecoded until they are asked for."""
+
+    bbox: list[float] | None = None
+    segmentation: msgspec.Raw = msgspec.Raw(b"null")
+    iscrowd: int = 0
+
+
+class SizedImage(Image):
+    """An entry of images with its size in pixels."""
+
+    width: int | None = None
+    height: int | None = None
+
+
+class ObjectInstances(Instances):
+    """A COCO file with its geometry."""
+
+    images: list[SizedImage]
+    annotations: list[ObjectAnnotation]
+
+
+@dataclass(frozen=True)
+class CocoObject:
+    """One object of an image, with its place in pixels from the top left corner."""
+
+    label: str
+    bbox: list[float] | None  # x, y, width, height
+    iscrowd: bool  # a mask over many objects of the label
+    image_size: tuple[int, int] | None  # width, height
+    place: str  # file and entry, for messages
+    raw_segmentation: msgspec.Raw = field(repr=False)
+
+    @property
+    def segmentation(self) -> list[list[float]] | Rle | None:
+        """Polygons [x, y, x, y, ...], or a mask as pycocotools.mask takes it. Raises UsageError."""
+        try:
+            found = msgspec.json.decode(self.raw_segmentation, type=list[list[float]] | Rle | None)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise UsageError(f"{self.place} has a wrong segmentation: {error}") from None
+        if isinstance(found, list) and any(len(p) < 6 or len(p) % 2 for p in found):
+            raise UsageError(f"{self.place} has a polygon of fewer than 3 points, or half a point")
+        return found or None
+
+
+def read_objects(path: Path) -> dict[str, list[CocoObject]]:
+    """The objects of each image by file name, in the file's order, for every listed image.
+
+    Raises UsageError, naming file and entry, if it is not COCO or has neither boxes nor masks.
+    """
+    data = read_instances(path, ObjectInstances)
+    name_of = {category.id: category.name for category in data.categories}
+    images = {image.id: image for image in data.images}
+    objects: dict[str, list[CocoObject]] = {image.file_name: [] for image in data.images}
+    for i, annotation in enumerate(data.annotations):
+        place = f"{path}: annotations[{i}]"
+        bbox = annotation.bbox or None
+        if bbox and len(bbox) != 4:
+            raise UsageError(f"{place} needs a bbox of 4 numbers: x, y, width, height")
+        image = images[annotation.image_id]
+        size = (image.width, image.height) if image.width and image.height else None
+        objects[image.file_name].append(
+            CocoObject(
+                name_of[annotation.category_id],
+                bbox,
+                bool(annotation.iscrowd),
+                size,
+                place,
+                annotation.segmentation,
+            )
+        )
+    empty = (b"null", b"[]")
+    if not any(a.bbox or bytes(a.segmentation) not in empty for a in data.annotations):
+        raise UsageError(f"{path} has no boxes or masks: name annotations that have them")
+    return objects
+
+
+def read_instances(path: Path, kind: type[T]) -> T:
+    """Decode a file as `kind`, which has the fields of Instances, and check ids and names.
+
+    Raises UsageError, naming file and entry.
+    """
     try:
         _refuse_junk(path)
-        return read_once(path, lambda content: _parse(content, path), unpack)
+        data = _decode(path.read_bytes(), kind, path)
     except OSError as error:
         raise UsageError(f"cannot read the annotations {path} ({error.strerror})") from None
     except MemoryError:
         raise UsageError(f"{path} needs more memory than there is: split it") from None
+    info = data.info if isinstance(data.info, dict) else {}
+    if info.get("contributor") == "Label Studio":
+        # Its exports name files in its own folders: keep the last part of each name.
+        # https://github.com/HumanSignal/label-studio/issues/7294
+        for image in data.images:
+            image.file_name = image.file_name.replace("\\", "/").split("/")[-1]
+    _check_ids(data, path)
+    _check_names(data, path)
+    return data
 
 
 def _refuse_junk(path: Path) -> None:
@@ -50,42 +201,45 @@ def _refuse_junk(path: Path) -> None:
                 pass
         start = start.removeprefix(codecs.BOM_UTF8)
         if start[:1] not in JSON_STARTS and not start.startswith(GZIP):
-            raise UsageError(NO_JSON.format(path))
+            raise UsageError(f"{path} is not COCO instances json: it does not begin as JSON")
 
 
-def _parse(content: bytes, path: Path) -> dict[str, list]:
-    """What `from_plain` takes."""
+def _decode(content: bytes, kind: type[T], path: Path) -> T:
+    """JSON, zipped or not, as `kind`."""
     if content.startswith(GZIP):
         content = _unzip(content, path)
     try:
-        data = json.loads(content.decode("utf-8-sig"), object_hook=_without_geometry)
-    except (ValueError, RecursionError):
-        raise UsageError(NO_JSON.format(path)) from None
-    _mend_label_studio(data)
-    _check_coco(data, path)
-    # an annotation's id is nothing we use, and not every file has it, but the index needs one
-    data["annotations"] = [{**a, "id": n} for n, a in enumerate(data["annotations"])]
-    from pycocotools.coco import COCO  # imports matplotlib, which an indexed file does without
-
-    coco = COCO()
-    coco.dataset = data
-    with contextlib.redirect_stdout(None):
-        coco.createIndex()
-    categories = sorted({entry["name"] for entry in coco.cats.values()})
-    position = {name: i for i, name in enumerate(categories)}
-    positions = {c: position[entry["name"]] for c, entry in coco.cats.items()}
-    ids = sorted(coco.imgs)
-    return {
-        "file_names": [coco.imgs[i]["file_name"] for i in ids],
-        "label_sets": [
-            list(dict.fromkeys(positions[a["category_id"]] for a in coco.imgToAnns[i])) for i in ids
-        ],
-        "categories": categories,
-    }
+        text = content.decode("utf-8-sig")
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            if kind is not Instances:
+                raise
+            # Python also writes NaN and half characters, which are not strict JSON
+            return msgspec.convert(json.loads(text, object_hook=_without_geometry), kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path} is not COCO instances json: {_in_plain_words(error)}") from None
+    except (ValueError, RecursionError) as error:
+        reason = "too deeply nested" if isinstance(error, RecursionError) else error
+        raise UsageError(f"{path} is not COCO instances json: {reason}") from None
 
 
-GZIP = b"\x1f\x8b"
-UNZIPPED = 4 << 30  # bytes at most: a small file from a stranger can unpack to any size
+def _without_geometry(entry: dict) -> dict:
+    """Called for each object as soon as it is read, so that polygons do not fill the memory."""
+    return {key: entry[key] for key in USED if key in entry}
+
+
+def _in_plain_words(error: msgspec.ValidationError) -> str:
+    """From "Expected `int`, got `str` - at `$.images[0].id`", say: what is wrong, and where."""
+    what, _, place = str(error).partition(" - at ")
+    place = place.strip("`").removeprefix("$").removeprefix(".")
+    what = (what[:1].lower() + what[1:]).replace("`", "")
+    if "[" in place:
+        return f"{what} at {place}"
+    where = f" at {place}" if place else ""
+    return f"{what}{where}; it needs the lists images, annotations and categories"
 
 
 def _unzip(content: bytes, path: Path) -> bytes:
@@ -99,72 +253,45 @@ def _unzip(content: bytes, path: Path) -> bytes:
     return unzipped
 
 
-def _mend_label_studio(data: object) -> None:
-    """Its exports for Windows and of COCO with images lead to its own folders: keep the name alone.
-
-    (https://github.com/HumanSignal/label-studio/issues/7294)
-    """
-    info = data.get("info") if isinstance(data, dict) else None
-    if not isinstance(info, dict) or info.get("contributor") != "Label Studio":
-        return
-    for image in data["images"] if isinstance(data.get("images"), list) else ():
-        name = image.get("file_name") if isinstance(image, dict) else None
-        if isinstance(name, str):
-            image["file_name"] = name.replace("\\", "/").split("/")[-1]
-
-
-def _without_geometry(entry: dict) -> dict:
-    """Called for each object as soon as it is read: polygons never pile up."""
-    return {key: entry[key] for key in USED if key in entry}
-
-
-COCO_ENTRIES = {
-    "images": {"id": int, "file_name": str},
-    "categories": {"id": int, "name": str},
-    "annotations": {"image_id": int, "category_id": int},
-}
-USED = {*COCO_ENTRIES, *(key for fields in COCO_ENTRIES.values() for key in fields)}
-USED |= {"info", "contributor"}
-
-
-def _check_coco(data: object, path: Path) -> None:
-    """Raise UsageError for the first entry that is not as COCO instances have it."""
-    if not isinstance(data, dict) or not all(isinstance(data.get(k), list) for k in COCO_ENTRIES):
-        raise UsageError(
-            f"{path} is not in COCO instances format: it needs the lists "
-            "images, annotations and categories"
-        )
-    for part, fields in COCO_ENTRIES.items():
-        for i, entry in enumerate(data[part]):
-            for key, kind in fields.items():
-                if not isinstance(entry, dict) or not _is_a(kind, entry.get(key)):
-                    what = "a whole number" if kind is int else "a text"
-                    raise UsageError(f'{path}: {part}[{i}] needs "{key}", {what}')
-    for part in ("images", "categories"):
-        if len({entry["id"] for entry in data[part]}) < len(data[part]):
+def _check_ids(data: Instances, path: Path) -> None:
+    """Raise UsageError for an id that two entries share, and for one that no entry has."""
+    images = {image.id for image in data.images}
+    categories = {category.id for category in data.categories}
+    for part, known in (("images", images), ("categories", categories)):
+        if len(known) < len(getattr(data, part)):
             raise UsageError(f"{path}: two entries of {part} have the same id")
-    if not data["images"]:
+    if not images:
         raise UsageError(f"{path} lists no images")
-    known = {part: {entry["id"] for entry in data[part]} for part in ("images", "categories")}
-    for i, entry in enumerate(data["annotations"]):
-        for key, part in (("image_id", "images"), ("category_id", "categories")):
-            if entry[key] not in known[part]:
-                raise UsageError(
-                    f"{path}: annotations[{i}] has {key} {entry[key]}, which is not in {part}"
-                )
-    _check_names(data, path)
+    for i, annotation in enumerate(data.annotations):
+        if annotation.image_id not in images:
+            what = f"image_id {annotation.image_id}, which is not in images"
+        elif annotation.category_id not in categories:
+            what = f"category_id {annotation.category_id}, which is not in categories"
+        else:
+            continue
+        raise UsageError(f"{path}: annotations[{i}] has {what}")
 
 
-def _check_names(data: dict, path: Path) -> None:
-    """Raise UsageError for a file listed twice, and for two categories in use of one name.
+def _check_names(data: Instances, path: Path) -> None:
+    """Raise UsageError for a name that is no text, a file outside the folder, a name used twice.
 
-    One that is not in use does no harm: some exports list the group "fish" beside the label.
+    An unused category may share a name: some exports list the group "fish" beside the label.
     """
-    names = [posixpath.normpath(entry["file_name"]) for entry in data["images"]]
-    _check_file_names([entry["file_name"] for entry in data["images"]], path)
-    in_use = {a["category_id"] for a in data["annotations"]}
-    labels = [c["name"] if c["id"] in in_use else c["id"] for c in data["categories"]]
-    for part, entries in (("images", names), ("categories", labels)):
+    names = {"images": [image.file_name for image in data.images]}
+    names["categories"] = [category.name for category in data.categories]
+    for part, texts in names.items():
+        for i, text in enumerate(texts):
+            if text.encode(errors="replace").decode() != text:
+                raise UsageError(f"{path}: the name of {part}[{i}] has half a character in it")
+    for i, name in enumerate(names["images"]):
+        if not is_inside(name):
+            raise UsageError(
+                f"{path}: images[{i}] has file_name {name!r}, which is not inside the image folder"
+            )
+    in_use = {annotation.category_id for annotation in data.annotations}
+    labels = [c.name if c.id in in_use else c.id for c in data.categories]
+    files = [posixpath.normpath(name) for name in names["images"]]
+    for part, entries in (("images", files), ("categories", labels)):
         first: dict[object, int] = {}
         for i, name in enumerate(entries):
             if first.setdefault(name, i) != i:
@@ -173,19 +300,9 @@ def _check_names(data: dict, path: Path) -> None:
                 )
 
 
-def _check_file_names(names: list[str], path: Path) -> None:
-    """Raise UsageError for the first name that leads out of the image folder."""
-    for i, text in enumerate(names):
-        parts = text.replace("\\", "/").split("/")
-        drive = parts[0][1:2] == ":"  # Windows', where even C:a.jpg is elsewhere
-        if not parts[0] or drive or ".." in parts or set(parts) <= {"", "."} or "\0" in text:
-            raise UsageError(
-                f"{path}: images[{i}] has file_name {text!r}, which is not inside the image folder"
-            )
-
-
-def _is_a(kind: type, value: object) -> bool:
-    """Exactly of that type (true is not 1), and no text with half a character in it."""
-    if type(value) is not kind:
-        return False
-    return kind is not str or value.encode(errors="replace").decode() == value
+def is_inside(name: str) -> bool:
+    """Whether a file name stays within the image folder."""
+    parts = name.replace("\\", "/").split("/")
+    drive = parts[0][1:2] == ":"  # on Windows even C:a.jpg is elsewhere
+    outside = not parts[0] or drive or ".." in parts or set(parts) <= {"", "."} or "\0" in name
+    return not outside
