@@ -58,8 +58,8 @@ from util.cli import ArgumentParser, command_line, non_negative_int, positive_in
 from util.device import autocast, pick_device, resolve_amp
 from util.distributed import all_gather, process_group, rank, rank_zero_first
 from util.errors import UsageError
-from util.files import make_folder, write_atomically
-from util.log import is_first, log, progress, without_nan
+from util.files import make_folder, without_nan, write_atomically
+from util.log import is_first, log, progress
 
 SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
 

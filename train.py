@@ -58,7 +58,8 @@ from util.cli import (
 from util.device import autocast, pick_device, resolve_amp
 from util.distributed import all_gather, process_group, rank, world_size
 from util.errors import RunError, UsageError
-from util.log import log, progress, without_nan
+from util.files import without_nan
+from util.log import log, progress
 
 
 def get_args_parser() -> argparse.ArgumentParser:

@@ -23,8 +23,7 @@ from safetensors.torch import load_file, save
 
 from inference.checkpoint import FORMAT_VERSION, PARTS, add_defaults
 from util.errors import UsageError
-from util.files import write_atomically
-from util.log import without_nan
+from util.files import without_nan, write_atomically
 
 TENSORS, CONFIG = "model.safetensors", "config.json"
 LEFT_OUT = ("weights", "training")  # what continues a run is of no use elsewhere

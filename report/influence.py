@@ -9,8 +9,8 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from util.files import write_atomically
-from util.log import csv_text, printable
+from util.files import csv_text, write_atomically
+from util.log import printable
 
 
 def clustered_order(ratio: np.ndarray) -> np.ndarray:

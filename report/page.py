@@ -26,8 +26,7 @@ from report.page_charts import (
     draw_training,
 )
 from report.training_log import read_log
-from util.files import write_atomically
-from util.log import csv_text
+from util.files import csv_text, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 CURVE_POINTS = 48  # of each label's PR curve on the page, to keep the page small

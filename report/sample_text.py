@@ -7,8 +7,8 @@ import io
 import json
 from pathlib import Path
 
-from util.files import write_atomically
-from util.log import csv_text, printable
+from util.files import csv_text, write_atomically
+from util.log import printable
 
 
 def format_result(result: dict, top: int, drawing: Path) -> str:

@@ -23,7 +23,8 @@ from labels.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
 from report.influence import draw_influence
 from report.slides import draw_slide
 from util.errors import UsageError
-from util.log import csv_text, printable
+from util.files import csv_text
+from util.log import printable
 
 sys.path.insert(0, str(REPO / "benchmarks/robustness"))
 import mutations

@@ -1,4 +1,4 @@
-"""What every script shares: errors and exit codes, logging, device, atomic files."""
+"""Command lines: flags and their types, exit codes, the command and commit of a run."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import shlex
 import subprocess
 import sys
 import traceback
-from pathlib import Path
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from util.errors import RunError, UsageError
 from util.log import is_launched, printable
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse with defaults in the help text and errors of one line."""
+    """argparse with default values in the help text and one-line errors."""
 
     def __init__(self, doc: str) -> None:
         super().__init__(description=doc, formatter_class=_HelpFormatter)
@@ -27,21 +27,21 @@ class ArgumentParser(argparse.ArgumentParser):
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the commands in a script's docstring as they are written."""
+    """Keeps the line breaks of a script's docstring: it contains commands to copy."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        # "(default: None)" says nothing: such flags explain themselves in their help
+        # "(default: None)" says nothing; the help text of such a flag explains its default
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def positive_int(text: str) -> int:
-    """argparse type: an integer of at least 1."""
-    return _number(text, int, lambda x: x >= 1, "a whole number of at least 1")
+    """argparse type: an integer, 1 or more."""
+    return _number(text, int, lambda x: x >= 1, "a whole number, 1 or more")
 
 
 def non_negative_int(text: str) -> int:
-    """argparse type: an integer of at least 0."""
-    return _number(text, int, lambda x: x >= 0, "a whole number of at least 0")
+    """argparse type: an integer, 0 or more."""
+    return _number(text, int, lambda x: x >= 0, "a whole number, 0 or more")
 
 
 def positive_float(text: str) -> float:
@@ -50,13 +50,13 @@ def positive_float(text: str) -> float:
 
 
 def non_negative_float(text: str) -> float:
-    """argparse type: a finite number of at least 0."""
-    return _number(text, float, lambda x: 0 <= x < float("inf"), "a number of at least 0")
+    """argparse type: a finite number, 0 or more."""
+    return _number(text, float, lambda x: 0 <= x < float("inf"), "a number, 0 or more")
 
 
 def fraction(text: str) -> float:
     """argparse type: a number from 0 up to, but not including, 1."""
-    return _number(text, float, lambda x: 0 <= x < 1, "a number from 0 to below 1")
+    return _number(text, float, lambda x: 0 <= x < 1, "a number from 0 up to, but not including, 1")
 
 
 def _number(text: str, kind: type, accept: Callable[[float], bool], what: str):
@@ -70,12 +70,15 @@ def _number(text: str, kind: type, accept: Callable[[float], bool], what: str):
 
 
 def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParser) -> None:
-    """Parse the command line, call `main`, and turn the project's errors into exit codes."""
+    """Parse the command line and call `main`. Errors become one sentence and an exit code.
+
+    0: success. 1: the run failed. 2: wrong usage or input.
+    """
     args = parser.parse_args()
     try:
-        with _letting_go():
+        with _clearing_frames():
             main(args)
-        sys.stdout.flush()  # a closed pipe (`| head`) shows here, not in the interpreter's exit
+        sys.stdout.flush()  # raises BrokenPipeError here (`| head`), not at interpreter exit
         return
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -91,7 +94,7 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParse
             raise
         message, code = f"cannot use {error.filename} ({error.strerror})", 2
     except (MemoryError, RuntimeError) as error:
-        message, code = _failure(error), 1
+        message, code = _explain(error), 1
         if not message:
             raise
     print(f"error: {printable(message)}", file=sys.stderr, flush=True)
@@ -99,11 +102,12 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParse
 
 
 @contextlib.contextmanager
-def _letting_go() -> Iterator[None]:
-    """Of what failed lets go at once, of loaders too: their processes end with them.
+def _clearing_frames() -> Iterator[None]:
+    """Clear the traceback's frames, so that DataLoader workers shut down at once.
 
-    torch has errors of such a process refer to themselves, and so to every frame they passed. Left
-    to the garbage collector a loader might lose its queues before it could end its processes.
+    An error from a DataLoader worker refers to itself, so its frames stay alive until garbage
+    collection. That may free the loader's queues before the loader stops its workers; the exit
+    then hangs (40 s measured).
     """
     try:
         yield
@@ -115,20 +119,20 @@ def _letting_go() -> Iterator[None]:
         raise
 
 
-def _failure(error: Exception) -> str | None:
-    """What torch means by an error of no class of its own, if a user can do something."""
+def _explain(error: Exception) -> str | None:
+    """A sentence for torch's general errors that a user can fix; None for all others."""
     if isinstance(error, MemoryError) or "out of memory" in str(error):
         return "out of memory: lower --batch_size or --image_size"
     if "DataLoader worker" in str(error):
         return (
-            "a process that loads images was killed, for lack of memory perhaps: lower "
-            "--num_workers or --batch_size"
+            "a process that loads images was killed, perhaps because memory ran out: "
+            "lower --num_workers or --batch_size"
         )
     return None
 
 
 def code_commit() -> str:
-    """The code's git commit, or 'unknown' outside a repository."""
+    """The git commit of the code, with "-dirty" if files changed; "unknown" without git."""
     command = ["git", "describe", "--always", "--dirty"]
     try:
         result = subprocess.run(
@@ -140,7 +144,7 @@ def code_commit() -> str:
 
 
 def command_line() -> str:
-    """The command that runs, as a user would type it."""
+    """The command that started this script, as a user would type it."""
     world = os.environ.get("WORLD_SIZE")
     start = ["torchrun", f"--nproc_per_node={world}"] if is_launched() else ["python"]
     return shlex.join([*start, *sys.argv])

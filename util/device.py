@@ -1,4 +1,4 @@
-"""Devices and mixed precision."""
+"""The device, its memory, and mixed precision (bfloat16)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ import sys
 import time
 
 import torch
+from torch import nn
 
 from util.errors import UsageError
 from util.log import is_launched, log
 
 
 def pick_device(name: str) -> torch.device:
-    """The device, set up; `auto` takes a GPU if there is one.
+    """The torch device of that name, ready to use. `auto`: a GPU if there is one.
 
-    Raises UsageError for a device that is not there.
+    Raises UsageError if the device does not exist here.
     """
-    import torch
-
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    number = os.environ["LOCAL_RANK"] if is_launched() else 0  # a GPU for each process
+    number = os.environ["LOCAL_RANK"] if is_launched() else 0  # one GPU per process
     try:
         device = torch.device(f"cuda:{number}" if name == "cuda" else name)
         torch.empty(1, device=device)
@@ -32,19 +31,19 @@ def pick_device(name: str) -> torch.device:
         raise UsageError(f"--device {name} cannot be used here ({reason}); try auto") from None
     if device.type == "cuda":
         torch.cuda.set_device(device)
-        # probabilities are to be exact; the encoder has bf16
+        # probabilities need full float32; the encoder is fast already, in bfloat16
         torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
     return device
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep the memory that is freed, for the next tensors.
+    """Make glibc keep freed memory and reuse it for the next tensors.
 
-    A step of training on a CPU takes and frees hundreds of megabytes, and the processes that load
-    images, which inherit this, do so for each batch. By default most go back to the system, which
-    clears every page that is asked for anew. In exchange a process stays as large as it ever was,
-    and somewhat larger: holes between what is in use are not given back either.
+    A training step on a CPU allocates and frees hundreds of megabytes. The processes that load
+    images inherit this setting; they do the same for each batch. By default glibc returns most of
+    it to the system, which then has to clear each page before it is used again. The cost: a
+    process never shrinks, and grows a little more than before, because of gaps between tensors.
     """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
@@ -54,14 +53,12 @@ def keep_freed_memory() -> None:
 
 @functools.cache
 def bf16_pays(device: torch.device) -> bool:
-    """Whether training is faster there in bfloat16 than in float32: known, or measured once.
+    """Whether training on this device is faster in bfloat16 than in float32.
 
-    Emulated, bfloat16 is 10 times slower. A GPU or CPU with matrix units for it gains; a CPU with
-    no more than vector instructions may lose what they gain in converting, so half a second goes to
-    a small network in both precisions.
+    Emulated bfloat16 is 10 times slower. A GPU or CPU with bfloat16 matrix units is faster. A CPU
+    with only vector instructions for it may lose the gain in conversions: there a small network is
+    timed once in both precisions (half a second).
     """
-    import torch
-
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
@@ -73,15 +70,12 @@ def bf16_pays(device: torch.device) -> bool:
         return False
     gain = _bf16_gain()
     log(f"bfloat16 is {gain:.2f} times as fast as float32 on this CPU")
-    return gain > 1.2  # for less it is not worth its rounding
+    return gain > 1.2  # a smaller gain is not worth the rounding errors
 
 
 def _bf16_gain() -> float:
-    """Seconds in float32 over seconds in bfloat16 of a few training steps on the CPU."""
-    import torch
-    from torch import nn
-
-    # the caller may want no gradients, and its random numbers as if nothing had been measured
+    """Time of a training step on this CPU in float32 divided by its time in bfloat16."""
+    # works under no_grad, and does not change the caller's random numbers
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         layers = [nn.Conv2d(3, 64, 3, padding=1)]
         for _ in range(3):
@@ -96,14 +90,15 @@ def _bf16_gain() -> float:
                     loss = net(images).float().square().mean()
                 loss.backward()
                 seconds.append(time.perf_counter() - started)
-    return min(times[False]) / min(times[True])  # what else runs can only lengthen them
+    return min(times[False]) / min(times[True])  # other programs can only slow a step down
 
 
 def resolve_amp(amp: str, device: torch.device, flags: dict) -> str:
-    """`auto` -> `on` or `off`: as it was in the run with these flags on such a device, if any.
+    """Replace `auto` by `on` or `off`.
 
-    A measurement may end differently the next time; a run must not change its precision, and
-    what its checkpoint says of an image must not depend on the minute.
+    flags: of the run that is continued or evaluated. If it used the same type of device, its
+    precision is kept: a new measurement could end differently, and then the run's precision or
+    the checkpoint's predictions would change.
     """
     if amp != "auto":
         return amp
@@ -113,8 +108,6 @@ def resolve_amp(amp: str, device: torch.device, flags: dict) -> str:
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:
-    """The mixed-precision context for `--amp auto|on|off`."""
-    import torch
-
+    """The context of `--amp auto|on|off`: bfloat16, or nothing."""
     enabled = resolve_amp(amp, device, {}) == "on"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
