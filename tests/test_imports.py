@@ -110,6 +110,10 @@ def find_circle(imports: dict[str, set[str]]) -> list[str]:
     return []
 
 
+def is_namespace(annotation: str) -> bool:
+    return annotation.strip("'").split(".")[-1].startswith("Namespace")
+
+
 def functions_with_args(root: Path) -> list[str]:
     """Functions below the scripts that take the command line's `args` instead of values."""
     found = []
@@ -123,7 +127,7 @@ def functions_with_args(root: Path) -> list[str]:
                 continue
             parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
             if any(
-                p.arg == "args" or (p.annotation and "Namespace" in ast.unparse(p.annotation))
+                p.arg == "args" or (p.annotation and is_namespace(ast.unparse(p.annotation)))
                 for p in parameters
             ):
                 found.append(f"{name}:{node.lineno} {node.name}")
