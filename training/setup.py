@@ -13,8 +13,8 @@ from labels.annotated import SHARD_INDEX
 from labels.read import find_labels
 from labels.vocabulary import Vocabulary, check_suffix
 from model import HybridNet, load_encoder_weights
-from util.distributed import rank_zero_first, world_size
 from util.cli import code_commit
+from util.distributed import rank_zero_first, world_size
 from util.errors import RunError, UsageError
 from util.log import log
 
