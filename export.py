@@ -1,19 +1,20 @@
-"""Take a trained model along: ONNX, safetensors, and a model card, in one folder.
+"""Export a trained model to one folder: ONNX, safetensors and a model card.
 
     python export.py
     python export.py --checkpoint runs/scenes-chain/best.pt --verify photo.jpg holiday.png
     python predict_onnx.py runs/scenes-chain/export photo.jpg
 
-Of the latest run's best.pt, if no checkpoint is named. The folder then holds
+Without --checkpoint it exports the latest run's best.pt. The folder then has
 
-    encoder.onnx        pictures -> CNN scores and image embedding (onnx_files.py has the shapes)
-    decoder_step.onnx   one label read -> log-odds of all that may follow; not for --decoder none
-    predict_onnx.py     labels for pictures from these two, without PyTorch
-    model.safetensors   the weights, and config.json all else that the checkpoint says (weights.py)
-    MODEL_CARD.md       data, figures, limits, how to use: from the checkpoint and its metrics.json
+    encoder.onnx        images -> CNN logits and image embedding (shapes: deploy/onnx_export.py)
+    decoder_step.onnx   the last label -> logits of the labels that may follow; not for decoder none
+    predict_onnx.py     predicts labels with these two files, without PyTorch
+    model.safetensors   the weights
+    config.json         all other parts of the checkpoint (see deploy/safetensors_io.py)
+    MODEL_CARD.md       data, metrics, limits and use, from the checkpoint and its metrics.json
 
-Before anything is written, onnxruntime runs both networks beside PyTorch, on random pictures and on
-those given with --verify. stdout has a line for each file.
+Before anything is written, the outputs of onnxruntime and PyTorch are compared, on random images
+and on those given with --verify. stdout has a line for each file.
 """
 
 from __future__ import annotations
@@ -32,29 +33,27 @@ from util.files import make_folder, write_atomically
 from util.log import log
 
 PREDICT = Path(__file__).with_name("deploy") / "predict_onnx.py"
-RANDOM_PICTURES = 2  # verified besides those given: noise reaches what no photo does
+NUM_RANDOM = 2  # random images to compare on: noise reaches values that photos do not
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--checkpoint", type=Path, help="best.pt of a run; the latest run's if not given")
-    add(
-        "--output_dir", type=Path, help="where the files go; default: export/ beside the checkpoint"
-    )
+    add("--checkpoint", type=Path, help="best.pt of a run; default: the latest run's")
+    add("--output_dir", type=Path, help="output folder; default: export/ beside the checkpoint")
     add(
         "--verify",
         type=Path,
         nargs="+",
         default=[],
-        metavar="PHOTO",
-        help="pictures to compare onnxruntime and PyTorch on, besides random ones",
+        metavar="IMAGE",
+        help="images to compare onnxruntime and PyTorch on, besides random ones",
     )
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Make the ONNX files, verify them, write all."""
+    """Make the ONNX files, verify them, write everything."""
     path = args.checkpoint or find_checkpoint()
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
@@ -69,28 +68,28 @@ def main(args: argparse.Namespace) -> None:
     files = to_onnx(model, constants)
     noise = torch.randint(
         256,
-        (RANDOM_PICTURES, 3, view.side, view.side),
+        (NUM_RANDOM, 3, view.side, view.side),
         dtype=torch.uint8,
         generator=torch.Generator().manual_seed(0),
     )
     images = torch.cat([noise, *(photo[None] for photo in photos)])
     differences = largest_differences(model, files, images)
 
-    checked = f"{RANDOM_PICTURES} random pictures" + (f" and {len(photos)} given" if photos else "")
+    compared_on = f"{NUM_RANDOM} random images" + (f" and {len(photos)} given" if photos else "")
     for name, data in files.items():
         file = folder / f"{name}.onnx"
         write_atomically(file, lambda t, data=data: t.write_bytes(data))
-        print(f"{file}: within {differences[name]:.1e} of PyTorch on {checked}")
+        print(f"{file}: largest difference from PyTorch {differences[name]:.1e}, on {compared_on}")
     script = PREDICT.read_bytes()
     write_atomically(folder / PREDICT.name, lambda t: t.write_bytes(script))
-    print(f"{folder / PREDICT.name}: labels for pictures, without PyTorch")
+    print(f"{folder / PREDICT.name}: predicts labels without PyTorch")
     save_export(checkpoint, folder)
     print(f"{folder / TENSORS}: {len(checkpoint['weights'])} tensors")
-    print(f"{folder / CONFIG}: settings, {len(vocabulary)} labels, calibration, thresholds")
+    print(f"{folder / CONFIG}: model arguments, {len(vocabulary)} labels, calibration, thresholds")
     parameters = sum(p.numel() for p in model.parameters())
     card = write_card(checkpoint, path, vocabulary, parameters, folder)
     write_atomically(folder / "MODEL_CARD.md", lambda t: t.write_bytes(card))
-    print(f"{folder / 'MODEL_CARD.md'}: read it, and fill in the licence")
+    print(f"{folder / 'MODEL_CARD.md'}: read it and fill in the licence")
 
 
 if __name__ == "__main__":

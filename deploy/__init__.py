@@ -1,1 +1,1 @@
-"""Models for use elsewhere: ONNX, safetensors, model card."""
+"""Export: ONNX, safetensors and a model card."""

@@ -1,7 +1,7 @@
-"""MODEL_CARD.md: what is known of a model, in Markdown, from its checkpoint and its evaluation.
+"""MODEL_CARD.md: a description of a model, from its checkpoint and its evaluation.
 
-Nothing is said that these two do not say: what is missing is left out, with the command that makes
-it. The sections are those of Mitchell et al., Model Cards for Model Reporting, FAT* 2019.
+Where the evaluation is missing, the card gives the command that makes it. The sections follow
+Mitchell et al., Model Cards for Model Reporting, FAT* 2019.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from labels.vocabulary import Vocabulary
 from report.page import number
 from util.log import log
 
-FEW = 50  # a label with fewer training images is named among the limits
-WEAKEST = 5  # labels of lowest AP that are named there, too
-# all that Markdown may take for more than a character of a word, within a line
+FEW = 50  # labels with fewer training images are counted under "Limits"
+WEAKEST = 5  # labels with the lowest AP, named under "Limits"
+# every character that may have a meaning in Markdown within a line
 SPECIAL = re.compile(r"[^\w ,/()+%=-]|_")
 
 
 def escape(value: object) -> Markup:
-    """Any text as Markdown that shows just this text, on one line: no HTML, no table's end.
+    """Any text -> Markdown that shows exactly this text on one line, also inside a table.
 
-    A character reference is never structure (CommonMark 0.31, 6.4 entity references).
+    Special characters become character references, which are never structure (CommonMark 0.31,
+    section 2.5).
     """
     if isinstance(value, Markup):
         return value
@@ -38,7 +39,7 @@ def escape(value: object) -> Markup:
 
 
 def find_metrics(checkpoint: dict, path: Path) -> dict | None:
-    """metrics.json beside the checkpoint at `path`, if it is of this very checkpoint."""
+    """metrics.json from the folder of `path`, if it was made with this checkpoint; else None."""
     metrics = path.with_name("metrics.json")
     try:
         found = json.loads(metrics.read_text("utf-8"))
@@ -46,11 +47,11 @@ def find_metrics(checkpoint: dict, path: Path) -> dict | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError):
-        log(f"note: {metrics} cannot be read as evaluate.py's; its figures are left out")
+        log(f"note: {metrics} was not written by evaluate.py; its metrics are left out")
         return None
     ours = (checkpoint["epoch"], checkpoint["threshold"], checkpoint["vocabulary"]["labels"])
     if theirs != ours:
-        log(f"note: {metrics} is of another checkpoint; its figures are left out")
+        log(f"note: {metrics} belongs to another checkpoint; its metrics are left out")
         return None
     return found
 
@@ -58,11 +59,14 @@ def find_metrics(checkpoint: dict, path: Path) -> dict | None:
 def write_card(
     checkpoint: dict, path: Path, vocabulary: Vocabulary, parameters: int, folder: Path
 ) -> bytes:
-    """The card of the checkpoint at `path`, exported to `folder`."""
-    figures = find_metrics(checkpoint, path)
+    """The model card as UTF-8.
+
+    path: the checkpoint's file. parameters: how many the model has. folder: of the export.
+    """
+    results = find_metrics(checkpoint, path)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        finalize=escape,  # every value, unless it is marked as Markdown
+        finalize=escape,  # applied to every value that is not Markup
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -70,14 +74,14 @@ def write_card(
     environment.filters["number"] = lambda *args: Markup(number(*args))
     thresholds = np.broadcast_to(checkpoint["label_thresholds"], len(vocabulary)).tolist()
     ranked = sorted(
-        (row for row in (figures or {}).get("per_label", []) if row["AP"] is not None),
+        (row for row in (results or {}).get("per_label", []) if row["AP"] is not None),
         key=lambda row: row["AP"],
     )
     return (
         environment.get_template("model_card.md")
         .render(
             c=checkpoint,
-            r=figures,
+            r=results,
             labels=list(zip(vocabulary.labels, vocabulary.counts, thresholds, strict=True)),
             vocabulary=vocabulary,
             few=FEW,
@@ -89,7 +93,7 @@ def write_card(
             export=_block(f"python export.py --checkpoint {shlex.quote(str(path))}"),
             predict=_block(f"python predict_onnx.py {shlex.quote(str(folder))} photo.jpg"),
             sample=_block(f"python sample.py photo.jpg --checkpoint {shlex.quote(str(path))}"),
-            measured=_block(figures["command"]) if figures else None,
+            measured=_block(results["command"]) if results else None,
             flags=_block(*_flags(checkpoint["flags"])),
         )
         .encode("utf-8", "replace")
@@ -97,7 +101,7 @@ def write_card(
 
 
 def _flags(flags: dict) -> list[str]:
-    """Those that were set, as typed: a switch has no value."""
+    """The flags that were set, as typed on the command line."""
     return [
         f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}"
         for name, value in flags.items()
@@ -106,5 +110,5 @@ def _flags(flags: dict) -> list[str]:
 
 
 def _block(*lines: str) -> Markup:
-    """Lines as an indented code block: whatever they hold is shown as it is."""
+    """Lines as an indented code block, which Markdown shows unchanged."""
     return Markup("\n".join("    " + " ".join(line.split()) for line in lines))

@@ -1,4 +1,4 @@
-"""export.py: ONNX against PyTorch and enumeration, weights to the bit, a card that is only text."""
+"""export.py: ONNX against PyTorch and enumeration, exact weights, a card without injected HTML."""
 
 import contextlib
 import html
@@ -33,7 +33,7 @@ SIZE = 32
 
 @pytest.fixture(scope="module", params=DECODERS)
 def exported(request):
-    """A model far from its start, and its ONNX files."""
+    """A model with random weights, its ONNX files and their metadata."""
     model = make_model(request.param).requires_grad_(False)
     for part in ("layer1", "layer2", "layer3", "layer4"):  # half a ResNet exports in half the time
         setattr(model.encoder, part, getattr(model.encoder, part)[:1])
@@ -45,7 +45,7 @@ def exported(request):
 
 @pytest.fixture(scope="module")
 def export_run(trained):
-    """What export.py makes of the tiny run, and what it says on stdout and stderr."""
+    """export.py on the tiny run: its folder, stdout and stderr."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         call(export, "--checkpoint", trained.output / "best.pt")
@@ -59,7 +59,7 @@ def folder(export_run):
 
 @pytest.fixture
 def ready(folder, monkeypatch):
-    """export.py finds the networks exported already: that takes seconds."""
+    """export.py takes the networks that are already exported: exporting takes seconds."""
     files = {path.stem: path.read_bytes() for path in folder.glob("*.onnx")}
     monkeypatch.setattr(export, "to_onnx", lambda model, constants: files)
 
@@ -70,14 +70,14 @@ def random_images(number: int) -> torch.Tensor:
 
 
 def exact_marginals(model, image: torch.Tensor) -> np.ndarray:
-    """Over all 2^C sets, by PyTorch's teacher forcing."""
+    """Marginals from the probabilities of all 2^C sets, with teacher forcing in PyTorch."""
     sets = torch.tensor(list(itertools.product([0, 1], repeat=NUM_LABELS)), dtype=torch.float32)
     with torch.no_grad():
         nll = model(image.expand(len(sets), -1, -1, -1), sets)["set_nll"]
     return ((-nll.double()).exp() @ sets.double()).numpy()
 
 
-def test_both_runtimes_agree_and_rows_are_free(exported):
+def test_both_runtimes_agree_for_any_number_of_rows(exported):
     model, files, constants = exported
     assert set(files) == ({"encoder"} | ({"decoder_step"} if len(constants) == 6 else set()))
     for number in (1, 3):
@@ -89,7 +89,7 @@ def test_both_runtimes_agree_and_rows_are_free(exported):
 
 
 def test_example_agrees_with_enumeration(exported, monkeypatch):
-    """On the same pixels; the sampled marginals lie within sampling error of the exact ones."""
+    """On the same pixels, sampled marginals are within sampling error of the exact ones."""
     model, files, constants = exported
     monkeypatch.setattr(predict_onnx, "NUM_SAMPLES", 4000)
     encoder, step = (
@@ -99,12 +99,12 @@ def test_example_agrees_with_enumeration(exported, monkeypatch):
     image = random_images(1)
     hidden_size = int(constants.get("hidden_size", 0))
     found = predict_onnx.marginals(encoder, step, image.numpy(), hidden_size)
-    tolerance = 4 * 0.5 / 4000**0.5 if step else 1e-5  # of 0/1 outcomes; averaging is better
+    tolerance = 4 * 0.5 / 4000**0.5 if step else 1e-5  # an upper bound
     np.testing.assert_allclose(found, exact_marginals(model, image), atol=tolerance)
 
 
-def test_another_model_is_not_declared_equal(exported):
-    """What the check is for: files that say something else, in the decoder alone, too."""
+def test_a_different_model_is_detected(exported):
+    """Also if only the decoder differs."""
     model, files, constants = exported
     other = make_model(constants["decoder"], seed=1)
     if constants["decoder"] != "none":
@@ -126,7 +126,7 @@ def test_a_mismatch_leaves_no_file(trained, tmp_path, ready):
     (tmp_path / "other.pt").unlink()
 
 
-def test_export_says_what_it_wrote_and_no_more(trained, export_run):
+def test_export_prints_a_line_for_each_file(trained, export_run):
     names = [line.split(": ")[0] for line in export_run.out.splitlines()]
     assert sorted(names) == sorted(str(path) for path in export_run.folder.iterdir())
     assert len(names) == 6
@@ -138,12 +138,12 @@ def test_export_verifies_on_real_photos(trained, tmp_path, capsys, shared, ready
     flags = ("--checkpoint", trained.output / "best.pt", "--output_dir", tmp_path)
     call(export, *flags, "--verify", *photos)
     out = capsys.readouterr().out
-    assert out.count("of PyTorch on 2 random pictures and 3 given") == 2
+    assert out.count(", on 2 random images and 3 given") == 2
     for path in tmp_path.iterdir():
         path.unlink()
 
 
-def test_weights_come_back_to_the_bit(trained, folder):
+def test_weights_can_be_read_back_exactly(trained, folder):
     checkpoint = load(trained.output / "best.pt")
     back = load_export(folder)
     assert same(dict(back["weights"]), dict(checkpoint["weights"]))
@@ -152,7 +152,7 @@ def test_weights_come_back_to_the_bit(trained, folder):
     assert restore(back, folder)[1].labels == RANKED
 
 
-def test_damaged_weights_are_refused(folder, tmp_path):
+def test_damaged_files_are_rejected(folder, tmp_path):
     def refused(name: str, content: str | None) -> str:
         other = tmp_path / "copy"
         shutil.copytree(folder, other)
@@ -166,12 +166,12 @@ def test_damaged_weights_are_refused(folder, tmp_path):
     assert "cannot read" in refused("model.safetensors", None)
     assert "damaged" in refused("config.json", "{")
     assert "damaged" in refused("model.safetensors", "no tensors here")
-    assert "not one that export.py wrote" in refused("config.json", "[]")
+    assert "was not written by export.py" in refused("config.json", "[]")
     assert "lacks" in refused("config.json", json.dumps({"format": "hybridnet-checkpoint-1"}))
 
 
-def test_the_example_needs_nothing_of_the_project(folder, trained, tmp_path, capsys):
-    """Its copy, alone in a folder, without torch; what it says is what sample.py says."""
+def test_the_example_needs_no_other_file_of_the_project(folder, trained, tmp_path, capsys):
+    """A copy, alone in a folder and without torch, prints what sample.py prints."""
     alone = tmp_path / "elsewhere"
     shutil.copytree(folder, alone)
     photo = write_picture(tmp_path / "photo.png", RANKED[:2], side=SIZE)  # nothing to resize
@@ -183,10 +183,8 @@ def test_the_example_needs_nothing_of_the_project(folder, trained, tmp_path, cap
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     *lines, modules = result.stdout.splitlines()
-    ours = {path.stem for path in REPO.rglob("*.py") if ".venv" not in path.parts} - {
-        "predict_onnx"
-    }
-    assert not ours & set(modules.split())
+    own = {path.stem for path in REPO.rglob("*.py") if ".venv" not in path.parts} - {"predict_onnx"}
+    assert not own & set(modules.split())
     said = {line[4:].split()[0]: float(line.split()[-1].rstrip("%")) for line in lines[1:]}
     call(sample, photo, "--checkpoint", trained.output / "best.pt", "--json", "--device", "cpu")
     labels = json.loads(capsys.readouterr().out)["labels"]
@@ -194,14 +192,14 @@ def test_the_example_needs_nothing_of_the_project(folder, trained, tmp_path, cap
 
 
 def test_the_example_sees_the_pixels_the_model_sees(tmp_path):
-    """Bar the last bit of resizing: upright, on white, large JPEGs decoded at a smaller size."""
+    """Up to rounding after a resize: upright, on white, large JPEGs decoded at a smaller size."""
     for name, side in (("a.jpg", 40), ("b.jpg", 300), ("c.png", SIZE)):
         path = write_picture(tmp_path / name, ("person", "dog"), side)
         ours = Preprocessing(SIZE).eval_transform().from_file(path).numpy()[None].astype(int)
         assert np.abs(predict_onnx.load_picture(path, SIZE) - ours).max() <= (side != SIZE)
 
 
-def test_the_example_refuses_in_a_sentence(folder, tmp_path):
+def test_the_example_reports_bad_files_in_one_sentence(folder, tmp_path):
     (tmp_path / "encoder.onnx").write_text("no network")
     for path, what in ((tmp_path / "absent.onnx", "cannot read"), (tmp_path / "encoder.onnx", "")):
         with pytest.raises(SystemExit, match=f"^error: {what}.*{path.name}"):
@@ -210,7 +208,7 @@ def test_the_example_refuses_in_a_sentence(folder, tmp_path):
         predict_onnx.load_picture(tmp_path / "encoder.onnx", SIZE)
 
 
-def test_export_refuses(trained, workdir):
+def test_export_rejects_bad_input(trained, workdir):
     best = ("--checkpoint", trained.output / "best.pt")
     (workdir / "text.txt").write_text("hello")
     assert "no trained model found" in refusal(export)
@@ -250,16 +248,16 @@ def test_hostile_labels_are_only_text(trained):
         assert row.count("|") == 6, rank
         assert not re.search(r"[<>\[\]\\`*_~$:.!]", shown)
         assert not re.search(r"&(?!#\d+;)", shown)
-        assert html.unescape(shown).split() == label.split(), "it reads as the label"
+        assert html.unescape(shown).split() == label.split(), "it must read as the label"
 
 
 def test_the_card_has_the_evaluation_of_this_checkpoint_only(trained, tmp_path, capsys):
     best = trained.output / "best.pt"
     checkpoint, metrics = load(best), tmp_path / "metrics.json"
-    path = tmp_path / "best.pt"  # only its folder counts
+    path = tmp_path / "best.pt"  # need not exist: only its folder is read
     assert f"python evaluate.py --checkpoint {path}" in card_of(checkpoint, path)
     names = ("CF1", "OF1", "EM", "EBF1")
-    figures = {
+    results = {
         **{"epoch": checkpoint["epoch"], "threshold": checkpoint["threshold"]},
         **{"command": "python evaluate.py --limit 3", "num_images": 1234, "num_samples": 128},
         **{"protocol": "images with labels", "annotations": "a_b.json", "mAP_labels": 5},
@@ -267,17 +265,17 @@ def test_the_card_has_the_evaluation_of_this_checkpoint_only(trained, tmp_path, 
         "predicted_sets": {"map": dict.fromkeys(names, 12.5)},
         "per_label": [{"label": x, "AP": 10.0, "support": 7} for x in RANKED],
     }
-    metrics.write_text(json.dumps(figures))
+    metrics.write_text(json.dumps(results))
     card = card_of(checkpoint, path)
     assert "On 1,234 images with labels" in card
     assert "| 41.24 |" in card
     assert "    python evaluate.py --limit 3\n" in card
-    assert "There are no intervals: `python evaluate.py --report` makes them." in card
+    assert "There are no intervals; `python evaluate.py --report` adds them." in card
     spans = {"mAP": [40, 42.5], "set_nll": [3, 3.5]}
     spans["predicted_sets"] = {"map": {name: [11, 14] for name in names}}
-    metrics.write_text(json.dumps({**figures, "intervals": spans}))
+    metrics.write_text(json.dumps({**results, "intervals": spans}))
     assert "| 41.24 | 40.00 to 42.50 |" in card_of(checkpoint, path)
-    for other in ({**figures, "epoch": 99}, [], {**figures, "per_label": []}):
+    for other in ({**results, "epoch": 99}, [], {**results, "per_label": []}):
         metrics.write_text(json.dumps(other))
         assert "41.24" not in card_of(checkpoint, path)
-        assert "figures are left out" in capsys.readouterr().err
+        assert "metrics are left out" in capsys.readouterr().err
