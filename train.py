@@ -210,7 +210,7 @@ def run_epoch(
     epoch, batches = training.epoch + 1, train_loader.batch_sampler
     started = time.perf_counter()
     batches.epoch, batches.first = epoch, training.step
-    name, num_items = f"epoch {epoch}/{args.num_epochs}", sum(batches.sizes())
+    name, num_items = f"epoch {epoch}/{args.num_epochs}", sum(batches.batch_sizes())
     try:
         losses = train_epoch(training, train_loader, amp, args, name, saver.between_steps)
     except LossError:
