@@ -45,7 +45,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from util.amx_conv import with_products
+from util.amx_conv import use_matmul_convs
 
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 DECODERS = ("chain", "softmax", "none")
@@ -221,7 +221,7 @@ class HybridNet(nn.Module):
         super().__init__()
         resnet = getattr(torchvision.models, arch)(weights="DEFAULT" if pretrained else None)
         parts = OrderedDict((part, getattr(resnet, part)) for part in ENCODER_PARTS)
-        self.encoder = with_products(nn.Sequential(parts))
+        self.encoder = use_matmul_convs(nn.Sequential(parts))
         # each stage is twice as wide as the one before
         widths = [resnet.fc.in_features // 2**k for k in range(stages)]
         self.classifier = nn.Conv2d(widths[0], num_labels, kernel_size=1)

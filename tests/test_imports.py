@@ -111,7 +111,7 @@ def find_circle(imports: dict[str, set[str]]) -> list[str]:
 
 
 def is_namespace(annotation: str) -> bool:
-    return annotation.strip("'").split(".")[-1].startswith("Namespace")
+    return annotation.strip("'").removeprefix("argparse.").startswith("Namespace")
 
 
 def functions_with_args(root: Path) -> list[str]:

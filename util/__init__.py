@@ -1,1 +1,1 @@
-"""What every script shares: errors, flags, logging, devices, files, processes."""
+"""Shared by all scripts: errors, flags, logging, devices, files, processes."""

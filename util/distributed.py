@@ -1,10 +1,10 @@
-"""Several processes as one: `torchrun --nproc_per_node=N train.py …`, also over several machines.
+"""Several processes train as one: `torchrun --nproc_per_node=N train.py …`, on one machine or more.
 
-A step's batch is dealt out to the processes, which then agree on its gradient and its BatchNorm
-statistics: what is computed is what one process with the whole batch computes, up to rounding. In
-evaluation whole batches are dealt out, so that not even the rounding differs.
+Each process gets a part of a step's batch. The gradients and the BatchNorm statistics are those of
+the whole batch, so the result is that of a single process, up to rounding. In evaluation each
+process gets whole batches, so not even the rounding differs.
 
-Without torchrun everything here does nothing.
+Without torchrun nothing here has an effect.
 """
 
 from __future__ import annotations
@@ -28,19 +28,22 @@ T = TypeVar("T")
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes: nccl between GPUs, gloo between CPUs."""
+    """Connect the processes: nccl between GPUs, gloo between CPUs.
+
+    Raises RunError if another process has ended.
+    """
     if not is_launched():
         yield
         return
-    # the others wait while the first draws a data set or fills a cache: torch's minutes are too few
-    patience = timedelta(hours=12)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=patience)
+    # torch's default of minutes is too short: rank 0 may make a data set or fill a cache first
+    timeout = timedelta(hours=12)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     try:
         yield
     except dist.DistError:
         raise RunError("another process of this run has ended: its reason is above") from None
     except RuntimeError as error:
-        if "Connection closed by peer" not in str(error):  # gloo's have no class of their own
+        if "Connection closed by peer" not in str(error):  # gloo has no error class
             raise
         raise RunError("another process of this run has ended: its reason is above") from None
     finally:
@@ -48,7 +51,7 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 
 def rank() -> int:
-    """This process's number, 0 if it is the only one."""
+    """The number of this process; 0 if it is the only one."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -58,19 +61,19 @@ def world_size() -> int:
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum, in place and for everybody."""
+    """Add up the tensor over all processes, in place in each."""
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether it is set for anybody, for everybody."""
+    """Whether `flag` is True in any process. All processes must call this together."""
     return any(all_gather(flag))
 
 
 def all_gather(value: object) -> list:
-    """Everybody's value, in order of rank, for everybody."""
+    """The values of all processes, by rank. All processes must call this together."""
     if not dist.is_initialized():
         return [value]
     values: list = [None] * world_size()
@@ -78,14 +81,17 @@ def all_gather(value: object) -> list:
     return values
 
 
-def gather_batches(mine: list) -> list:
-    """Everybody's results of the batches dealt out by EpochBatchSampler, in the data's order."""
-    dealt = zip_longest(*all_gather(mine))
-    return [batch for round_ in dealt for batch in round_ if batch is not None]
+def gather_batches(results: list) -> list:
+    """One result per batch from all processes, in the order of the data.
+
+    Process r of R has the batches r, r + R, r + 2R, … (EpochBatchSampler).
+    """
+    rounds = zip_longest(*all_gather(results))
+    return [result for round_ in rounds for result in round_ if result is not None]
 
 
 def rank_zero_first(work: Callable[[], T]) -> T:
-    """`work` that makes files: the first process does it, then the others find them made."""
+    """Run `work` that makes files: on rank 0 first; the others then find the files."""
     if rank() > 0:
         dist.barrier()
     result = work()
@@ -95,7 +101,7 @@ def rank_zero_first(work: Callable[[], T]) -> T:
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over processes; each one's part in it has the sum of everybody's gradients."""
+    """The sum over processes. Its gradient is the sum of the processes' gradients."""
 
     @staticmethod
     def forward(ctx: object, values: Tensor) -> Tensor:
@@ -107,9 +113,9 @@ class _Sum(torch.autograd.Function):
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
-    """BatchNorm with the statistics of all processes' images together.
+    """BatchNorm with the statistics of the whole batch, over all processes.
 
-    torch's SyncBatchNorm does the same on GPUs, and refuses CPUs.
+    torch's SyncBatchNorm does the same, but only on GPUs.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -133,7 +139,7 @@ class GlobalBatchNorm(nn.BatchNorm2d):
 
 
 def wrap_ddp(model: nn.Module) -> nn.Module:
-    """`model` in DistributedDataParallel, its BatchNorms made global; unchanged if alone."""
+    """`model` in DistributedDataParallel with global BatchNorm; one process: unchanged."""
     if not dist.is_initialized():
         return model
     if next(model.parameters()).is_cuda:
@@ -141,7 +147,7 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
     for module in model.modules():
         if type(module) is nn.BatchNorm2d:
             module.__class__ = GlobalBatchNorm  # same parameters, same buffers, same names
-    # of 1×1 filters, whose strides may be written in two ways: harmless
+    # harmless: the strides of a 1×1 filter can be written in two ways
     warnings.filterwarnings("ignore", message="Grad strides do not match")
-    # labels may be lacking in a share of a batch, and then the LSTM has nothing to read
+    # a process's part of a batch may have no labels, and then the LSTM is not used
     return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)

@@ -13,7 +13,7 @@ from material import plain_encoder, wait
 from timing import Ratio, side_by_side
 from torch import nn
 
-from util.amx_conv import with_products
+from util.amx_conv import use_matmul_convs
 from util.device import autocast, pick_device
 
 SIZES = {64: 64, 128: 32, 224: 32}  # pixels -> images
@@ -25,7 +25,7 @@ def measure() -> Iterator[Ratio]:
     amp = autocast(device, "auto")
     for arch in ("resnet18", "resnet50"):
         plain = plain_encoder(arch, device)
-        ours = with_products(copy.deepcopy(plain))
+        ours = use_matmul_convs(copy.deepcopy(plain))
         for size, batch_size in SIZES.items():
             images = torch.randn(batch_size, 3, size, size, device=device)
             images = images.contiguous(memory_format=torch.channels_last)

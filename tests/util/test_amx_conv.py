@@ -1,4 +1,4 @@
-"""Convolutions by matrix products give what PyTorch's own give."""
+"""Convolutions as matrix products give the same results as PyTorch's convolutions."""
 
 import copy
 
@@ -10,30 +10,30 @@ from torch import nn
 from torch.testing import assert_close
 
 from util import amx_conv
-from util.amx_conv import ProductConv2d, with_products
+from util.amx_conv import MatmulConv2d, use_matmul_convs
 
 BF16 = torch.autocast("cpu", torch.bfloat16)
 
 
 @pytest.fixture(autouse=True)
 def matrix_units(monkeypatch):
-    """Products whatever this CPU has."""
+    """Use matrix products on any CPU."""
     monkeypatch.setattr(amx_conv, "has_matrix_units", lambda: True)
 
 
 def results(convolution, x, amp):
-    """The result and the gradients by input and weight of a loss that weighs all places."""
+    """The output, and the gradients for input and weight of a random sum of the output."""
     x = x.clone().requires_grad_()
     convolution.zero_grad()
     with amp:
         y = convolution(x)
     generator = torch.Generator().manual_seed(1)
-    (y.float() * whole_numbers(y.shape, generator)).sum().backward()
+    (y.float() * small_integers(y.shape, generator)).sum().backward()
     return y, x.grad, convolution.weight.grad
 
 
-def whole_numbers(shape, generator=None):
-    """From -2 to 2: exact in bfloat16, and so are sums of up to 64 products."""
+def small_integers(shape, generator=None):
+    """From -2 to 2: exact in bfloat16, like sums of up to 64 of their products."""
     return torch.randint(-2, 3, shape, generator=generator).float()
 
 
@@ -50,46 +50,52 @@ def whole_numbers(shape, generator=None):
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_as_pytorch_in_double_precision(kernel, stride, height, width, inputs, outputs, images):
+def test_equals_pytorch_in_double_precision(kernel, stride, height, width, inputs, outputs, images):
     torch.manual_seed(0)
     plain = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    plain.weight.data.copy_(whole_numbers(plain.weight.shape))
-    x = whole_numbers((images, inputs, height, width))
+    plain.weight.data.copy_(small_integers(plain.weight.shape))
+    x = small_integers((images, inputs, height, width))
     expected = results(plain.double(), x.double(), torch.autocast("cpu", enabled=False))
-    ours = with_products(copy.deepcopy(plain).float())
+    ours = use_matmul_convs(copy.deepcopy(plain).float())
     found = results(ours, x.contiguous(memory_format=torch.channels_last), BF16)
-    assert type(ours) is ProductConv2d
+    assert type(ours) is MatmulConv2d
     for mine, theirs in zip(found, expected, strict=True):
-        # a sum of more is rounded once, to 8 bits
+        # larger sums are rounded once, to 8 bits
         assert_close(mine.double(), theirs, rtol=2**-8, atol=0)
 
 
 @pytest.mark.parametrize(
-    ("side", "is_ours", "by_products"), [(8, False, 0), (7, True, 0), (4, True, 1)]
+    ("side", "is_matmul", "all_matmul"), [(8, False, 0), (7, True, 0), (4, True, 1)]
 )
-def test_few_not_many_and_many_places(side, is_ours, by_products, monkeypatch):
-    """Each way is taken where it should be, and agrees with PyTorch's."""
+def test_size_of_the_map_chooses_the_method(side, is_matmul, all_matmul, monkeypatch):
+    """Each method is used for its sizes; matrix products agree with double precision."""
     torch.manual_seed(0)
     plain = nn.Conv2d(16, 8, 3, padding=1, bias=False)
     x = torch.randn(4, 16, side, side).bfloat16().float()
     calls = []
-    original = amx_conv.products_by_input
+    original = amx_conv.matmul_input_gradient
     spy = lambda *args: calls.append(1) or original(*args)  # noqa: E731
-    monkeypatch.setattr(amx_conv, "products_by_input", spy)
-    found = results(with_products(copy.deepcopy(plain)), x, BF16)
-    assert (found[0].grad_fn.name() == "_ProductsBackward") == is_ours
-    assert len(calls) == by_products
-    for mine, theirs in zip(found, results(plain, x, BF16), strict=True):
+    monkeypatch.setattr(amx_conv, "matmul_input_gradient", spy)
+    found = results(use_matmul_convs(copy.deepcopy(plain)), x, BF16)
+    assert (found[0].grad_fn.name() == "_MatmulBackward") == is_matmul
+    assert len(calls) == all_matmul
+    pytorch = results(plain, x, BF16)
+    low = copy.deepcopy(plain).bfloat16().double()  # PyTorch's bfloat16 is less exact on some CPUs
+    exact = results(low, x.double(), torch.autocast("cpu", enabled=False))
+    used = all_matmul, all_matmul, is_matmul  # for the output and the gradients of x and weight
+    for mine, theirs, truth, is_own in zip(found, pytorch, exact, used, strict=True):
         assert mine.dtype == theirs.dtype
-        assert mine.shape == theirs.shape
-        assert_close(mine, theirs, rtol=0.02, atol=0.05)
+        if is_own:
+            assert_close(mine.double(), truth, rtol=0.02, atol=0.02)
+        else:
+            assert_close(mine, theirs, rtol=0.02, atol=0.05)
 
 
-def test_only_what_is_asked_for_is_computed():
-    ours = with_products(nn.Conv2d(4, 4, 3, padding=1, bias=False))
+def test_computes_only_the_gradients_needed():
+    ours = use_matmul_convs(nn.Conv2d(4, 4, 3, padding=1, bias=False))
     x = torch.randn(2, 4, 3, 3)
     with BF16:
-        ours(x).sum().backward()  # as for a first layer: the images need no gradient
+        ours(x).sum().backward()  # like a first layer: images need no gradient
     assert x.grad is None
     assert ours.weight.grad.abs().sum() > 0
     ours.zero_grad()
@@ -101,31 +107,31 @@ def test_only_what_is_asked_for_is_computed():
     assert x.grad.abs().sum() > 0
 
 
-def test_float32_is_left_to_pytorch():
+def test_float32_uses_pytorch():
     plain = nn.Conv2d(4, 4, 3, padding=1, bias=False)
     x = torch.randn(2, 4, 3, 3)
-    assert torch.equal(with_products(copy.deepcopy(plain))(x), plain(x))
+    assert torch.equal(use_matmul_convs(copy.deepcopy(plain))(x), plain(x))
 
 
-def test_other_kinds_are_left_alone():
+def test_other_kinds_of_convolutions_stay():
     kinds = [{"groups": 2}, {"bias": True}, {"dilation": 2}, {"kernel_size": (1, 3)}]
     kinds += [{"padding_mode": "circular"}, {"stride": (1, 2)}, {"padding": "same"}]
     for kind in kinds:
         given = {"kernel_size": 3, "bias": False, **kind}
-        assert type(with_products(nn.Conv2d(4, 4, **given))) is nn.Conv2d
+        assert type(use_matmul_convs(nn.Conv2d(4, 4, **given))) is nn.Conv2d
 
 
-def test_without_matrix_units_all_is_left_to_pytorch(monkeypatch):
+def test_without_matrix_units_pytorch_is_used(monkeypatch):
     monkeypatch.setattr(amx_conv, "has_matrix_units", lambda: False)
     with BF16:
-        y = with_products(nn.Conv2d(4, 4, 3, padding=1, bias=False))(torch.randn(2, 4, 3, 3))
-    assert y.grad_fn.name() != "_ProductsBackward"
+        y = use_matmul_convs(nn.Conv2d(4, 4, 3, padding=1, bias=False))(torch.randn(2, 4, 3, 3))
+    assert y.grad_fn.name() != "_MatmulBackward"
 
 
-def test_no_image_at_all_and_copies():
-    """A process's share of a batch may be empty; the averaged weights are a copy."""
-    ours = copy.deepcopy(with_products(nn.Conv2d(4, 6, 3, padding=1, bias=False)))
-    assert type(ours) is ProductConv2d
+def test_empty_batches_and_copies():
+    """A process may get no image of a batch. The averaged model is a copy."""
+    ours = copy.deepcopy(use_matmul_convs(nn.Conv2d(4, 6, 3, padding=1, bias=False)))
+    assert type(ours) is MatmulConv2d
     with BF16:
         y = ours(torch.randn(0, 4, 3, 3))
     y.sum().backward()
