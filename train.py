@@ -27,27 +27,37 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch import Tensor
 
+from images.bad_images import FILE, BadImages
 from images.transforms import Preprocessing
-from labels.vocabulary import save_vocabulary
-from model import ARCHS, DECODERS, DEFAULT_STAGES, NUM_STAGES
+from labels.annotated import SHARD_INDEX
+from labels.read import find_labels
+from labels.vocabulary import check_suffix, save_vocabulary
+from model import ARCHS, DECODERS, DEFAULT_STAGES, NUM_STAGES, settings_of
 from report.training_log import append_log, draw_curves, format_mistakes
-from training.data import training_data
-from training.resume import Saver, find_changes, fingerprint, load_last
-from training.setup import build_model, log_run_summary, resolve_paths, set_deterministic
-from training.signals import StopOnSignal, lock_output_dir
-from training.state import HINT, LOOK_EVERY, LossError, TrainState, check_finite_and_add
-from training.validation import decode_all, fit_calibration_on, validation_metrics
+from training.data import TrainingData, choose_train_and_val, make_loaders
+from training.resume import continue_run, fingerprint, load_last
+from training.saver import Saver
+from training.setup import (
+    SCENES,
+    SCENES_IMAGE_SIZE,
+    build_model,
+    draw_default_set,
+    log_run_summary,
+    set_deterministic,
+)
+from training.signals import lock_output_dir
+from training.state import TrainState, clip_gradients
+from training.validation import Validation, validate
 from util.cli import (
     ArgumentParser,
+    code_commit,
     fraction,
     non_negative_float,
     non_negative_int,
@@ -56,10 +66,9 @@ from util.cli import (
     run_script,
 )
 from util.device import autocast, pick_device, resolve_amp
-from util.distributed import all_gather, process_group, rank, world_size
-from util.errors import RunError, UsageError
-from util.files import without_nan
-from util.log import log, progress
+from util.distributed import all_gather, process_group, rank, rank_zero_first, world_size
+from util.errors import UsageError
+from util.log import log, progress, without_nan
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -117,178 +126,195 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Join the other processes, if torchrun started some, and train."""
+    """Join the processes of torchrun, if any, lock the output folder, train."""
     device = pick_device(args.device)
     if args.compile and device.type == "cpu":
         raise UsageError("--compile gains nothing on a CPU: leave it out")
     with process_group(device):
-        run(args, device)
+        resolve_paths(args)
+        set_deterministic(device)
+        with lock_output_dir(args.output_dir):
+            train(args, device)
 
 
-def run(args: argparse.Namespace, device: torch.device) -> None:
-    """Settle the flags and train, in an output folder that no other run writes to."""
-    resolve_paths(args)
-    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    set_deterministic(device)
-    with lock_output_dir(args.output_dir):
-        train(args, flags, device)
-
-
-def train(args: argparse.Namespace, flags: dict, device: torch.device) -> None:
-    """Read the data, build or restore the model, train, keep last.pt and best.pt."""
+def train(args: argparse.Namespace, device: torch.device) -> None:
+    """Data, model, then for each epoch: train, validate, save, report."""
     torch.manual_seed(args.seed)
-    preprocessing = Preprocessing(args.image_size)
-    train_loader, val_loader, vocabulary, selected_on = training_data(
-        args, preprocessing, pin=device.type == "cuda"
+    data = load_data(args, device)
+    earlier = load_last(args.output_dir)  # the checkpoint to continue from; None in a new run
+    fresh = earlier is None
+    model = build_model(
+        settings_of(vars(args)), data.vocabulary, fresh and args.pretrained, fresh and args.weights
     )
-    data = {"training": fingerprint(train_loader.dataset)}
-    data["validation"] = fingerprint(val_loader.dataset)
-    with StopOnSignal() as stop:
-        earlier = load_last(args.output_dir)
-        if earlier and earlier["vocabulary"] != vocabulary.to_dict():
-            raise UsageError(
-                f"the run in {args.output_dir} is of another vocabulary; choose another "
-                "--output_dir"
-            )
-        changed = bool(earlier) and find_changes(earlier, flags, data, args.accept_changes)
-        model, settings = build_model(args, vocabulary, fresh=earlier is None)
-        training = TrainState(model, args, len(train_loader), device)
-        if earlier:
-            load_training(training, earlier, data, changed)
-            log(
-                f"continuing {args.output_dir} after epoch {training.epoch} of {args.num_epochs}"
-                + (f" and {training.step} steps" if training.step else "")
-            )
-        bad_images = train_loader.dataset.bad
-        if bad_images and rank() == 0 and not earlier:
-            bad_images.forget()
-        if rank() == 0 and not args.vocab_path.exists():
-            save_vocabulary(vocabulary, args.vocab_path)
-        # a run keeps the precision it began with, and evaluation that of its run
-        precision = resolve_amp(args.amp, device, earlier["flags"] if earlier else {})
-        flags |= {"device": device.type, "amp": all_gather(precision)[0]}
-        amp = autocast(device, flags["amp"])
-        log_run_summary(args, model, train_loader, val_loader, selected_on, device, amp)
-        about = {
-            "model": settings,
-            "vocabulary": vocabulary.to_dict(),
-            "preprocessing": preprocessing.to_dict(),
-            "selected_on": selected_on,
-            "flags": flags,
-            "data": data,
-        }
-        saver = Saver(training, about, args, stop)
-        while training.epoch < args.num_epochs:
-            run_epoch(training, train_loader, val_loader, amp, args, saver)
-    if bad_images and (bad := bad_images.read()):
-        log(f"{len(bad):,} images could not be read and were left out: {bad_images.path}")
+    state = TrainState(
+        model.to(device),
+        steps_per_epoch=len(data.train_loader),
+        num_epochs=args.num_epochs,
+        learning_rate=args.learning_rate,
+        weight_decay=args.weight_decay,
+        ema_decay=args.ema_decay,
+        compiled=args.compile,
+    )
+    saver, amp = start_or_continue(args, data, state, earlier)
+    with saver:  # SIGTERM and Ctrl-C save before they end the run
+        for epoch in range(state.epoch + 1, args.num_epochs + 1):
+            started = time.perf_counter()
+            steps = saver.steps(data.train_loader, f"epoch {epoch}/{args.num_epochs}")
+            train_one_epoch(state, steps, amp, args.decoder, args.cnn_loss_weight)
+            losses = saver.end_steps()  # saves: validation may take long
+            val_batches = saver.stop.watch(progress(data.val_loader, "validating"))
+            found = validate(state.ema, val_batches, amp)  # the averaged weights are evaluated
+            is_best = saver.end_epoch(found)  # writes best.pt if it is
+            report_epoch(args, data, {"epoch": epoch, **losses}, found, is_best, started)
+            saver.save()
     log(f"trained {args.num_epochs} epochs; the best is {args.output_dir / 'best.pt'}")
 
 
-def load_training(training: TrainState, earlier: dict, data: dict, changed: bool) -> None:
-    """Go back to where the checkpoint was written. Raises UsageError if it does not fit."""
-    try:
-        training.load(earlier, changed)
-    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError):
-        raise UsageError(
-            "the checkpoint in --output_dir is damaged: its state to continue from does not fit; "
-            "move it away to begin anew"
-        ) from None
-    if changed and earlier.get("data", {}).get("validation") != data["validation"]:
-        training.best_nll = math.inf  # of other images
-
-
-def run_epoch(
-    training: TrainState,
-    train_loader: DataLoader,
-    val_loader: DataLoader,
+def train_one_epoch(
+    state: TrainState,
+    steps: Iterable[tuple[Tensor, Tensor, Tensor, int]],
     amp: torch.autocast,
-    args: argparse.Namespace,
-    saver: Saver,
+    decoder: str,
+    cnn_loss_weight: float,
 ) -> None:
-    """Train (what is left of) an epoch, validate, save, log."""
-    epoch, batches = training.epoch + 1, train_loader.batch_sampler
-    started = time.perf_counter()
-    batches.epoch, batches.first = epoch, training.step
-    name, num_items = f"epoch {epoch}/{args.num_epochs}", sum(batches.batch_sizes())
-    try:
-        losses = train_epoch(training, train_loader, amp, args, name, saver.between_steps)
-    except LossError:
-        raise
-    except (UsageError, RuntimeError):  # an image is gone, a worker was killed: keep what was done
-        if world_size() == 1 and training.is_whole:
-            check_finite_and_add(training, train_loader, args.output_dir)
-            saver.save()
-        raise
-    images_per_second = num_items / (time.perf_counter() - started)
-    saver.save()  # validation may take long
-    val_batches = saver.stop.watch(progress(val_loader, "validating"))
-    p, rows = decode_all(training.ema, fit_calibration_on(training.ema, val_batches, amp))
-    metrics, threshold, label_thresholds = validation_metrics(p)
-    if not math.isfinite(metrics["val_set_nll"]):
-        raise RunError(f"the validation loss is not finite after epoch {epoch}; {HINT}")
-    if is_best := training.end_epoch(metrics, threshold, label_thresholds):
-        saver.save_best()
-    bad_images = train_loader.dataset.bad
-    skipped = {"bad_images": len(bad_images.read())} if bad_images else {}
-    timings = {
-        "images_per_second": images_per_second,
-        "seconds": time.perf_counter() - started,
+    """Forward, loss, backward, clip, step, average, for each batch."""
+    state.model.train()
+    for images, targets, indices, batch_size in steps:
+        images = images.to(state.device, non_blocking=True)  # b×3×S×S, this process's share
+        with amp:
+            losses = state.ddp_model(images, targets)  # set_nll and cnn_bce, b each, in nats
+        # DDP averages over processes: scaled so, the average is the mean over the whole batch
+        scale = world_size() / batch_size
+        set_nll, cnn_bce = (scale * losses[name].sum() for name in ("set_nll", "cnn_bce"))
+        loss = set_nll
+        if decoder != "none":  # the decoder learns fast and would leave the CNN little to explain
+            loss = loss + cnn_loss_weight * cnn_bce
+        state.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        clip_gradients(state.model)
+        state.optimizer.step()
+        state.scheduler.step()
+        state.update_ema()
+        state.end_step(torch.stack([loss, set_nll, cnn_bce]).detach() / scale, indices)
+
+
+def load_data(args: argparse.Namespace, device: torch.device) -> TrainingData:
+    """Loaders of training and validation images, and the vocabulary."""
+    bad = BadImages(args.output_dir / FILE) if args.skip_bad_images else None
+    images = choose_train_and_val(
+        args.image_path,
+        args.annotations,
+        args.vocab_path,
+        val_image_path=args.val_image_path,
+        val_annotations=args.val_annotations,
+        val_fraction=args.val_fraction,
+        seed=args.seed,
+        normalise_tags=args.normalise_tags,
+        keep_unlabelled=args.keep_unlabelled,
+        limit=args.limit,
+        may_lack=args.skip_bad_images,
+    )
+    return make_loaders(
+        images,
+        Preprocessing(args.image_size),
+        batch_size=args.batch_size,
+        seed=args.seed,
+        num_workers=args.num_workers,
+        cache_path=args.cache,
+        bad=bad,
+        pin=device.type == "cuda",
+        batch_norm=not args.freeze_encoder,
+    )
+
+
+def start_or_continue(
+    args: argparse.Namespace, data: TrainingData, state: TrainState, earlier: dict | None
+) -> tuple[Saver, torch.autocast]:
+    """Begin a run, or set `state` to where the earlier one was saved."""
+    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    loaders = {"training": data.train_loader, "validation": data.val_loader}
+    about = {
+        "model": settings_of(vars(args)),
+        "vocabulary": data.vocabulary.to_dict(),
+        "preprocessing": Preprocessing(args.image_size).to_dict(),
+        "selected_on": data.selected_on,
+        "data": {name: fingerprint(loader.dataset) for name, loader in loaders.items()},
+        "flags": flags,
+        "commit": code_commit(),
     }
-    line = without_nan({"epoch": epoch, **losses, **metrics, **skipped, **timings})
-    if rank() == 0:
-        append_log(line, args.output_dir / "log.jsonl")
-        draw_curves(args.output_dir / "log.jsonl", args.output_dir / "curves.png")
-    saver.save()
+    if earlier:
+        continue_run(state, earlier, about, args.accept_changes)
+        steps = f" and {state.step} steps" if state.step else ""
+        log(f"continuing {args.output_dir} after epoch {state.epoch} of {args.num_epochs}{steps}")
+    elif data.bad_images and rank() == 0:
+        data.bad_images.forget()
+    if rank() == 0 and not args.vocab_path.exists():
+        save_vocabulary(data.vocabulary, args.vocab_path)
+    # a continued run keeps its precision, and evaluation takes that of its run
+    precision = resolve_amp(args.amp, state.device, earlier["flags"] if earlier else {})
+    flags |= {"device": state.device.type, "amp": all_gather(precision)[0]}
+    amp = autocast(state.device, flags["amp"])
+    log_run_summary(flags, state.model, data, state.device, amp)
+    return Saver(state, about, args.output_dir, args.save_minutes), amp
+
+
+def report_epoch(
+    args: argparse.Namespace,
+    data: TrainingData,
+    line: dict,
+    found: Validation,
+    is_best: bool,
+    started: float,
+) -> None:
+    """An epoch's line in log.jsonl and on stdout, curves.png, and a few mistakes on stderr."""
+    if data.bad_images:
+        line["bad_images"] = len(data.bad_images.read())
+    line |= found.metrics | {"seconds": time.perf_counter() - started}
     if rank() > 0:
         return
-    print(json.dumps(line), flush=True)
+    append_log(without_nan(line), args.output_dir / "log.jsonl")
+    draw_curves(args.output_dir / "log.jsonl", args.output_dir / "curves.png")
+    print(json.dumps(without_nan(line)), flush=True)
     log(
-        f"epoch {epoch}/{args.num_epochs}: loss {losses['train_loss']:.3f}, validation set NLL "
-        f"{metrics['val_set_nll']:.3f}, mAP {metrics['val_mAP']:.1f}, "
-        f"OF1 {metrics['val_OF1']:.1f}, exact {metrics['val_EM']:.1f}, "
-        f"{images_per_second:.0f} images/s{' (best so far)' if is_best else ''}"
+        f"epoch {line['epoch']}/{args.num_epochs}: loss {line['train_loss']:.3f}, validation set "
+        f"NLL {line['val_set_nll']:.3f}, mAP {line['val_mAP']:.1f}, OF1 {line['val_OF1']:.1f}, "
+        f"exact {line['val_EM']:.1f}, {line['images_per_second']:.0f} images/s"
+        f"{' (best so far)' if is_best else ''}"
     )
-    labels = saver.about["vocabulary"]["labels"]
-    paths = [val_loader.dataset.paths[i] for i in rows]
-    log(*format_mistakes(p, threshold, paths, labels), sep="\n")
+    paths = [data.val_loader.dataset.paths[i] for i in found.rows]
+    labels = data.vocabulary.labels
+    log(*format_mistakes(found.predictions, found.threshold, paths, labels), sep="\n")
 
 
-def train_epoch(
-    training: TrainState,
-    loader: DataLoader,
-    amp: torch.autocast,
-    args: argparse.Namespace,
-    label: str,
-    between_steps: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """The steps that are left of an epoch; returns its mean losses per image in nats.
-
-    between_steps is called where everything is as saved: after each step, on a GPU after some.
-    """
-    training.model.train()
-    device = next(training.model.parameters()).device
-    look_every = 1 if device.type == "cpu" else LOOK_EVERY
-    has_decoder = args.decoder != "none"
-    batches = zip(progress(loader, label), loader.batch_sampler.batch_sizes(), strict=True)
-    for (images, targets, indices), batch_size in batches:
-        images = images.to(device, non_blocking=True)  # b×3×S×S, this process's share of the batch
-        share = world_size() / batch_size  # what the processes compute is averaged
-        training.is_whole = False  # BatchNorm's statistics move
-        with amp:  # targets stay where they are: see HybridNet.forward
-            found = training.parallel(images, targets)
-        losses = {name: share * each.sum() for name, each in found.items()}
-        loss = losses["set_nll"]
-        if has_decoder:  # or the decoder, quick to learn, would leave the CNN little to explain
-            loss = loss + args.cnn_loss_weight * losses["cnn_bce"]
-        terms = torch.stack([loss, losses["set_nll"], losses["cnn_bce"]]).detach()
-        training.update(loss, terms / share, indices)
-        if len(training.pending) == look_every:
-            check_finite_and_add(training, loader, args.output_dir)
-            between_steps()
-    check_finite_and_add(training, loader, args.output_dir)
-    total = np.sum(all_gather(training.sums), axis=0) / loader.batch_sampler.num_items
-    return dict(zip(("train_loss", "train_set_nll", "train_cnn_bce"), total.tolist(), strict=True))
+def resolve_paths(args: argparse.Namespace) -> None:
+    """Fill in every path that was not given; draw the default set if that is what is wanted."""
+    if args.image_path is None:
+        if args.annotations or args.val_annotations or args.val_image_path:
+            raise UsageError("annotations without --image_path: name the image folder, too")
+        rank_zero_first(draw_default_set)
+        args.image_path = SCENES / "images/train"
+        args.annotations = SCENES / "annotations/instances_train.json"
+        args.vocab_path = args.vocab_path or SCENES / "vocab.pkl"
+        args.image_size = args.image_size or SCENES_IMAGE_SIZE
+        name = SCENES.name
+    else:
+        if not args.image_path.exists():
+            raise UsageError(f"--image_path {args.image_path} does not exist")
+        args.annotations = args.annotations or find_labels(args.image_path, "train")
+        own = args.image_path.is_file() or args.annotations.name == SHARD_INDEX
+        name = args.image_path.stem if own else args.annotations.stem
+    args.image_size = args.image_size or 224
+    args.output_dir = args.output_dir or Path("runs") / f"{name}-{args.decoder}"
+    args.vocab_path = args.vocab_path or args.output_dir / "vocab.pkl"
+    check_suffix(args.vocab_path)
+    if args.pretrained and args.weights:
+        raise UsageError("--pretrained and --weights are two starts of the encoder: give one")
+    if args.output_dir.exists() and not args.output_dir.is_dir():
+        raise UsageError(f"--output_dir {args.output_dir} is a file; choose another")
+    if args.val_annotations:
+        args.val_image_path = args.val_image_path or args.image_path
+    elif args.val_image_path:
+        args.val_annotations = find_labels(args.val_image_path, "val")
 
 
 if __name__ == "__main__":

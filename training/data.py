@@ -1,15 +1,15 @@
-"""Training and validation images, their targets and the vocabulary."""
+"""Training and validation images, their targets, the vocabulary, and batches of them."""
 
 from __future__ import annotations
 
-import argparse
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import DataLoader
 
 from data_loader import LabelledImages, load_data_set, make_loader, warn_about_data
-from images.bad_images import FILE, BadImages
+from images.bad_images import BadImages
 from images.cache import ImageCache
 from images.shards import ShardMember
 from images.transforms import Preprocessing
@@ -24,88 +24,142 @@ from util.errors import UsageError
 from util.log import log
 
 SINGLE_IMAGE_REPEATS = 32  # an epoch of one image is this many augmented views of it
-Part = tuple[list[Path] | list[ShardMember], np.ndarray]  # where N images lie, their targets N×C
+
+Part = tuple[list[Path] | list[ShardMember], np.ndarray]  # N image paths, targets N×C
 
 
-def training_data(
-    args: argparse.Namespace, preprocessing: Preprocessing, pin: bool
-) -> tuple[DataLoader, DataLoader, Vocabulary, str]:
-    """Loaders for training and validation, the vocabulary, and what the validation images are."""
-    (paths, targets), (val_paths, val_targets), vocabulary, selected_on = choose_train_and_val(args)
-    skip = args.skip_bad_images
-    warn_about_data(targets, vocabulary, paths, val_paths)
-    repeats = SINGLE_IMAGE_REPEATS if len(paths) == 1 else 1
-    # BatchNorm needs several images: a batch larger than the set is the set
-    batch_size = min(args.batch_size, len(paths) if repeats == 1 else repeats // 4)
-    last_is_alone = repeats * len(paths) % batch_size == 1 or batch_size == 1
-    if last_is_alone and preprocessing.image_size <= 32 and not args.freeze_encoder:
-        raise UsageError(
-            f"--batch_size {args.batch_size} leaves one image alone, and at 32 pixels BatchNorm "
-            "needs two: change --batch_size or raise --image_size"
-        )
-    workers, cache = args.num_workers, None
-    if args.cache:  # of all images of the run, so that it serves every --seed's hold-out
-        cache = ImageCache(args.cache, [*paths, *val_paths], preprocessing.cache_side(), skip)
-        rank_zero_first(lambda: cache.prepare(workers))
-    bad = BadImages(args.output_dir / FILE) if skip else None
-    train_data = LabelledImages(paths, targets, preprocessing, args.seed, cache, bad)
-    val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache, bad=bad)
-    train_loader = make_loader(train_data, batch_size, workers, True, repeats, pin)
-    # decoding keeps a core busy with 64 images at once, but no GPU
-    val_batch_size = args.batch_size if pin else min(args.batch_size, 64)
-    val_loader = make_loader(val_data, val_batch_size, workers, pin_memory=pin)
-    return train_loader, val_loader, vocabulary, selected_on
+@dataclass(frozen=True)
+class TrainAndVal:
+    """Which images to train on and to validate on."""
+
+    train: Part
+    val: Part
+    vocabulary: Vocabulary
+    selected_on: str  # what the validation images are, in words
 
 
-def choose_train_and_val(args: argparse.Namespace) -> tuple[Part, Part, Vocabulary, str]:
-    """What to train on, what to validate on, the vocabulary, what the validation images are.
+@dataclass(frozen=True)
+class TrainingData:
+    """Batches (images, targets, indices) for training and validation."""
 
-    Validation images are those named by the user, those that the annotations set apart, or a part
-    of the training images. A test split is left to evaluate.py.
+    train_loader: DataLoader
+    val_loader: DataLoader
+    vocabulary: Vocabulary
+    selected_on: str
+    bad_images: BadImages | None  # the list of skipped images, if they are to be skipped
+
+
+def choose_train_and_val(
+    image_path: Path,
+    annotations: Path,
+    vocab_path: Path,
+    *,
+    val_image_path: Path | None = None,
+    val_annotations: Path | None = None,
+    val_fraction: float = 0.1,
+    seed: int = 0,
+    normalise_tags: bool = False,
+    keep_unlabelled: bool = False,
+    limit: int | None = None,
+    may_lack: bool = False,
+) -> TrainAndVal:
+    """Choose the images; parameters are named as train.py's flags.
+
+    Validation images are the ones the user names, else the split `val` of the annotations, else a
+    hold-out from the training images. A split `test` is left to evaluate.py.
+    may_lack: images may be missing from the folder. Raises UsageError.
     """
-    everything = rank_zero_first(
-        lambda: read_labels(args.annotations, args.image_path)
-    )  # and indexes it
-    listed, skip = everything.of_split("train"), args.skip_bad_images
-    images, paths = load_data_set(args.image_path, listed, args.keep_unlabelled, args.limit, skip)
-    vocabulary = choose_vocabulary(args, listed)
+    everything = rank_zero_first(lambda: read_labels(annotations, image_path))
+    listed = everything.of_split("train")
+    images, paths = load_data_set(image_path, listed, keep_unlabelled, limit, may_lack)
+    vocabulary = choose_vocabulary(listed, vocab_path, normalise_tags)
     targets = encode_targets(images, vocabulary)
-    val_path, val_listed = args.val_image_path, None
-    if args.val_annotations:
-        val_listed = read_labels(args.val_annotations, val_path).of_split("val", "test", "train")
-        selected_on = f"{args.val_annotations} (named by the user)"
+    val_listed = None
+    if val_annotations:
+        val_listed = read_labels(val_annotations, val_image_path).of_split("val", "test", "train")
+        selected_on = f"{val_annotations} (named by the user)"
     elif "val" in (everything.splits or ()):
-        val_path, val_listed = args.image_path, everything.of_split("val")
-        selected_on = f"the split val of {args.annotations}"
+        val_image_path, val_listed = image_path, everything.of_split("val")
+        selected_on = f"the split val of {annotations}"
     if val_listed:
-        val = load_data_set(val_path, val_listed, args.keep_unlabelled, args.limit, skip)
-        val_part = (val[1], encode_targets(val[0], vocabulary))
-        return (paths, targets), val_part, vocabulary, selected_on
-    train, held = split_train_val(targets, args.val_fraction, args.seed)
+        images, val_paths = load_data_set(
+            val_image_path, val_listed, keep_unlabelled, limit, may_lack
+        )
+        val = val_paths, encode_targets(images, vocabulary)
+        return TrainAndVal((paths, targets), val, vocabulary, selected_on)
+    train, held = split_train_val(targets, val_fraction, seed)
     if not len(train):
-        raise UsageError(f"--val_fraction {args.val_fraction} leaves no training image; lower it")
+        raise UsageError(f"--val_fraction {val_fraction} leaves no training image; lower it")
     if not len(held):
         selected_on = "the training images themselves (none is held out)"
-        return (paths, targets), (paths, targets), vocabulary, selected_on
+        return TrainAndVal((paths, targets), (paths, targets), vocabulary, selected_on)
     parts = [([paths[i] for i in part], targets[part]) for part in (train, held)]
-    return *parts, vocabulary, f"a hold-out of {len(held):,} training images"
+    return TrainAndVal(*parts, vocabulary, f"a hold-out of {len(held):,} training images")
 
 
-def choose_vocabulary(args: argparse.Namespace, listed: AnnotatedImages) -> Vocabulary:
-    """The file's, if there is one; else one of all these images, however few of them are used."""
-    if not args.vocab_path.exists():
-        log(f"building the vocabulary {args.vocab_path} from {args.annotations}")
-        images = merge_tags(listed) if args.normalise_tags else listed
+def choose_vocabulary(
+    listed: AnnotatedImages, vocab_path: Path, normalise_tags: bool
+) -> Vocabulary:
+    """Load `vocab_path` if it exists, else build a vocabulary from all of `listed`."""
+    if not vocab_path.exists():
+        log(f"building the vocabulary {vocab_path} from {listed.source}")
+        images = merge_tags(listed) if normalise_tags else listed
         label_sets = images.labelled().label_sets
-        built = count_labels(label_sets, images.categories, normalised=args.normalise_tags)
+        built = count_labels(label_sets, images.categories, normalised=normalise_tags)
         if not len(built):
-            raise UsageError(
-                f"no label is on any image of {args.annotations}: nothing can be learned"
-            )
+            raise UsageError(f"no image of {listed.source} has a label: nothing can be learned")
         return built
-    vocabulary = load_vocabulary(args.vocab_path)
-    if args.normalise_tags and not vocabulary.normalised:
+    vocabulary = load_vocabulary(vocab_path)
+    if normalise_tags and not vocabulary.normalised:
         raise UsageError(
-            f"{args.vocab_path} was built without --normalise_tags: build it with, or leave it out"
+            f"{vocab_path} was built without --normalise_tags: rebuild it with the flag, or leave "
+            "the flag out"
         )
     return vocabulary
+
+
+def make_loaders(
+    images: TrainAndVal,
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    seed: int,
+    num_workers: int,
+    cache_path: Path | None = None,
+    bad: BadImages | None = None,
+    pin: bool = False,
+    batch_norm: bool = True,
+) -> TrainingData:
+    """Loaders for both parts.
+
+    cache_path: a file for decoded images. bad: where to list images that cannot be read; without it
+    they raise. pin: batches in page-locked memory, for a GPU. batch_norm: whether the encoder's
+    BatchNorm trains, which needs more than one value per channel. Raises UsageError.
+    """
+    (paths, targets), (val_paths, val_targets) = images.train, images.val
+    warn_about_data(targets, images.vocabulary, paths, val_paths)
+    repeats = SINGLE_IMAGE_REPEATS if len(paths) == 1 else 1
+    # BatchNorm needs several images: a batch larger than the data set is the data set
+    train_batch_size = min(batch_size, len(paths) if repeats == 1 else repeats // 4)
+    last_is_alone = repeats * len(paths) % train_batch_size == 1 or train_batch_size == 1
+    if last_is_alone and preprocessing.image_size <= 32 and batch_norm:
+        raise UsageError(
+            f"--batch_size {batch_size} leaves one image alone, and at 32 pixels BatchNorm "
+            "needs two: change --batch_size or raise --image_size"
+        )
+    cache = None
+    if cache_path:  # holds all images of the run, so that it serves the hold-out of any --seed
+        side = preprocessing.cache_side()
+        cache = ImageCache(cache_path, [*paths, *val_paths], side, skip_bad=bad is not None)
+        rank_zero_first(lambda: cache.prepare(num_workers))
+    train_data = LabelledImages(paths, targets, preprocessing, seed, cache, bad)
+    val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache, bad=bad)
+    # on a CPU, decoding keeps a core busy with 64 images at a time; a GPU takes more
+    val_batch_size = batch_size if pin else min(batch_size, 64)
+    return TrainingData(
+        make_loader(train_data, train_batch_size, num_workers, True, repeats, pin),
+        make_loader(val_data, val_batch_size, num_workers, pin_memory=pin),
+        images.vocabulary,
+        images.selected_on,
+        bad,
+    )

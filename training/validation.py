@@ -1,9 +1,10 @@
-"""An epoch of training, and what validation finds after it."""
+"""Validation after each epoch: calibration, thresholds and metrics on the hold-out."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,15 +15,40 @@ from evaluation.metrics import average_precision, mean, set_metrics
 from inference.predictions import Predictions, decode, encode_batches
 from model import Encoding, HybridNet
 from util.distributed import gather_batches
-from util.errors import UsageError
+from util.errors import RunError, UsageError
+
+HINT = "continue with --amp off, or start a new --output_dir with a lower --learning_rate"
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What an epoch's validation finds."""
+
+    metrics: dict[str, float]  # val_set_nll in nats per image; val_mAP, val_OF1, val_EM in percent
+    threshold: float  # one for all labels
+    label_thresholds: list[float]  # C
+    predictions: Predictions
+    rows: list[int]  # each prediction's image: its position in the data set
+
+
+def validate(model: HybridNet, batches: Iterable, amp: torch.autocast) -> Validation:
+    """Calibrate the model on the validation images, then decode and score them.
+
+    Raises RunError if the loss is not finite, UsageError if no image can be read.
+    """
+    predictions, rows = decode_all(model, fit_calibration_on(model, batches, amp))
+    metrics, threshold, label_thresholds = validation_metrics(predictions)
+    if not math.isfinite(metrics["val_set_nll"]):
+        raise RunError(f"the validation loss is not finite; {HINT}")
+    return Validation(metrics, threshold, label_thresholds, predictions, rows)
 
 
 def fit_calibration_on(
     model: HybridNet, batches: Iterable, amp: torch.autocast
 ) -> list[tuple[Encoding, Tensor, Tensor]]:
-    """Encode this process's share of the validation images and fit the calibration to all of them.
+    """Encode this process's share of the validation images; fit the calibration to all of them.
 
-    Returns what `predict` takes: of each batch encoding (without class maps), targets and indices.
+    Returns what `decode_all` takes: per batch the encoding (without class maps), targets, indices.
     Raises UsageError if no image can be read.
     """
     decoder = model.decoder
@@ -43,9 +69,9 @@ def fit_calibration_on(
 def decode_all(
     model: HybridNet, encoded: Iterable[tuple[Encoding, Tensor, Tensor]], num_samples: int = 32
 ) -> tuple[Predictions, list[int]]:
-    """Everybody's share of encoded images decoded, together and in order; which they are.
+    """Decode all processes' images, in the data set's order; returns their positions, too.
 
-    num_samples: label sets drawn for the marginals of each image.
+    num_samples: label sets sampled per image for the marginals.
     """
     found = gather_batches(
         [(decode(model, e, targets, num_samples), i) for e, targets, i in encoded]
@@ -55,7 +81,7 @@ def decode_all(
 
 
 def validation_metrics(p: Predictions) -> tuple[dict[str, float], float, list[float]]:
-    """Figures on the validation images; the threshold and the labels' own ones, fitted there."""
+    """Metrics, and the thresholds fitted on these images: one for all labels, and one per label."""
     ap = average_precision(p.targets, p.marginals)
     threshold = fit_threshold(p.targets, p.marginals)
     metrics = {
