@@ -344,3 +344,15 @@ def load_encoder_weights(
             raise ValueError(f"{name} has shape {there}, but --arch needs {here}")
     encoder.load_state_dict(fitting, strict=False)
     return list(fitting), [name for name in own if name not in fitting]
+
+
+def settings_of(flags: Mapping[str, object]) -> dict[str, object]:
+    import inspect
+
+    elsewhere = ("num_labels", "label_logits", "pretrained")
+    parameters = inspect.signature(HybridNet).parameters.values()
+    return {
+        p.name: flags.get(p.name, p.default)
+        for p in parameters
+        if p.name not in (*elsewhere, "mean", "std")
+    }

@@ -68,7 +68,8 @@ from util.cli import (
 from util.device import autocast, pick_device, resolve_amp
 from util.distributed import all_gather, process_group, rank, rank_zero_first, world_size
 from util.errors import UsageError
-from util.log import log, progress, without_nan
+from util.files import without_nan
+from util.log import log, progress
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -147,7 +148,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         settings_of(vars(args)), data.vocabulary, fresh and args.pretrained, fresh and args.weights
     )
     state = TrainState(
-        model.to(device),
+        model,
+        device,
         steps_per_epoch=len(data.train_loader),
         num_epochs=args.num_epochs,
         learning_rate=args.learning_rate,
@@ -167,6 +169,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             is_best = saver.end_epoch(found)  # writes best.pt if it is
             report_epoch(args, data, {"epoch": epoch, **losses}, found, is_best, started)
             saver.save()
+    if data.bad_images and (bad := data.bad_images.read()):
+        log(f"{len(bad):,} images could not be read and were left out: {data.bad_images.path}")
     log(f"trained {args.num_epochs} epochs; the best is {args.output_dir / 'best.pt'}")
 
 
@@ -246,8 +250,11 @@ def start_or_continue(
         continue_run(state, earlier, about, args.accept_changes)
         steps = f" and {state.step} steps" if state.step else ""
         log(f"continuing {args.output_dir} after epoch {state.epoch} of {args.num_epochs}{steps}")
-    elif data.bad_images and rank() == 0:
-        data.bad_images.forget()
+    else:
+        if not args.pretrained and not args.weights:
+            log("the encoder starts at random: --pretrained or --weights FILE is a better start")
+        if data.bad_images and rank() == 0:
+            data.bad_images.forget()
     if rank() == 0 and not args.vocab_path.exists():
         save_vocabulary(data.vocabulary, args.vocab_path)
     # a continued run keeps its precision, and evaluation takes that of its run

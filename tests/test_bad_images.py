@@ -30,9 +30,7 @@ import data_loader
 import evaluate
 import train
 from images.bad_images import BadImages
-from images.transforms import Preprocessing
 from labels.read import find_annotations
-from training import data
 from util import cli
 from util.errors import UsageError
 
@@ -119,7 +117,8 @@ def loaders(folder, num_workers: int, *flags: object) -> tuple:
     args.num_workers, args.output_dir, args.vocab_path = num_workers, folder, folder / "v.json"
     args.annotations = find_annotations(args.image_path, "train")
     folder.mkdir()
-    return data.training_data(args, Preprocessing(32), pin=False)[:2]
+    loaded = train.load_data(args, torch.device("cpu"))
+    return loaded.train_loader, loaded.val_loader
 
 
 def passes(training, validation) -> list:

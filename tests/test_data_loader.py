@@ -15,8 +15,6 @@ from labels.coco import read_annotations
 from labels.targets import encode_targets
 from labels.vocabulary import count_labels
 from model import HybridNet
-from training import setup
-from training.data import training_data
 from util.errors import UsageError
 
 # --- batches ----------------------------------------------------------------------------------
@@ -98,9 +96,9 @@ def split(*flags) -> tuple[LabelledImages, LabelledImages, str]:
     args = train.get_args_parser().parse_args(
         ["--image_path", "data/images", "--image_size", "24", "--num_workers", "0", *flags]
     )
-    setup.resolve_paths(args)
-    loaders = training_data(args, Preprocessing(args.image_size), False)
-    return loaders[0].dataset, loaders[1].dataset, loaders[3]
+    train.resolve_paths(args)
+    loaded = train.load_data(args, torch.device("cpu"))
+    return loaded.train_loader.dataset, loaded.val_loader.dataset, loaded.selected_on
 
 
 def test_the_hold_out_is_apart_and_reproducible(workdir):

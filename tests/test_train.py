@@ -27,6 +27,7 @@ import train
 from inference.checkpoint import load_checkpoint, restore, save_checkpoint
 from labels import vocabulary
 from training import setup
+from training.state import TrainState
 from util.errors import RunError
 
 # --- training ---------------------------------------------------------------------------------
@@ -72,11 +73,14 @@ def test_limit_leaves_the_vocabulary_whole(workdir):
 
 @pytest.mark.parametrize("num_steps", range(1, 13))
 def test_any_number_of_steps_can_be_scheduled(num_steps):
-    args = train.get_args_parser().parse_args([f"--num_epochs={num_steps}"])
-    training = train.Training(torch.nn.Linear(2, 2), args, 1, torch.device("cpu"))
+    args = train.get_args_parser().parse_args([])
+    state = TrainState(torch.nn.Linear(2, 2), torch.device("cpu"), 1, num_steps, args.learning_rate)
     for _ in range(num_steps):
-        training.update(training.model(torch.ones(1, 2)).sum(), torch.zeros(3), torch.zeros(1))
-    assert training.steps == num_steps
+        state.model(torch.ones(1, 2)).sum().backward()
+        state.optimizer.step()
+        state.scheduler.step()
+        state.end_step(torch.zeros(3), torch.zeros(1))
+    assert state.steps == num_steps
 
 
 def test_the_run_tells_what_it_does(trained):
@@ -189,7 +193,7 @@ def test_a_damaged_log_does_not_stop_training(workdir, capsys):
     (workdir / "runs").mkdir()
     (workdir / "runs/log.jsonl").write_text("no json\n")
     call(train, *TRAIN, "--output_dir", "runs")
-    assert "log.jsonl is damaged and not used" in capsys.readouterr().err
+    assert "log.jsonl is damaged and ignored" in capsys.readouterr().err
     assert len((workdir / "runs/log.jsonl").read_text().splitlines()) == 2
 
 

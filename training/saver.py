@@ -95,8 +95,7 @@ class Saver:
     ) -> None:
         self.state, self.about, self.output_dir = state, about, output_dir
         self.stop, self.save_seconds = StopOnSignal(), 60 * save_minutes
-        self.saved_at = self.started = time.monotonic()
-        self.loader: DataLoader | None = None
+        self.saved_at = time.monotonic()
 
     def __enter__(self) -> Saver:
         self.stop.__enter__()

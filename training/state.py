@@ -35,6 +35,7 @@ class TrainState:
     def __init__(
         self,
         model: HybridNet,
+        device: torch.device,
         steps_per_epoch: int,
         num_epochs: int,
         learning_rate: float,
@@ -43,8 +44,8 @@ class TrainState:
         compiled: bool = False,
     ) -> None:
         # copied before a GPU packs the LSTM's weights
-        self.ema = copy.deepcopy(model).requires_grad_(False)
-        self.model, self.device = model, next(model.parameters()).device
+        self.ema = copy.deepcopy(model).requires_grad_(False).to(device)
+        self.model, self.device = model.to(device), device
         self.ddp_model = wrap_ddp(model)
         if compiled:  # one graph for full batches, another for the smaller last batch
             model.forward_features = torch.compile(model.forward_features, dynamic=False)
@@ -84,7 +85,7 @@ class TrainState:
         self.is_whole = True
 
     def add_losses(self, losses: np.ndarray) -> None:
-        """Move the pending steps' losses, N×3, to the sums: one by one, so any grouping is equal."""
+        """Add the pending losses, N×3, to the sums; one by one, so that no grouping matters."""
         self.is_whole = False
         for row in losses:
             self.sums = self.sums + row

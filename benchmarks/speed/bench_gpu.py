@@ -107,7 +107,7 @@ class Evaluation:
         data, self.amp = ours.loader.dataset, ours.amp
         data = LabelledImages(data.paths, data.targets.numpy(), Preprocessing(SIZE))
         self.loader = make_loader(data, batch_size, ours.args.num_workers, pin_memory=True)
-        self.model = ours.training.ema
+        self.model = ours.state.ema
 
     def __call__(self) -> None:
         predict(self.model, encode_batches(self.model, self.loader, self.amp), num_samples=128)

@@ -26,12 +26,10 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from images.transforms import Preprocessing
 from model import Encoding, HybridNet, bernoulli_nll
-from train import get_args_parser, train_epoch
-from training.data import training_data
-from training.setup import resolve_paths
-from training.state import Training
+from train import get_args_parser, load_data, resolve_paths, train_one_epoch
+from training.saver import checked_steps
+from training.state import TrainState
 from util.device import autocast, pick_device
 
 SIZE, BATCH_SIZE, STEPS = 224, 32, 6
@@ -92,20 +90,21 @@ class OurLoop:
         self.args = get_args_parser().parse_args(
             [*flags.split(), *files, "--num_epochs", "999", *more]
         )
-        self.args.vocab_path = images.parent / "vocab.json"
+        self.args.vocab_path, self.args.image_size = images.parent / "vocab.json", size
         resolve_paths(self.args)
         self.device = pick_device("auto")
-        self.loader, _, vocabulary, _ = training_data(
-            self.args, Preprocessing(size), pin=self.device.type == "cuda"
-        )
+        data = load_data(self.args, self.device)
+        self.loader, vocabulary = data.train_loader, data.vocabulary
         self.batch_shape = (batch_size, 3, size, size)
         model = HybridNet(arch, len(vocabulary), decoder, stages=self.args.stages)
-        self.training = Training(model, self.args, len(self.loader), self.device)
+        self.state = TrainState(model, self.device, len(self.loader), 999, 2e-3, 1e-2)
         self.amp = autocast(self.device, "auto")
 
     def __call__(self) -> None:
         self.loader.batch_sampler.epoch += 1
-        train_epoch(self.training, self.loader, self.amp, self.args, self.args.arch)
+        folder = self.args.output_dir
+        steps = checked_steps(self.state, self.loader, self.args.arch, folder)
+        train_one_epoch(self.state, steps, self.amp, self.args.decoder, self.args.cnn_loss_weight)
         wait()
 
 
@@ -166,8 +165,8 @@ class ClassicProcess:
 
     def __init__(self, ours: OurLoop, images: Path) -> None:
         targets = ours.loader.dataset.targets
-        check_classic_loss(ours.training.model, targets[:BATCH_SIZE].to(ours.device))
-        model = copy.deepcopy(ours.training.model).cpu()
+        check_classic_loss(ours.state.model, targets[:BATCH_SIZE].to(ours.device))
+        model = copy.deepcopy(ours.state.model).cpu()
         self.executor = ProcessPoolExecutor(
             1,
             multiprocessing.get_context("spawn"),

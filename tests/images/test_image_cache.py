@@ -18,7 +18,6 @@ from data_loader import LabelledImages, make_loader
 from images import cache as image_cache
 from images.cache import ImageCache
 from images.transforms import Preprocessing, Transform
-from training.data import training_data
 from util.errors import RunError, UsageError
 
 SIDE = 32
@@ -208,8 +207,8 @@ def test_one_cache_serves_training_and_validation_of_every_seed(workdir, capsys)
             + [*QUICK, "--seed", str(seed)]
         )
         train.resolve_paths(args)
-        loaders = training_data(args, Preprocessing(32), pin=False)
+        loaded = train.load_data(args, torch.device("cpu"))
         assert expected in capsys.readouterr().err
-        for loader in loaders[:2]:
+        for loader in (loaded.train_loader, loaded.val_loader):
             assert loader.dataset.cache.side == 40
             assert sum(len(images) for images, _, _ in loader) == len(loader.dataset)

@@ -12,6 +12,7 @@ import pytest
 import torch
 import webdataset
 from conftest import LABEL_SETS, QUICK, call, coco, refusal, run, write_json, write_picture
+from torch.utils.data import DataLoader
 
 import evaluate
 import train
@@ -19,7 +20,7 @@ from images.decode import load_image
 from images.shards import find_members
 from images.transforms import Preprocessing
 from labels.coco import read_annotations
-from training.data import training_data
+from labels.vocabulary import Vocabulary
 from util.errors import UsageError
 
 FOLDER = ("--image_path", "data/images", "--annotations", "data/annotations/instances.json")
@@ -36,12 +37,13 @@ def folder(workdir):
     return workdir / SHARDS
 
 
-def loaders(*flags: object) -> tuple:
+def loaders(*flags: object) -> tuple[DataLoader, DataLoader, Vocabulary]:
     """What train.py trains and validates on."""
     flags = ["--val_fraction", 0, *QUICK, *flags]
     args = train.get_args_parser().parse_args(list(map(str, flags)))
     train.resolve_paths(args)
-    return training_data(args, Preprocessing(32), pin=False)
+    loaded = train.load_data(args, torch.device("cpu"))
+    return loaded.train_loader, loaded.val_loader, loaded.vocabulary
 
 
 def pictures(loader) -> dict[bytes, list]:
@@ -89,8 +91,8 @@ def test_the_same_command_makes_the_same_shards(folder):
 def test_training_data_are_those_of_the_folder(folder):
     """For the test view, unlabelled images left out or not."""
     for flags, count in (((), 11), (("--keep_unlabelled",), 12)):
-        _, direct, vocabulary, _ = loaders(*FOLDER, *flags)
-        train_loader, sharded, vocabulary_of_shards, _ = loaders("--image_path", SHARDS, *flags)
+        _, direct, vocabulary = loaders(*FOLDER, *flags)
+        train_loader, sharded, vocabulary_of_shards = loaders("--image_path", SHARDS, *flags)
         assert vocabulary == vocabulary_of_shards
         assert pictures(direct) == pictures(sharded)
         assert len(sharded.dataset) == len(train_loader.dataset) == count

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import QUICK, call, load, run
 from formats import NAMES, PAIRS, WRITERS, as_folders, as_nuswide, as_voc, write_nuswide
 
@@ -15,10 +16,8 @@ import build_vocab
 import data_loader
 import evaluate
 import train
-from images import transforms
 from images.find import find_images
 from labels.read import find_labels, read_labels
-from training import data
 from util.errors import UsageError
 
 
@@ -53,8 +52,8 @@ def test_every_format_gives_the_same_samples_vocabulary_and_figures(
     for where in (("data/images", "data/annotations/instances.json"), (images, path)):
         flags = ["--image_path", str(where[0]), "--annotations", str(where[1]), *QUICK]
         args = train.get_args_parser().parse_args([*flags, "--vocab_path", "a.json"])
-        loaders = data.training_data(args, transforms.Preprocessing(32), False)
-        batches = [batch for loader in loaders[:2] for batch in loader]
+        loaded = train.load_data(args, torch.device("cpu"))
+        batches = [*loaded.train_loader, *loaded.val_loader]
         samples.append([tensor.numpy().tobytes() for batch in batches for tensor in batch])
         out = tmp_path_factory.mktemp("figures")
         best = ("--checkpoint", trained.output / "best.pt", "--output_dir", out)

@@ -26,7 +26,7 @@ from filelock import FileLock
 import evaluate
 import train
 from inference import checkpoint
-from training import resume, state
+from training import resume, saver, state
 from util.errors import RunError
 
 FLAGS = (*TRAIN, "--num_epochs", 3)  # 3 steps an epoch
@@ -85,13 +85,13 @@ STOPS = [
     (("save_last", 3, True), ("save_best", 1, False)),  # a pass is done; then before best.pt
     (("save_best", 1, True), ("append_log", 1, True)),  # best.pt, but not last.pt
     (("draw_curves", 2, True), ("save_last", 1, False)),
-    (("update", 5, True), ("update", 1, False)),  # between saves
+    (("end_step", 5, True), ("end_step", 1, False)),  # between saves
 ]
 MODULES = {
     "append_log": train,
     "draw_curves": train,
-    "update": train.TrainState,
-    "save_best": resume.Saver,
+    "end_step": state.TrainState,
+    "save_best": saver.Saver,
 }
 
 
@@ -100,7 +100,7 @@ def test_a_run_in_pieces_is_the_run(workdir, monkeypatch, whole_run, stops):
     often = OFTEN if stops[0][0] == "save_last" else ()
     for name, number, done in stops:
         with monkeypatch.context() as patch:
-            stop_at(patch, MODULES.get(name, resume), name, number, done)
+            stop_at(patch, MODULES.get(name, saver), name, number, done)
             with pytest.raises(Stopped):
                 call(train, *FLAGS, *often)
     call(train, *FLAGS, "--num_workers", 1)
@@ -109,7 +109,7 @@ def test_a_run_in_pieces_is_the_run(workdir, monkeypatch, whole_run, stops):
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(workdir, monkeypatch, whole_run, capsys):
     with monkeypatch.context() as patch:
-        stop_at(patch, resume, "save_last", 5, True)
+        stop_at(patch, saver, "save_last", 5, True)
         with pytest.raises(Stopped):
             call(train, *FLAGS, *OFTEN)
     last = workdir / OUTPUT / "last.pt"
@@ -177,7 +177,7 @@ def test_changes_are_named_and_can_be_accepted(workdir, capsys):
     assert "--learning_rate was 0.002, is 0.003" in sentence
     assert "training images or their labels have changed" in sentence
     call(train, *more, "--accept_changes", "--vocab_path", f"{OUTPUT}/vocab.pkl")
-    assert "WARNING: continuing, though --num_epochs" in capsys.readouterr().err
+    assert "WARNING: continuing, although --num_epochs" in capsys.readouterr().err
     last = load(workdir / OUTPUT / "last.pt")
     assert last["training"]["progress"][0] == 2
     assert last["training"]["scheduler"]["total_steps"] == last["training"]["progress"][2]
@@ -234,16 +234,16 @@ def test_a_disk_that_cannot_be_written_is_a_sentence(workdir, small_disk):
 
 def test_an_image_that_goes_during_training(workdir, monkeypatch, whole_run):
     """What was done is kept; with the image back, the run ends as it would have."""
-    original = state.TrainState.update
+    original = state.TrainState.end_step
     image, away = workdir / "data/images/img_03.jpg", workdir / "away.jpg"
 
-    def update(self, *args):
+    def end_step(self, *args):
         original(self, *args)
         if self.steps == 4 and image.exists():
             image.rename(away)
 
     with monkeypatch.context() as patch:
-        patch.setattr(state.TrainState, "update", update)
+        patch.setattr(state.TrainState, "end_step", end_step)
         assert "img_03.jpg" in refusal(train, *FLAGS)
     assert load(workdir / OUTPUT / "last.pt")["training"]["progress"][2] >= 4
     away.rename(image)
@@ -298,4 +298,4 @@ def test_flipped_bytes_are_noticed(workdir, capsys):
     state = load(workdir / OUTPUT / "last.pt")
     state["training"] = {"progress": [0, 0, 0]}
     checkpoint.save_checkpoint(state, last)
-    assert "state to continue from does not fit" in refusal(train, *TRAIN, "--num_epochs", 1)
+    assert "training state does not fit" in refusal(train, *TRAIN, "--num_epochs", 1)

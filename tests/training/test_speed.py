@@ -13,7 +13,8 @@ import torch
 from conftest import QUICK, REPO, call, refusal, run
 
 import train
-from training import resume, state
+from training import saver
+from training.state import TrainState
 from util import device
 from util.errors import RunError
 
@@ -72,16 +73,13 @@ def test_a_compiled_encoder_learns_the_same(monkeypatch):
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator)
     targets = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
     weights, averages = {}, {}
-    for flags in ((), ("--compile",)):
+    for compiled in (False, True):
         torch.manual_seed(0)
         model = HybridNet("resnet18", 2, stages=3)
-        args = train.get_args_parser().parse_args([*flags, "--num_epochs", "1"])
-        training = train.TrainState(model, args, 2, CPU)
-        for size in (4, 3):
-            losses = training.parallel(images[:size], targets[:size])
-            loss = losses["set_nll"].sum() + losses["cnn_bce"].sum()
-            training.update(loss, torch.zeros(3), torch.arange(size))
-        weights[flags], averages[flags] = model.state_dict(), training.ema.state_dict()
+        state = TrainState(model, CPU, 2, 1, 2e-3, 1e-2, compiled=compiled)
+        steps = [(images[:n], targets[:n], torch.arange(n), 1) for n in (4, 3)]
+        train.train_one_epoch(state, steps, device.autocast(CPU, "off"), "chain", 1.0)
+        weights[compiled], averages[compiled] = model.state_dict(), state.ema.state_dict()
     for states in (weights, averages):
         plain, compiled = states.values()
         assert plain.keys() == compiled.keys()
@@ -127,14 +125,14 @@ print(min(faults))
 def test_a_continued_run_keeps_its_precision(workdir, monkeypatch, capsys):
     """Even where a second measurement ends otherwise."""
     monkeypatch.setattr(device, "bf16_pays", lambda device: True)
-    save = resume.save_last
+    save = saver.save_last
 
     def save_and_stop(checkpoint, folder):
         save(checkpoint, folder)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(resume, "save_last", save_and_stop)
+        patch.setattr(saver, "save_last", save_and_stop)
         with pytest.raises(KeyboardInterrupt):
             call(train, *TRAIN)
     monkeypatch.setattr(device, "bf16_pays", lambda device: False)
@@ -146,8 +144,7 @@ def test_a_continued_run_keeps_its_precision(workdir, monkeypatch, capsys):
 
 
 def test_the_first_loss_that_is_not_finite_is_named(tmp_path):
-    args = train.get_args_parser().parse_args([])
-    training = train.TrainState(torch.nn.Linear(2, 2), args, 10, torch.device("cpu"))
+    training = TrainState(torch.nn.Linear(2, 2), CPU, 10, 10, 2e-3)
     loader = SimpleNamespace(dataset=SimpleNamespace(paths=[Path(f"{i}.jpg") for i in range(8)]))
 
     def after(*losses):
@@ -155,7 +152,7 @@ def test_the_first_loss_that_is_not_finite_is_named(tmp_path):
         for i, loss in enumerate(losses):
             terms = torch.tensor([loss, 2.0, 3.0])
             training.pending.append((terms, torch.tensor([2 * i, 2 * i + 1])))
-        state.check_finite_and_add(training, loader, tmp_path)
+        saver.check_finite_and_add(training, loader, tmp_path)
 
     after(1.0, 1.0, 1.0)
     after(1.0)
