@@ -52,7 +52,7 @@ def save_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
 def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], path: Path) -> None:
     """Two heat maps with the labels in the same order, each on its own colour scale.
 
-    The network's ratios are smaller, because the image already explains a part.
+    The network's ratios are given the image, so their sizes differ from the annotations' ratios.
     """
     import matplotlib
 
@@ -63,6 +63,7 @@ def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
     names = [printable(labels[i]) for i in order]
     side = max(4.0, 0.13 * len(labels))
     figure, axes = plt.subplots(1, 2, figsize=(2 * side + 2.4, side + 0.6), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
     titles = {"in the annotations": ratio, "in the network, given the image": influence}
     for axis, (title, matrix) in zip(axes, titles.items(), strict=True):
         shown = matrix[np.ix_(order, order)]

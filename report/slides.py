@@ -51,6 +51,7 @@ def draw_slide(
     plt.rcParams["text.parse_math"] = False  # a label may contain a dollar sign
     mapped = result["predicted"][:MAPS_SHOWN]
     figure = plt.figure(figsize=(10, 6.6 if mapped else 4.6), layout="constrained")
+    figure.get_layout_engine().set(h_pad=0.1)  # inches
     upper, lower = figure.subfigures(2, 1, height_ratios=(2.3, 1)) if mapped else (figure, None)
     left, right = upper.subplots(1, 2, width_ratios=(1.1, 1))
     small = photo.copy()
@@ -81,6 +82,7 @@ def _draw_bars(axis, result: dict, top: int) -> None:
     if "thresholds" in result:
         y = np.arange(len(labels))
         x = [result["thresholds"][label] for label, _ in labels]
+        axis.set_title("dotted: threshold", fontsize=10, color=MUTED, loc="right")
         axis.vlines(x, y - 0.5, y + 0.5, color=MUTED, linewidth=0.8, linestyle=":")
     axis.set(xlim=(0, 1.12), xticks=[])
     axis.tick_params(axis="y", length=0, labelsize=12)
