@@ -1,4 +1,4 @@
-"""The report: its numbers, its pictures, its size, and how a real browser takes it."""
+"""report.html and comparison.html: numbers, size, and how they look in a real browser."""
 
 import csv
 import json
@@ -30,7 +30,7 @@ HOSTILE = ("<script>alert(1)</script>", "\"'&", "a < b && c > d", "</style>{{ 7 
 
 
 def write_checkpoint(vocabulary: Vocabulary, path) -> None:
-    """An untrained network that knows these labels."""
+    """Save an untrained network with these labels."""
     torch.manual_seed(0)
     settings = {"arch": "resnet18", "decoder": "chain", "embed_size": 8, "hidden_size": 8}
     model = HybridNet(
@@ -51,7 +51,7 @@ def write_checkpoint(vocabulary: Vocabulary, path) -> None:
 
 
 def write_log(path) -> None:
-    """The log of a run of three epochs."""
+    """Write the log.jsonl of a run of three epochs."""
     lines = [
         {"epoch": n, "train_set_nll": 9 - n, "val_set_nll": 9.5 - n, "val_mAP": 10.0 * n}
         | {"val_OF1": 12.0 * n, "val_EM": float(n)}
@@ -62,7 +62,7 @@ def write_log(path) -> None:
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """The report of a dozen images, with labels and file names that are HTML, if one lets them."""
+    """The report of 12 images whose labels and file names are HTML code."""
     folder = tmp_path_factory.mktemp("hostile")
     rng = np.random.default_rng(0)
     sets = [tuple(np.array(HOSTILE)[rng.random(5) < 0.5].tolist()) for _ in range(12)]
@@ -127,29 +127,29 @@ def browser():
 
 @pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["wide", "phone"])
 def opened(browser, request):
-    """A function that opens a page and sees to it that it is silent and asks for nothing."""
+    """A function that opens a page. The page must log nothing and load nothing."""
     scheme, width = request.param
     context = browser.new_context(
         color_scheme=scheme, viewport={"width": width, "height": 844}, reduced_motion="reduce"
     )
-    page, said, asked = context.new_page(), [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: said.append(dialog.message))
-    page.on("request", lambda sent: asked.append(sent.url))
+    page, logged, requested = context.new_page(), [], []
+    page.on("console", lambda message: logged.append(message.text))
+    page.on("pageerror", lambda error: logged.append(str(error)))
+    page.on("dialog", lambda dialog: logged.append(dialog.message))
+    page.on("request", lambda sent: requested.append(sent.url))
 
     def open_page(path):
         page.goto(path.as_uri())
         return page
 
     yield open_page
-    assert said == []
-    assert [url[:40] for url in asked if not url.startswith("data:")] == [page.url[:40]]
+    assert logged == []
+    assert [url[:40] for url in requested if not url.startswith("data:")] == [page.url[:40]]
     context.close()
 
 
 def check_layout(page) -> None:
-    """All pictures decoded, and nothing sticks out to the right."""
+    """All pictures are shown and nothing is wider than the window."""
     images = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth])")
     assert all(complete and width > 0 for complete, width in images)
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
@@ -158,7 +158,7 @@ def check_layout(page) -> None:
 
 
 def column(page, number: int) -> list[str]:
-    """What a sortable table shows, from top to bottom."""
+    """The texts of a column of the sortable table, from top to bottom."""
     rows = "[...document.querySelectorAll('.sortable tbody tr')]"
     return page.evaluate(f"{rows}.map(row => row.cells[{number}].innerText)")
 
@@ -174,7 +174,7 @@ def test_hostile_names_are_text(hostile, opened):
     text = page.evaluate("document.body.innerText")
     for name in (*HOSTILE, "<b>a hold-out</b>", "<i>val.json", "<img src=x onerror=alert(3)>&\"'"):
         assert name in text
-    assert page.evaluate("document.images.length") > 24  # photos and where the network looked
+    assert page.evaluate("document.images.length") > 24  # photos and class activation maps
 
 
 def test_the_tables_sort(hostile, opened):
@@ -185,7 +185,7 @@ def test_the_tables_sort(hostile, opened):
     button.click()
     assert column(page, 2) == [f"{value:.1f}" for value in ap]
     assert page.locator("th[aria-sort=descending]").inner_text() == "AP"
-    button.press("Enter")  # with the keyboard, too
+    button.press("Enter")  # also with the keyboard
     assert column(page, 2) == [f"{value:.1f}" for value in ap[::-1]]
     page.locator(".sortable th button", has_text="label").click()
     assert page.locator("th[aria-sort=ascending]").inner_text() == "label"
@@ -264,12 +264,12 @@ def test_the_curves_in_the_csv_give_the_ap(hostile):
 
 
 def test_real_photos_stay_small(ccp):
-    """Photos are shown of 24 images however many there are, so 500 take what 60 do."""
+    """At most 24 images are shown, so 500 images need as much space as 60."""
     assert (ccp / "report.html").stat().st_size < 5e6
 
 
 def test_coco_sized_results_stay_small(tmp_path):
-    """40,137 images and 80 labels, all but the network: bytes written and memory used."""
+    """40,137 images and 80 labels, without the network: file size and memory."""
     rng = np.random.default_rng(0)
     share = np.geomspace(0.5, 0.002, 80)
     targets = rng.random((40_137, 80)) < share

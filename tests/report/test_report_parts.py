@@ -1,4 +1,4 @@
-"""What the report is made of: curves, bins, sizes, and the images that it shows."""
+"""Parts of the report: PR curves, calibration bins, set sizes, example images, class maps."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from report.gallery import choose_examples, overlay
 
 
 def random_scores(seed: int):
-    """One label's truth and scores with ties."""
+    """One label's targets and scores, with equal scores."""
     rng = np.random.default_rng(seed)
     truth = rng.random(60) < rng.uniform(0.05, 0.9)
     truth[0] = True
@@ -23,12 +23,12 @@ def random_scores(seed: int):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1))
-def test_a_pr_curve_is_scikit_learns_where_recall_grows(seed):
+def test_the_pr_curve_equals_scikit_learns_where_recall_increases(seed):
     truth, scores = random_scores(seed)
     precision, recall, thresholds = sk.precision_recall_curve(truth, scores)
     precision, recall, thresholds = precision[-2::-1], recall[-2::-1], thresholds[::-1]
-    grows = np.diff(recall, prepend=0) > 0
-    expected = np.stack([thresholds, recall, precision], 1)[grows]
+    increases = np.diff(recall, prepend=0) > 0
+    expected = np.stack([thresholds, recall, precision], 1)[increases]
     assert pr_curve(truth, scores) == pytest.approx(expected)
 
 
@@ -50,13 +50,13 @@ def test_label_set_sizes():
     assert sizes == {"annotated": [1, 0, 1, 1], "map": [1, 2, 0, 0]}
 
 
-def test_which_images_are_shown():
-    """Six images of {a, b, c}: two with a taken for b, one exactly right, one c missed."""
+def test_choice_of_example_images():
+    """Labels a, b, c on five images: b instead of a twice, two exactly right, c missed once."""
     truth = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 1], [0, 1, 1], [0, 1, 0]], bool)
-    told = np.array([[0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 1, 0], [0, 1, 0]], bool)
+    predicted = np.array([[0, 1, 0], [0, 1, 1], [1, 0, 1], [0, 1, 0], [0, 1, 0]], bool)
     nll = np.array([3.0, 9.0, 2.0, 4.0, 1.0])
-    p = Predictions(truth, told.astype(np.float32), told, told, truth.any(1), nll)
-    shown = choose_examples(p, told, ("a", "b", "c"), how_many=3)
+    p = Predictions(truth, predicted.astype(np.float32), predicted, predicted, truth.any(1), nll)
+    shown = choose_examples(p, predicted, ("a", "b", "c"), how_many=3)
     assert [i for i, _ in shown["best"]] == [2, 4, 3]  # two labels before one, then nearly right
     assert [words for _, words in shown["best"]] == ["exactly right"] * 2 + ["nearly right"]
     assert [i for i, _ in shown["worst"]] == [1, 3, 0]
@@ -64,13 +64,13 @@ def test_which_images_are_shown():
     assert (3, "“c” missed (1 image)") in shown["typical"]
 
 
-def test_no_mistake_is_no_typical_mistake():
+def test_without_mistakes_there_is_no_typical_one():
     truth = np.array([[1, 0], [0, 1]], bool)
     p = Predictions(truth, truth.astype(np.float32), truth, truth, truth.any(1), np.ones(2))
     assert choose_examples(p, truth, ("a", "b"))["typical"] == []
 
 
-def test_the_heat_is_where_the_class_map_is_high():
+def test_the_overlay_is_bright_where_the_class_map_is_high():
     photo = Image.new("RGB", (200, 100), "grey")
     class_map = np.zeros((4, 4), np.float32)
     class_map[0, 3] = 5.0  # top right
