@@ -5,7 +5,7 @@ COCO 2014 (82,081 labelled images, 80 labels, 241,035 labels in all):
     python build_vocab.py --annotations data/annotations/instances_train2014.json \\
         --vocab_path data/vocab.pkl
 
-The order of the vocabulary is the order in which the decoder says labels: most frequent first.
+The decoder predicts labels in the order of the vocabulary: the most frequent label first.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from labels.read import FORMATS, read_labels
+from labels.read import FORMAT_NAMES, read_labels
 from labels.tags import merge_tags
-from labels.vocabulary import count_labels, save_vocabulary
+from labels.vocabulary import Vocabulary, count_labels, save_vocabulary
 from util.cli import ArgumentParser, positive_int, run_script
 from util.errors import UsageError
-from util.log import log, printable
+from util.log import log, printable, some
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -31,25 +31,25 @@ def get_args_parser() -> argparse.ArgumentParser:
         nargs="+",
         required=True,
         metavar="PATH",
-        help=f"labels of the training images: {FORMATS}; several are counted together",
+        help=f"labels of the training images ({FORMAT_NAMES}); several are counted together",
     )
     add("--vocab_path", type=Path, default=Path("data/vocab.pkl"), help=".pkl or .json to write")
     add(
         "--min_count",
         type=positive_int,
         default=1,
-        help="leave out labels on fewer images than this; raise it for noisy free tags",
+        help="leave out labels on fewer images; raise it for noisy free tags",
     )
     add(
         "--normalise_tags",
         action="store_true",
-        help="for free tags: take spellings that differ in case, spaces or plural for one label",
+        help="for free tags: one label for spellings that differ in case, spaces or plural",
     )
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Read, count, print, write."""
+    """Count the labels, write the vocabulary and print it."""
     files = [read_labels(path).of_split("train") for path in args.annotations]
     images = replace(
         files[0],
@@ -67,7 +67,17 @@ def main(args: argparse.Namespace) -> None:
             "check the file or lower --min_count"
         )
     save_vocabulary(vocabulary, args.vocab_path)
+    print_vocabulary(vocabulary, sum(map(len, files)))
+    if dropped := vocabulary.dropped:
+        log(
+            f"{len(dropped):,} labels on fewer than {args.min_count} images are left out: "
+            f"{some(dropped)}"
+        )
+    log(f"wrote {args.vocab_path}")
 
+
+def print_vocabulary(vocabulary: Vocabulary, num_images: int) -> None:
+    """The labels with their counts, and a summary; num_images: with and without labels."""
     labels = [printable(label) for label in vocabulary.labels]
     width = max(map(len, labels))
     print(f"{'rank':>4}  {'label':<{width}}  {'images':>8}  {'share':>6}")
@@ -76,13 +86,10 @@ def main(args: argparse.Namespace) -> None:
         print(f"{rank:>4}  {label:<{width}}  {count:>8,}  {share:>5.1f}%")
     total = sum(vocabulary.counts)
     print(
-        f"{vocabulary.num_images:,} labelled images (of {sum(map(len, files)):,}), "
+        f"{vocabulary.num_images:,} labelled images (of {num_images:,}), "
         f"{len(vocabulary)} labels, {total:,} labels in all "
         f"({total / vocabulary.num_images:.2f} per image)"
     )
-    if vocabulary.dropped:
-        log(f"on fewer than {args.min_count} images, left out: {', '.join(vocabulary.dropped)}")
-    log(f"wrote {args.vocab_path}")
 
 
 if __name__ == "__main__":

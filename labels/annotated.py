@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from util.errors import UsageError
 from util.log import log
 
-SHARD_INDEX = "shards.json"  # annotations that lie with their images, see shards.py
+SHARD_INDEX = "shards.json"  # COCO json beside tar shards of images, see images/shards.py
 
 
 @dataclass(frozen=True)
 class AnnotatedImages:
-    """What annotations say: one entry per image, of COCO in order of image id, else as listed.
+    """One entry per image: COCO's in order of image id, those of other formats as listed.
 
-    splits: train, val or test for each image, where the annotations divide their images.
-    difficult: those of each image's labels that VOC's figures leave out, see voc.py.
+    splits: train, val or test for each image, if the annotations give them.
+    difficult: the labels of each image that VOC's metrics ignore, see voc.py.
     """
 
     source: str
     file_names: list[str]
-    label_sets: list[tuple[str, ...]]  # label names, without repetition
+    label_sets: list[tuple[str, ...]]  # label names, each once
     categories: list[str]
-    kind: str = "COCO"  # the format it was read from
+    kind: str = "COCO"  # NAME of the format
     splits: list[str] | None = None
     difficult: list[tuple[str, ...]] | None = None
 
@@ -37,11 +36,14 @@ class AnnotatedImages:
         return replace(self, **{name: [c[i] for i in keep] for name, c in given.items()})
 
     def labelled(self) -> AnnotatedImages:
-        """Without the images that have no label."""
+        """The images with at least one label."""
         return self.select([i for i, labels in enumerate(self.label_sets) if labels])
 
     def of_split(self, *names: str) -> AnnotatedImages:
-        """The images of the first of these splits that there is; all if images are not divided."""
+        """The images of the first of these splits that exists; all images if there are no splits.
+
+        Raises UsageError if there are splits, but none of these.
+        """
         if self.splits is None:
             return self
         name = next((name for name in names if name in self.splits), None)
@@ -49,15 +51,3 @@ class AnnotatedImages:
             raise UsageError(f"{self.source} has no image of the split {' or '.join(names)}")
         log(f"{self.source}: the split {name} is used, {self.splits.count(name):,} images")
         return self.select([i for i, split in enumerate(self.splits) if split == name])
-
-
-def from_plain(plain: dict, path: Path, kind: str = "COCO") -> AnnotatedImages:
-    """AnnotatedImages of their fields, with label sets as positions in `categories`.
-
-    Raises many things if given something else.
-    """
-    file_names, categories, splits = plain["file_names"], plain["categories"], plain.get("splits")
-    label_sets = [tuple(map(categories.__getitem__, s)) for s in plain["label_sets"]]
-    if len({len(each) for each in (file_names, label_sets, splits or file_names)}) > 1:
-        raise ValueError("not an index of annotations")
-    return AnnotatedImages(str(path), file_names, label_sets, categories, kind, splits)

@@ -1,4 +1,4 @@
-"""What a newcomer should know of a data set before it is trained on, in a few lines on stderr."""
+"""Labels that look misspelt."""
 
 from __future__ import annotations
 
@@ -7,36 +7,38 @@ from collections import defaultdict
 from labels.tags import tag_key
 from labels.vocabulary import Vocabulary
 
-RARER = 5  # times, than the label that it looks like; shirt and skirt are two labels
-LETTERS = 5  # a word of fewer is soon like another: cat, car
+RARER = 5  # times rarer than the label that it looks like: shirt and skirt are two labels
+LETTERS = 5  # at least: shorter words are often one letter apart, as cat and car
 
 
 def likely_misspellings(vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """Pairs (rarer, more frequent) of labels that are probably meant to be one, rarest first.
+    """Pairs (rarer, more frequent) of labels that probably mean the same, rarest first.
 
-    They differ in case, spaces or plural; or in one letter, missing, wrong, too many or exchanged
-    with its neighbour, and in how often they occur. Labels are compared only with those that they
-    share a shortened spelling with: 10,000 take a second.
+    They differ in case, spaces or plural. Or they are one edit apart (a letter is missing, added,
+    replaced, or swapped with the next one) and one is RARER times rarer. Only labels that are equal
+    after one letter is removed are compared: 10,000 labels take a second.
     """
-    from nltk import edit_distance
-
     counts = dict(zip(vocabulary.labels, vocabulary.counts, strict=True))
     keys = {label: tag_key(label) for label in counts}
-    shortened = defaultdict(set)
+    groups = defaultdict(set)  # labels by their keys, whole and with one letter removed
     for label, key in keys.items():
         for i in range(len(key) if len(key) >= LETTERS else 0):
-            shortened[key[:i] + key[i + 1 :]].add(label)
-        shortened[key].add(label)
+            groups[key[:i] + key[i + 1 :]].add(label)
+        groups[key].add(label)
     found = {}
-    for labels in shortened.values():
+    for labels in groups.values():
         ranked = sorted(labels, key=vocabulary.rank.__getitem__)
         for n, usual in enumerate(ranked):
             for rare in ranked[n + 1 :]:
-                same = keys[rare] == keys[usual]
-                long = min(len(keys[rare]), len(keys[usual])) >= LETTERS
-                rarer = counts[rare] * RARER <= counts[usual]
-                if rare not in found and (same or (long and rarer)):
-                    a, b = keys[rare], keys[usual]
-                    if same or edit_distance(a, b, transpositions=True) == 1:
-                        found[rare] = usual
+                a, b = keys[rare], keys[usual]
+                comparable = min(len(a), len(b)) >= LETTERS
+                comparable = comparable and counts[rare] * RARER <= counts[usual]
+                if rare not in found and (a == b or (comparable and _one_edit_apart(a, b))):
+                    found[rare] = usual
     return sorted(found.items(), key=lambda pair: -vocabulary.rank[pair[0]])
+
+
+def _one_edit_apart(a: str, b: str) -> bool:
+    from nltk import edit_distance  # imported here: it takes 2 to 4 seconds
+
+    return edit_distance(a, b, transpositions=True) == 1

@@ -11,23 +11,18 @@ The index of a folder of shards, shards.json, has the same format.
 from __future__ import annotations
 
 import codecs
-import gzip
-import io
 import json
 import posixpath
-import zlib
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
 import msgspec
 
 from labels.annotated import SHARD_INDEX, AnnotatedImages
+from labels.text import GZIP, is_text, read_head, read_text
 from util.errors import UsageError
 
 NAME = "COCO"
-GZIP = b"\x1f\x8b"
-UNZIPPED = 4 << 30  # bytes at most: a small file from a stranger can unpack to any size
 JSON_STARTS = [bytes([c]) for c in b'{["-0123456789ntfIN']
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -64,6 +59,19 @@ class Instances(msgspec.Struct):
 
 USED = {*Instances.__struct_fields__, "contributor"}
 USED = USED.union(*(kind.__struct_fields__ for kind in (Image, Category, Annotation)))
+
+
+def matches(path: Path) -> bool:
+    """Whether this is JSON, zipped or not, or a folder of shards."""
+    if path.is_dir():
+        return (path / SHARD_INDEX).is_file()
+    head, text = read_head(path)
+    return head.startswith(GZIP) or path.suffix.lower() == ".json" or text[:1] in ("{", "[")
+
+
+def read(path: Path, image_path: Path | None = None) -> AnnotatedImages:
+    """The same as read_annotations, also for a folder of shards."""
+    return read_annotations(path / SHARD_INDEX if path.is_dir() else path)
 
 
 def read_annotations(path: Path) -> AnnotatedImages:
@@ -115,8 +123,7 @@ class ObjectInstances(Instances):
     annotations: list[ObjectAnnotation]
 
 
-@dataclass(frozen=True)
-class CocoObject:
+class CocoObject(msgspec.Struct, frozen=True, gc=False):
     """One object of an image, with its place in pixels from the top left corner."""
 
     label: str
@@ -124,7 +131,7 @@ class CocoObject:
     iscrowd: bool  # a mask over many objects of the label
     image_size: tuple[int, int] | None  # width, height
     place: str  # file and entry, for messages
-    raw_segmentation: msgspec.Raw = field(repr=False)
+    raw_segmentation: msgspec.Raw
 
     @property
     def segmentation(self) -> list[list[float]] | Rle | None:
@@ -147,23 +154,15 @@ def read_objects(path: Path) -> dict[str, list[CocoObject]]:
     name_of = {category.id: category.name for category in data.categories}
     images = {image.id: image for image in data.images}
     objects: dict[str, list[CocoObject]] = {image.file_name: [] for image in data.images}
-    for i, annotation in enumerate(data.annotations):
+    for i, a in enumerate(data.annotations):
         place = f"{path}: annotations[{i}]"
-        bbox = annotation.bbox or None
-        if bbox and len(bbox) != 4:
+        if a.bbox and len(a.bbox) != 4:
             raise UsageError(f"{place} needs a bbox of 4 numbers: x, y, width, height")
-        image = images[annotation.image_id]
+        image = images[a.image_id]
         size = (image.width, image.height) if image.width and image.height else None
-        objects[image.file_name].append(
-            CocoObject(
-                name_of[annotation.category_id],
-                bbox,
-                bool(annotation.iscrowd),
-                size,
-                place,
-                annotation.segmentation,
-            )
-        )
+        name, crowd = name_of[a.category_id], bool(a.iscrowd)
+        found = CocoObject(name, a.bbox or None, crowd, size, place, a.segmentation)
+        objects[image.file_name].append(found)
     empty = (b"null", b"[]")
     if not any(a.bbox or bytes(a.segmentation) not in empty for a in data.annotations):
         raise UsageError(f"{path} has no boxes or masks: name annotations that have them")
@@ -177,7 +176,7 @@ def read_instances(path: Path, kind: type[T]) -> T:
     """
     try:
         _refuse_junk(path)
-        data = _decode(path.read_bytes(), kind, path)
+        data = _decode(read_text(path), kind, path)
     except OSError as error:
         raise UsageError(f"cannot read the annotations {path} ({error.strerror})") from None
     except MemoryError:
@@ -204,12 +203,9 @@ def _refuse_junk(path: Path) -> None:
             raise UsageError(f"{path} is not COCO instances json: it does not begin as JSON")
 
 
-def _decode(content: bytes, kind: type[T], path: Path) -> T:
-    """JSON, zipped or not, as `kind`."""
-    if content.startswith(GZIP):
-        content = _unzip(content, path)
+def _decode(text: str, kind: type[T], path: Path) -> T:
+    wrong = f"{path} is not COCO instances json"
     try:
-        text = content.decode("utf-8-sig")
         try:
             return msgspec.json.decode(text, type=kind)
         except msgspec.ValidationError:
@@ -220,10 +216,11 @@ def _decode(content: bytes, kind: type[T], path: Path) -> T:
             # Python also writes NaN and half characters, which are not strict JSON
             return msgspec.convert(json.loads(text, object_hook=_without_geometry), kind)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{path} is not COCO instances json: {_in_plain_words(error)}") from None
-    except (ValueError, RecursionError) as error:
-        reason = "too deeply nested" if isinstance(error, RecursionError) else error
-        raise UsageError(f"{path} is not COCO instances json: {reason}") from None
+        raise UsageError(f"{wrong}: {_in_plain_words(error)}") from None
+    except RecursionError:
+        raise UsageError(f"{wrong}: it is nested too deeply") from None
+    except ValueError as error:
+        raise UsageError(f"{wrong} ({error})") from None
 
 
 def _without_geometry(entry: dict) -> dict:
@@ -240,17 +237,6 @@ def _in_plain_words(error: msgspec.ValidationError) -> str:
         return f"{what} at {place}"
     where = f" at {place}" if place else ""
     return f"{what}{where}; it needs the lists images, annotations and categories"
-
-
-def _unzip(content: bytes, path: Path) -> bytes:
-    try:
-        with gzip.open(io.BytesIO(content)) as file:
-            unzipped = file.read(UNZIPPED + 1)
-    except (OSError, EOFError, zlib.error):
-        raise UsageError(f"{path} is damaged: it cannot be unzipped; copy it again") from None
-    if len(unzipped) > UNZIPPED:
-        raise UsageError(f"{path} unpacks to more than {UNZIPPED >> 30} GiB: too large")
-    return unzipped
 
 
 def _check_ids(data: Instances, path: Path) -> None:
@@ -281,7 +267,7 @@ def _check_names(data: Instances, path: Path) -> None:
     names["categories"] = [category.name for category in data.categories]
     for part, texts in names.items():
         for i, text in enumerate(texts):
-            if text.encode(errors="replace").decode() != text:
+            if not is_text(text):
                 raise UsageError(f"{path}: the name of {part}[{i}] has half a character in it")
     for i, name in enumerate(names["images"]):
         if not is_inside(name):

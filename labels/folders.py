@@ -1,10 +1,10 @@
 """A folder per label -> which labels are on which image.
 
-    photos/cat/a.jpg  photos/cat/b.jpg  photos/dog/b.jpg        b.jpg is of a cat and a dog
+    photos/cat/a.jpg  photos/cat/b.jpg  photos/dog/b.jpg        b.jpg shows a cat and a dog
 
-A picture is in the folders of all its labels: as a link, or as a copy of the same name and the same
-content. (Two pictures that merely share a name are two.) Pictures beside the folders have no label;
-if the folders are called train, val or test, the labels' folders are in these.
+A picture lies in the folders of all its labels: as a link, or as a copy with the same name and the
+same content. (Two pictures with the same name and other content are two.) Pictures beside the
+folders have no label. If the folders are called train, val or test, the label folders lie in these.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import os
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
-from labels.csv_jsonl import PICTURE, SPLITS
+from labels.text import PICTURE, SPLITS
 from util.errors import UsageError
 
 NAME = "a folder per label"
 
 
-def is_label_folders(path: Path) -> bool:
+def matches(path: Path) -> bool:
     """Whether pictures lie in folders below this one."""
     if not path.is_dir():
         return False
@@ -29,8 +29,8 @@ def is_label_folders(path: Path) -> bool:
     return any(_pictures(folder) for folder in inner)
 
 
-def read_label_folders(path: Path) -> AnnotatedImages:
-    """Images in order of their names. Raises UsageError naming the file."""
+def read(path: Path, image_path: Path | None = None) -> AnnotatedImages:
+    """Images in order of name. Raises UsageError naming the file."""
     folders = _folders(path)
     parts = folders if _are_splits(folders) else [path]
     names, label_sets, splits, categories = [], [], [], set()
@@ -46,7 +46,7 @@ def read_label_folders(path: Path) -> AnnotatedImages:
 
 
 def _read_part(folder: Path) -> tuple[dict[Path, list[str]], list[str]]:
-    """Each picture, by its first file, with its labels; and all labels that have pictures."""
+    """The first file of each picture with its labels; and all labels that have pictures."""
     found: dict[Path, list[str]] = {picture: [] for picture in _pictures(folder)}
     by_target = {picture.resolve(): picture for picture in found}
     by_name: dict[str, list[Path]] = {picture.name: [picture] for picture in found}
@@ -64,7 +64,7 @@ def _read_part(folder: Path) -> tuple[dict[Path, list[str]], list[str]]:
 
 
 def _folders(path: Path) -> list[Path]:
-    """Folders directly below, in order of name; none is gone into deeper, so no link can loop."""
+    """Folders directly below, in order of name. Not deeper, so that no link can loop."""
     below = (Path(e.path) for e in os.scandir(path) if not e.name.startswith("."))
     return sorted(p for p in below if os.path.isdir(p))
 
@@ -80,5 +80,5 @@ def _pictures(folder: Path) -> list[Path]:
         raise UsageError(f"cannot list {folder} ({error.strerror})") from None
     for picture in pictures:
         if not os.path.isfile(picture):
-            raise UsageError(f"{picture} is a link that leads nowhere, or no file: delete it")
+            raise UsageError(f"{picture} is a broken link or not a file: delete it")
     return sorted(pictures)

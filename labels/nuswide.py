@@ -1,12 +1,12 @@
 """NUS-WIDE in its official layout (Chua et al. 2009), as unpacked side by side:
 
     ImageList/      {I,TrainI,TestI}magelist.txt                    actor\\0001_2124494179.jpg
-    Groundtruth/    TrainTestLabels/Labels_<concept>_{Train,Test}.txt       0 or 1 a line, in order
-                    AllLabels/Labels_<concept>.txt                          of the lists
+    Groundtruth/    TrainTestLabels/Labels_<concept>_{Train,Test}.txt       a line per image, in the
+                    AllLabels/Labels_<concept>.txt                          order of the lists: 0, 1
     NUS_WID_Tags/   TagList1k.txt, AllTags1k.txt (N×1000), All_Tags.txt (id, tags)
 
-The folder itself gives the 81 concepts, its NUS_WID_Tags the 1k tags, All_Tags.txt all of the
-photographers' own tags. Folders and files are found in any case.
+The folder itself gives the 81 concepts, NUS_WID_Tags the 1,000 tags, All_Tags.txt all tags of the
+photographers. Upper and lower case do not matter in names of folders and files.
 """
 
 from __future__ import annotations
@@ -20,40 +20,43 @@ from labels.annotated import AnnotatedImages
 from util.errors import UsageError
 
 NAME = "NUS-WIDE"
-CHUNK = 4 << 20  # bytes of a matrix that are looked at together
+ALL_TAGS = "all_tags.txt"
+CHUNK = 4 << 20  # bytes of a matrix that are read together
 
 
-def is_nuswide(path: Path) -> bool:
-    """Whether this folder, or the one that it lies in, has NUS-WIDE's lists of images."""
-    return _root(path) is not None
+def matches(path: Path) -> bool:
+    """Whether this is All_Tags.txt or a folder, in or next to NUS-WIDE's lists of images."""
+    return (path.is_dir() or path.name.lower() == ALL_TAGS) and _root(path) is not None
 
 
-def read_nuswide(path: Path) -> AnnotatedImages:
-    """81 concepts, 1k tags or all tags, see above. Raises UsageError naming file and line."""
+def read(path: Path, image_path: Path | None = None) -> AnnotatedImages:
+    """81 concepts, 1,000 tags or all tags, see above. Raises UsageError naming file and line."""
     root = _root(path)
     lists = _part(root, "ImageList")
     names = _names(_part(lists, "Imagelist.txt"))
-    parts = {"train": "TrainImagelist.txt", "test": "TestImagelist.txt"}
-    of = {split: _names(_part(lists, file)) for split, file in parts.items()}
-    if path.name.lower() == "all_tags.txt":
-        return _divided(path, names, of, *_free_tags(path, names))
+    train_names = _names(_part(lists, "TrainImagelist.txt"))
+    test_names = _names(_part(lists, "TestImagelist.txt"))
+    official = dict.fromkeys(train_names, "train") | dict.fromkeys(test_names, "test")
+    if path.name.lower() == ALL_TAGS:
+        return _with_splits(path, names, official, *_free_tags(path, names))
     if path.name.lower() == "nus_wid_tags":
-        return _divided(path, names, of, *_tags_1k(path, names))
+        return _with_splits(path, names, official, *_tags_1k(path, names))
     truth = _part(root, "Groundtruth", needed=False) or root
     by_split = _part(truth, "TrainTestLabels", needed=False)
     if by_split is None:
-        return _divided(path, names, of, *_concepts(_part(truth, "AllLabels"), len(names), ""))
-    train, concepts = _concepts(by_split, len(of["train"]), "_Train")
-    test, others = _concepts(by_split, len(of["test"]), "_Test")
-    if concepts != others:
+        labels = _concepts(_part(truth, "AllLabels"), len(names), "")
+        return _with_splits(path, names, official, *labels)
+    train, concepts = _concepts(by_split, len(train_names), "_Train")
+    test, test_concepts = _concepts(by_split, len(test_names), "_Test")
+    if concepts != test_concepts:
         raise UsageError(f"{by_split} has other concepts for training than for test")
     splits = ["train"] * len(train) + ["test"] * len(test)
-    names = of["train"] + of["test"]
+    names = train_names + test_names
     return AnnotatedImages(str(path), names, train + test, concepts, NAME, splits)
 
 
 def _root(path: Path) -> Path | None:
-    """The folder with ImageList: this one or one of the two above."""
+    """The folder that contains ImageList: this one or one of the two above it."""
     for folder in (path, *path.absolute().parents[:2]):
         lists = _part(folder, "ImageList", needed=False) if folder.is_dir() else None
         if lists and lists.is_dir() and _part(lists, "Imagelist.txt", needed=False):
@@ -62,12 +65,12 @@ def _root(path: Path) -> Path | None:
 
 
 def _part(folder: Path, name: str, needed: bool = True) -> Path | None:
-    """The file or folder of that name in any case."""
+    """The file or folder of that name, in upper or lower case. Raises UsageError if needed."""
     for entry in folder.iterdir():
         if entry.name.lower() == name.lower():
             return entry
     if needed:
-        raise UsageError(f"{folder} lacks {name}, which NUS-WIDE has there; unpack it, too")
+        raise UsageError(f"{folder} lacks {name}, which is part of NUS-WIDE; unpack it there")
     return None
 
 
@@ -82,16 +85,21 @@ def _names(path: Path) -> list[str]:
     return names
 
 
-def _divided(path, names, of, label_sets, categories) -> AnnotatedImages:
-    """With the official split; an image in neither list is left out."""
-    split = dict.fromkeys(of["train"], "train") | dict.fromkeys(of["test"], "test")
-    keep = [i for i, name in enumerate(names) if name in split]
-    splits = [split.get(name, "") for name in names]
+def _with_splits(
+    path: Path,
+    names: list[str],
+    official: dict[str, str],
+    label_sets: list[tuple[str, ...]],
+    categories: list[str],
+) -> AnnotatedImages:
+    """The images with their official split; an image without one is left out."""
+    keep = [i for i, name in enumerate(names) if name in official]
+    splits = [official.get(name, "") for name in names]
     return AnnotatedImages(str(path), names, label_sets, categories, NAME, splits).select(keep)
 
 
 def _concepts(folder: Path, num_images: int, end: str) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Label sets, and the concepts in order of name, from one file for each concept."""
+    """Label sets, and the concepts in order of name. Each concept has a file of its own."""
     ending = f"{end}.txt".lower()
     files = {
         file.name[len("Labels_") : -len(ending)]: file
@@ -114,16 +122,16 @@ def _concepts(folder: Path, num_images: int, end: str) -> tuple[list[tuple[str, 
 
 
 def _digits(content: bytes, path: Path) -> np.ndarray:
-    """The zeros and ones in a text that has nothing else but white space, as bool."""
+    """The zeros and ones of a text, as bool. Raises UsageError for anything else."""
     values = np.frombuffer(content, np.uint8)
     digits = values[values > ord(" ")]
     if (digits >> 1 != ord("0") >> 1).any():
-        raise UsageError(f"{path} has other lines than 0 and 1")
+        raise UsageError(f"{path} has lines that are neither 0 nor 1")
     return digits == ord("1")
 
 
 def _tags_1k(folder: Path, names: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
-    """From the N×1000 matrix, 540 MB of text, a few rows at a time."""
+    """From the N×1000 matrix, 540 MB of text, in parts of CHUNK bytes."""
     tags = _part(folder, "TagList1k.txt").read_text("utf-8-sig").split()
     matrix = _part(folder, "AllTags1k.txt")
     label_sets, rest = [], np.zeros(0, bool)
@@ -144,7 +152,7 @@ def _tags_1k(folder: Path, names: list[str]) -> tuple[list[tuple[str, ...]], lis
 
 
 def _free_tags(path: Path, names: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
-    """From lines of a photo's id and its tags; the id ends the image's name."""
+    """From lines with the id of a photo and its tags; the image's name ends with the id."""
     of_id = {}
     with open(path, encoding="utf-8-sig", errors="replace") as file:
         for line in file:
@@ -152,6 +160,6 @@ def _free_tags(path: Path, names: list[str]) -> tuple[list[tuple[str, ...]], lis
             of_id[number] = tuple(dict.fromkeys(map(sys.intern, tags)))
     ids = [name.rpartition("_")[2].partition(".")[0] for name in names]
     if missing := [i for i in ids if i not in of_id]:
-        raise UsageError(f"{path} lacks {len(missing):,} of the images, {missing[0]} for one")
+        raise UsageError(f"{path} lacks {len(missing):,} of the images, for example {missing[0]}")
     label_sets = [of_id[i] for i in ids]
     return label_sets, sorted({tag for tags in label_sets for tag in tags})

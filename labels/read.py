@@ -1,44 +1,43 @@
-"""Any labels -> AnnotatedImages: the one door to all formats, which are told by their content.
+"""Labels of any format -> AnnotatedImages.
 
-read_labels    COCO instances json (.json.gz), NUS-WIDE, PASCAL VOC, CSV, JSONL, shards, or a
-               folder per label
-find_labels    where they are, for images given without any
+read_labels    reads a file or folder in any of FORMATS
+find_labels    where the labels of an image folder are, if the user does not say
+
+A format is a module with
+
+    NAME                        as messages call it
+    matches(path) -> bool       whether a file or folder is in this format, by its content
+    read(path, image_path) -> AnnotatedImages
+
+To add a format, write such a module and put it in FORMATS.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 
-from labels.annotated import SHARD_INDEX, AnnotatedImages, from_plain
-from labels.coco import GZIP, read_annotations
-from labels.csv_jsonl import names_inside, parse_csv, parse_jsonl
-from labels.folders import is_label_folders, read_label_folders
-from labels.index import read_once
-from labels.nuswide import is_nuswide, read_nuswide
-from labels.voc import is_voc, read_voc
+from labels import coco, csv_table, folders, jsonl, nuswide, voc
+from labels.annotated import SHARD_INDEX, AnnotatedImages
+from labels.text import read_head
 from util.errors import UsageError
 from util.log import log
 
-FORMATS = (
-    "COCO instances json, CSV or JSONL with file_name and labels, the folder of PASCAL VOC or of "
-    "NUS-WIDE, or a folder per label"
-)
+# The first one that matches reads: special formats come before general ones.
+FORMATS: tuple[ModuleType, ...] = (voc, nuswide, jsonl, coco, folders, csv_table)
+FORMAT_NAMES = ", ".join(each.NAME for each in FORMATS)
 TABLES = (".csv", ".tsv", ".jsonl")
-HEAD = 1 << 16  # bytes of a file that are looked at
-COCO_PARTS = {"images", "annotations", "categories"}
 
 
 def read_labels(path: Path, image_path: Path | None = None) -> AnnotatedImages:
     """Read annotations of any format and say on stderr what they are.
 
-    Absolute file names are taken if they lie in `image_path`. Raises UsageError, naming file and
-    row, for what is in no format or has mistakes.
+    Absolute file names are accepted if they lie in `image_path`. Raises UsageError, naming file and
+    row, for an unknown format and for mistakes.
     """
     try:
-        images = _reader(path, image_path)(path)
+        images = _format_of(path).read(path, image_path)
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror or error})") from None
     except UnicodeDecodeError:
@@ -53,88 +52,50 @@ def read_labels(path: Path, image_path: Path | None = None) -> AnnotatedImages:
     return images
 
 
-def find_labels(image_path: Path, prefer: str) -> Path:
-    """Where the labels of images are that were given without: with the images, or beside them.
+def _format_of(path: Path) -> ModuleType:
+    """The module that reads this path. Raises UsageError if there is none, OSError."""
+    for each in FORMATS:
+        if each.matches(path):
+            return each
+    head, text = read_head(path)
+    if path.is_dir():
+        what = "is a folder without labels"
+    elif text.startswith("<"):
+        what = "is XML; for PASCAL VOC give the folder that contains Annotations/"
+    else:
+        what = "is not a text file" if head else "is empty"
+    raise UsageError(f"{path} {what}; formats: {FORMAT_NAMES}")
 
-    In this order: shards; labels.csv (.tsv, .jsonl) in the image folder or beside it; the folder
-    itself, if it is in VOC's or NUS-WIDE's layout; `annotations` beside it, see
-    annotations.find_annotations; a folder per label. Raises UsageError.
+
+def find_labels(image_path: Path, prefer: str) -> Path:
+    """The labels of images that were given without any: in the image folder, or beside it.
+
+    In this order: shards.json; labels.csv (.tsv, .jsonl) in the folder or beside it; the folder
+    itself, if its layout is that of a data set; see `find_annotations`; the folder itself, if it
+    has a folder per label. Raises UsageError if there is nothing.
     """
     folder = image_path if image_path.is_dir() else image_path.parent
     if (image_path / SHARD_INDEX).is_file():
         return image_path / SHARD_INDEX
     tables = [f / f"labels{s}" for f in (folder, folder.absolute().parent) for s in TABLES]
     if table := next((t for t in tables if t.is_file()), None):
-        here = Path.cwd()
-        return table.relative_to(here) if table.is_relative_to(here) else table
-    if image_path.is_dir() and (is_voc(image_path) or is_nuswide(image_path)):
+        return _relative(table)
+    if image_path.is_dir() and any(f.matches(image_path) for f in FORMATS if f is not folders):
         return image_path
     try:
         return find_annotations(image_path, prefer)
     except UsageError:
-        if is_label_folders(image_path):
+        if folders.matches(image_path):
             return image_path
         raise
 
 
-def _reader(path: Path, image_path: Path | None) -> Callable[[Path], AnnotatedImages]:
-    """What reads it, by its content."""
-    if path.is_dir():
-        if (path / SHARD_INDEX).is_file():
-            return lambda folder: read_annotations(folder / SHARD_INDEX)
-        readers = ((is_voc, read_voc), (is_nuswide, read_nuswide))
-        for is_one, read in (*readers, (is_label_folders, read_label_folders)):
-            if is_one(path):
-                return read
-        raise UsageError(f"{path} is a folder with no labels: name {FORMATS}")
-    if path.suffix.lower() == ".txt":
-        if is_voc(path):
-            return read_voc
-        if path.name.lower() == "all_tags.txt" and is_nuswide(path):
-            return read_nuswide
-    with open(path, "rb") as file:
-        head = file.read(HEAD)
-    text = head.decode("utf-8-sig", "replace").lstrip()
-    if head.startswith(GZIP) or path.suffix.lower() == ".json" or text[:1] in ("{", "["):
-        if not _is_jsonl(text):
-            return read_annotations
-        return lambda file: _read_table(file, image_path, parse_jsonl, "JSONL")
-    if text.startswith("<"):
-        raise UsageError(f"{path} is XML: of PASCAL VOC name the folder that has Annotations/")
-    if not text:
-        raise UsageError(f"{path} is empty: name {FORMATS}")
-    if b"\0" in head and not head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UsageError(f"{path} is no text: name {FORMATS}")
-    return lambda file: _read_table(file, image_path, parse_csv, "CSV")
-
-
-def _is_jsonl(text: str) -> bool:
-    """Whether the first line is an object by itself that is not COCO's."""
-    try:
-        first = json.loads(text.partition("\n")[0])
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(first, dict) and bool(first) and not first.keys() & COCO_PARTS
-
-
-def _read_table(path: Path, image_path: Path | None, parse: Callable, kind: str) -> AnnotatedImages:
-    def unpack(plain: dict) -> AnnotatedImages:
-        return from_plain(
-            {**plain, "file_names": names_inside(plain, path, image_path)}, path, kind
-        )
-
-    return read_once(path, lambda content: parse(content, path), unpack)
-
-
 def find_annotations(image_path: Path, prefer: str) -> Path:
-    """The annotation file for images given without one: data/images -> data/annotations.
+    """The COCO file of an image folder: data/images -> data/annotations/*.json.
 
-    Of several files takes the only one that lists the image (for a single image), that bears the
-    folder's name, or that is called instances_<prefer>2014.json. Raises UsageError otherwise.
-    A folder of shards brings its own.
+    Of several files, the only one that lists the image (for a single image), that has the
+    folder's name in its name, or that is called instances_<prefer>2014.json. Raises UsageError.
     """
-    if (image_path / SHARD_INDEX).is_file():
-        return image_path / SHARD_INDEX
     start = image_path.parent if image_path.is_file() else image_path
     folder = next(
         (p / "annotations" for p in start.absolute().parents[:2] if (p / "annotations").is_dir()),
@@ -153,12 +114,13 @@ def find_annotations(image_path: Path, prefer: str) -> Path:
         if len(choice) == 1:
             return _relative(choice[0])
     names = ", ".join(f.name for f in files) or "no json file"
-    raise UsageError(f"{_relative(folder)} holds {names}: name the one with --annotations")
+    raise UsageError(f"{_relative(folder)} contains {names}: name the one with --annotations")
 
 
 def _lists(path: Path, file_name: str) -> bool:
     with contextlib.suppress(UsageError):
-        return any(PurePosixPath(n).name == file_name for n in read_annotations(path).file_names)
+        images = coco.read_annotations(path)
+        return any(PurePosixPath(name).name == file_name for name in images.file_names)
     return False
 
 

@@ -1,9 +1,9 @@
-"""Part of the images held out, with each label in the same proportion: `--val_fraction`.
+"""Hold out part of the images, with about the same proportion of each label: `--val_fraction`.
 
-Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011): the rarest label is dealt out
-first, each image to the side that lacks the label most. Written here because what is wanted beyond
-it is the larger part: a hold-out of exactly the size asked for, and a label on two images or more
-on both sides, as far as that many images can have all labels among them.
+Iterative stratification (Sechidis, Tsoumakas and Vlahavas 2011): the rarest label comes first, and
+each of its images goes to the side that needs the label most. Library versions give neither of two
+more things that are wanted here: a hold-out of exactly the given size, and both sides with every
+label that is on at least two images, as far as the size allows.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from util.log import log
 def split_train_val(
     targets: np.ndarray, fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the images to train on and of those held out, ascending; the same for a seed.
+    """Indices of the training images and of the held-out images, ascending; fixed by the seed.
 
-    targets: N×C bool. Of N images round(fraction × N) are held out. A label on one image stays in
-    training; says on stderr how many others have no image held out.
+    targets: N×C bool. round(fraction × N) images are held out. A label on a single image stays in
+    training. Says on stderr how many other labels have no held-out image.
     """
     num_images = len(targets)
     size = round(fraction * num_images)
@@ -30,25 +30,25 @@ def split_train_val(
     if 0 < size < num_images:
         rng = np.random.default_rng(seed)
         counts = targets.sum(0)
-        least = np.minimum(counts // 2, 1)  # on either side
+        least = np.minimum(counts // 2, 1)  # images on each side
         quota = np.clip(np.rint(fraction * counts), least, counts - least).astype(int)
-        _deal(targets, held, quota, size, rng)
-        _mend(targets, held, counts, rng)
-        _to_size(targets, held, quota, size, rng)
+        _distribute(targets, held, quota, size, rng)
+        _fix_one_sided(targets, held, counts, rng)
+        _fix_size(targets, held, quota, size, rng)
         if absent := int(((counts > 1) & ~targets[held].any(0)).sum()):
-            log(f"{absent:,} labels are on none of the {size:,} held out: raise --val_fraction")
+            log(f"{absent:,} labels are on no held-out image (of {size:,}): raise --val_fraction")
     elif size:
         held[:] = True
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
-def _deal(targets, held, quota, size, rng) -> None:
-    """Set `held` so that each label is on about its quota of held images."""
+def _distribute(targets, held, quota, size, rng) -> None:
+    """Set `held` so that each label gets about its quota of held-out images."""
     num_images = len(targets)
     order = rng.permutation(num_images)
     columns = csc_matrix(targets[order])
     label_sets = [np.flatnonzero(row) for row in targets]
-    lacking = np.stack([targets.sum(0) - quota, quota])  # of each label, in training and held
+    lacking = np.stack([targets.sum(0) - quota, quota])  # 2×C: still needed in training, held out
     room = np.array([num_images - size, size])
     remaining, free = targets.sum(0), np.ones(num_images, bool)
     while remaining.any():
@@ -66,8 +66,8 @@ def _deal(targets, held, quota, size, rng) -> None:
     held[unlabelled[: max(0, int(room[1]))]] = True
 
 
-def _mend(targets, held, counts, rng) -> None:
-    """Give a side that has nothing of a label one of its images, if no other label pays for it."""
+def _fix_one_sided(targets, held, counts, rng) -> None:
+    """Move an image of each one-sided label to the other side, if no other label loses its last."""
     for label in np.flatnonzero(counts >= 2):
         mine = np.flatnonzero(targets[:, label])
         sides = held[mine]
@@ -80,11 +80,11 @@ def _mend(targets, held, counts, rng) -> None:
             held[best] = not held[best]
 
 
-def _to_size(targets, held, quota, size, rng) -> None:
-    """Move images while too many or too few are held, those first that no label needs where it is.
+def _fix_size(targets, held, quota, size, rng) -> None:
+    """Move images until `size` are held out, first those that the labels need least on their side.
 
-    A label needs its last image most, then those up to its quota. Costs only rise while images go,
-    so that a heap may have them outdated.
+    A label needs its last image most, then those up to its quota. Moving images only raises the
+    costs, so an outdated cost in the heap is never too high, and is updated when it comes up.
     """
     too_many = bool(held.sum() > size)
     label_sets = [np.flatnonzero(row) for row in targets]

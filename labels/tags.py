@@ -1,14 +1,16 @@
-"""Free tags spelt in several ways -> one label each: `--normalise_tags`.
+"""Free tags with several spellings -> one label each: `--normalise_tags`.
 
-Two tags are the same if they differ in case, in spaces, hyphens and underscores, or in a plural:
-"Traffic Light", "traffic_lights" and "trafficlight" are one. The label is spelt as on most training
-images. A plural is what loses its ending without changing its stem (Snowball, from nltk), so that
-"news" is no plural of "new"; irregular ones, "leaves" or "children", stay as they are.
+Two tags are the same if they differ only in case, in spaces, hyphens and underscores, or in a
+plural: "Traffic Light", "traffic_lights" and "trafficlight" are one label. The label has the
+spelling of most training images. A word is a plural if it keeps its stem (Snowball stemmer, from
+nltk) without the ending: "news" is not a plural of "new". Irregular plurals such as "leaves" or
+"children" stay as they are.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 
@@ -21,35 +23,33 @@ ENDINGS = (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", 
 
 @functools.cache
 def tag_key(tag: str) -> str:
-    """What all spellings of a tag have in common.
+    """The same text for all spellings of a tag.
 
     >>> tag_key("Traffic_Lights") == tag_key("trafficlight") == "trafficlight"
     True
     """
-    words = _tools()[0].tokenize(tag.casefold())
+    words = re.split(r"[\s_\-]+", tag.casefold())
     return "".join(map(_singular, words)) or tag
 
 
 def _singular(word: str) -> str:
-    stem = _tools()[1].stem
     for plural, ending in ENDINGS:
         if word.endswith(plural) and len(word) > len(plural) + 1:
             singular = word[: -len(plural)] + ending
+            stem = _stemmer().stem
             return singular if stem(singular) == stem(word) else word
     return word
 
 
 @functools.cache
-def _tools() -> tuple:
-    """nltk takes a second to import, and few runs need it."""
-    from nltk.stem import SnowballStemmer
-    from nltk.tokenize import RegexpTokenizer
+def _stemmer():
+    from nltk.stem import SnowballStemmer  # imported here: it takes 2 to 4 seconds
 
-    return RegexpTokenizer(r"[\s_\-]+", gaps=True), SnowballStemmer("english")
+    return SnowballStemmer("english")
 
 
 def merge_tags(images: AnnotatedImages) -> AnnotatedImages:
-    """The same images with one spelling of each tag; says on stderr what was merged."""
+    """The same images with one spelling of each tag. Says on stderr what was merged."""
     counts = Counter(label for labels in images.label_sets for label in labels)
     groups = defaultdict(list)
     for label in images.categories:
@@ -67,21 +67,21 @@ def merge_tags(images: AnnotatedImages) -> AnnotatedImages:
 
 
 def respell(images: AnnotatedImages, spelling: dict[str, str]) -> AnnotatedImages:
-    """Every label replaced by its spelling, without repetition."""
+    """Replace every label by its spelling. No image has a label twice."""
 
-    def of_all(sets: list[tuple[str, ...]] | None) -> list[tuple[str, ...]] | None:
+    def replaced(sets: list[tuple[str, ...]] | None) -> list[tuple[str, ...]] | None:
         return sets and [tuple(dict.fromkeys(spelling.get(x, x) for x in s)) for s in sets]
 
     return replace(
         images,
-        label_sets=of_all(images.label_sets),
-        difficult=of_all(images.difficult),
+        label_sets=replaced(images.label_sets),
+        difficult=replaced(images.difficult),
         categories=sorted({spelling.get(label, label) for label in images.categories}),
     )
 
 
 def spellings(images: AnnotatedImages, vocabulary: Vocabulary) -> dict[str, str]:
-    """How a vocabulary of normalised tags spells these images' labels; empty for any other."""
+    """From these images' labels to the spelling of a normalised vocabulary; empty for others."""
     if not vocabulary.normalised:
         return {}
     known = {tag_key(label): label for label in (*vocabulary.labels, *vocabulary.dropped)}

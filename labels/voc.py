@@ -1,14 +1,15 @@
-"""PASCAL VOC (Everingham et al. 2010), and what labelling tools export in its layout:
+"""PASCAL VOC (Everingham et al. 2010), and what labelling tools export in the same layout:
 
-    Annotations/<image>.xml         object: name, difficult
-    ImageSets/Main/<split>.txt      an image a line, of train, val, trainval, test or a tool's own
+    Annotations/<image>.xml                 object: name, difficult
+    ImageSets/Main/<split>.txt              an image per line; train, val, trainval, test or other
     ImageSets/Main/<class>_<split>.txt      image and 1, 0 (only difficult objects) or -1
     JPEGImages/
 
-The folder VOC2007 gives its images divided into train, val and test; a list of images in
-ImageSets/Main (trainval.txt, say) gives these images, undivided. A label whose objects on an image
-are all marked difficult is a label in training: the thing is there. It is neither true nor false in
-evaluation, as in VOC's own figures.
+The folder VOC2007 gives its images with the splits train, val and test. A list of images in
+ImageSets/Main (for example trainval.txt) gives these images without splits.
+
+If all objects of a label on an image are marked difficult, training counts the label as present.
+Evaluation counts it neither as true nor as false, as VOC's own metrics do.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ NAME = "PASCAL VOC"
 OFFICIAL = ("train", "val", "test")
 
 
-def is_voc(path: Path) -> bool:
-    """Whether this is a folder in VOC's layout, or a list of images in one."""
+def matches(path: Path) -> bool:
+    """Whether this is a folder in VOC's layout, or one of its lists of images."""
     if path.is_dir():
         return _has_xml(_year(path))
     return path.suffix == ".txt" and path.parent.name == "Main" and _has_xml(path.parents[2])
@@ -37,20 +38,20 @@ def _has_xml(folder: Path) -> bool:
 
 
 def _year(folder: Path) -> Path:
-    """VOC2007 for VOCdevkit, if nothing else is in there."""
+    """VOC2007 for VOCdevkit, if that is the only year in it."""
     years = [p for p in folder.glob("VOC20*") if p.is_dir()]
     return years[0] if len(years) == 1 else folder
 
 
-def read_voc(path: Path) -> AnnotatedImages:
-    """Raises UsageError naming file and object."""
+def read(path: Path, image_path: Path | None = None) -> AnnotatedImages:
+    """Raises UsageError naming the file and its line or object."""
     root = _year(path) if path.is_dir() else path.parents[2]
     if path.is_file():
         lists = {path.stem: _read_list(path)}
     else:
         files = ((split, root / f"ImageSets/Main/{split}.txt") for split in OFFICIAL)
         lists = {split: _read_list(file) for split, file in files if file.is_file()}
-    if not lists:  # a tool's export has no lists, or one of its own
+    if not lists:  # labelling tools export no lists, or one with another name
         lists = {"": sorted(file.stem for file in (root / "Annotations").glob("*.xml"))}
     suffixes = {p.stem: p.suffix for p in (root / "JPEGImages").glob("*.*")}
     names, label_sets, difficult, splits = [], [], [], []
@@ -79,7 +80,7 @@ def _read_list(path: Path) -> list[str]:
 
 
 def _labels(root: Path, split: str, images: list[str]) -> list[tuple[tuple, tuple]]:
-    """Labels of each image, and those of them that are difficult; from VOC's lists if there are."""
+    """The labels of each image, and those that are difficult; from VOC's lists if it has any."""
     files = sorted((root / "ImageSets/Main").glob(f"*_{split}.txt")) if split else []
     if not files:
         return [_read_xml(root / f"Annotations/{image}.xml") for image in images]
@@ -92,7 +93,9 @@ def _labels(root: Path, split: str, images: list[str]) -> list[tuple[tuple, tupl
                 found[image][0].append(label)
                 found[image][1].extend([label] if value == "0" else [])
             elif image and value not in ("1", "0", "-1"):
-                raise UsageError(f"{file}, line {number}, has {line!r}: an image and 1, 0 or -1")
+                raise UsageError(
+                    f"{file}, line {number}, has {line!r} instead of an image and 1, 0 or -1"
+                )
             seen += image in found
         if seen != len(images):
             raise UsageError(f"{file} has {seen:,} of the {len(images):,} images of {split}.txt")
@@ -100,11 +103,14 @@ def _labels(root: Path, split: str, images: list[str]) -> list[tuple[tuple, tupl
 
 
 def _read_xml(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A file from a stranger must not expand entities or fetch anything: no DOCTYPE is taken."""
+    """Refuses a DOCTYPE: it could expand to any size, or fetch other files.
+
+    Returns the labels, and those of them that are only on difficult objects.
+    """
     try:
         tree = ElementTree.parse(path, forbid_dtd=True)
     except DefusedXmlException:
-        raise UsageError(f"{path} has a DOCTYPE, which VOC's files do not: delete it") from None
+        raise UsageError(f"{path} has a DOCTYPE, which VOC files never have: delete it") from None
     except (ParseError, ValueError, LookupError) as error:
         raise UsageError(f"{path} is not XML ({error})") from None
     except OSError as error:

@@ -1,8 +1,8 @@
-"""The labels a model knows, ranked by how many training images carry them.
+"""The labels that a model knows, ranked by the number of training images they are on.
 
-Written by build_vocab.py, read by train.py, carried inside every checkpoint. On disk it is a
-dictionary of plain types, as pickle (`.pkl`) or JSON (`.json`); reading a pickle admits nothing
-else, so a vocabulary file can never run code.
+build_vocab.py writes a vocabulary, train.py reads it, every checkpoint contains it. The file is a
+dictionary of plain types, as pickle (`.pkl`) or JSON (`.json`). Other types in a pickle are
+refused, so a vocabulary file cannot run code.
 
 >>> vocabulary = Vocabulary(("person", "dog"), counts=(7, 2), num_images=8)
 >>> vocabulary.rank["dog"]
@@ -17,6 +17,7 @@ import math
 import pickle
 import pickletools
 import re
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,12 +25,12 @@ from util.errors import UsageError
 from util.files import write_atomically
 
 FORMAT_VERSION = "hybridnet-vocabulary-1"
-MOST_BYTES = 100_000_000  # of a file: a million labels of a hundred letters
-MOST = 2**53  # images, which a float still counts
+MOST_BYTES = 100_000_000  # of a file: a million labels of 100 letters
+MOST = 2**53  # images: a float counts no further
 HALVES = re.compile("[\ud800-\udfff]")  # surrogates
-# of pickles as save_vocabulary writes them, and plain values that are then found to be wrong: no
-# import, no call, no tuple (one of tuples of tuples takes forever to hash), no place in the memo
-# named by number (a high one costs gigabytes)
+# The opcodes of save_vocabulary's pickles, and of other plain values. Not among them: imports;
+# calls; tuples (nested ones can take forever to hash); memo entries by number (a high one costs
+# gigabytes).
 PLAIN_OPCODES = re.compile(
     "PROTO|FRAME|MARK|STOP|MEMOIZE|BINGET|LONG_BINGET|EMPTY_DICT|SETITEMS?|EMPTY_LIST|APPENDS?|"
     "SHORT_BINUNICODE|BINUNICODE8?|BININT[12]?|LONG1|BINFLOAT|NONE|NEWTRUE|NEWFALSE"
@@ -41,8 +42,8 @@ class Vocabulary:
     """Labels in rank order: `labels[0]` is the most frequent one.
 
     `counts[i]` is the number of training images with `labels[i]`, of `num_images` in all.
-    `dropped` names labels left out for being too rare: known, and ignored wherever they occur.
-    `normalised`: other spellings of a label are taken for it, see tags.py.
+    `dropped`: labels that are too rare. They are known, and ignored wherever they occur.
+    `normalised`: other spellings of a label count as the label, see tags.py.
     """
 
     labels: tuple[str, ...]
@@ -59,28 +60,26 @@ class Vocabulary:
         return len(self.labels)
 
     def prior_logits(self) -> list[float]:
-        """Log-odds of each label's share of the training images, one half added to each count."""
+        """The logit of each label's share of the training images; 0.5 is added to each count."""
         total = self.num_images
         return [math.log((n + 0.5) / (total - n + 0.5)) for n in self.counts]
 
     def to_dict(self) -> dict:
-        """Plain built-in types only: what is written to disk and into checkpoints."""
+        """Plain built-in types only, for files and checkpoints."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         del plain["rank"]
-        if not self.normalised:  # older vocabularies lack it, and are compared with new ones
-            del plain["normalised"]
         return {"format": FORMAT_VERSION, **plain}
 
     @classmethod
     def from_dict(cls, data: object, source: str) -> Vocabulary:
-        """Check and take over what `to_dict` wrote. Raises UsageError naming `source`."""
+        """A checked vocabulary from what `to_dict` returned. Raises UsageError naming `source`."""
         if not isinstance(data, dict) or data.get("format") != FORMAT_VERSION:
             raise UsageError(
                 f"{source} is not a HybridNet vocabulary; make one with "
                 "`python build_vocab.py --annotations FILE --vocab_path PATH`"
             )
         labels, counts, dropped = (data.get(k) for k in ("labels", "counts", "dropped"))
-        num_images, normalised = data.get("num_images"), data.get("normalised", False)
+        num_images, normalised = data.get("num_images"), data.get("normalised")
         well_formed = (
             _is_list_of(labels, str)
             and _is_list_of(dropped, str)
@@ -97,7 +96,7 @@ class Vocabulary:
 
 
 def _is_list_of(values: object, kind: type) -> bool:
-    """Exactly of that type (true is not 1), and texts that any file can hold."""
+    """Whether all are exactly of that type (true is not 1), and texts have no half characters."""
     return isinstance(values, list) and all(
         type(v) is kind and (kind is not str or not HALVES.search(v)) for v in values
     )
@@ -111,12 +110,10 @@ def count_labels(
 ) -> Vocabulary:
     """Rank labels by the number of images they are on; ties go by name.
 
-    `label_sets` holds each training image's labels; `categories` are all the names that may
-    occur. Labels on fewer than `min_count` images are listed as dropped.
+    `label_sets`: the labels of each training image. `categories`: all names that may occur. Labels
+    on fewer than `min_count` images are listed as dropped.
     """
-    from nltk import FreqDist  # takes a second to import, and a vocabulary that exists needs none
-
-    counts = FreqDist(label for labels in label_sets for label in set(labels))
+    counts = Counter(label for labels in label_sets for label in set(labels))
     ranked = sorted(set(categories) | set(counts), key=lambda label: (-counts[label], label))
     kept = [label for label in ranked if counts[label] >= min_count]
     return Vocabulary(
@@ -129,13 +126,13 @@ def count_labels(
 
 
 def check_suffix(path: Path) -> None:
-    """Raise UsageError unless the file is to be a `.pkl` or a `.json`."""
+    """Raise UsageError unless the name ends in `.pkl` or `.json`."""
     if path.suffix not in (".pkl", ".json"):
         raise UsageError(f"--vocab_path {path} must end in .pkl or .json")
 
 
 def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
-    """Write `.pkl` or `.json`, by the suffix. Raises UsageError for any other suffix."""
+    """Write pickle or JSON, as the suffix says. Raises UsageError for any other suffix."""
     check_suffix(path)
     if path.suffix == ".pkl":
         data = pickle.dumps(vocabulary.to_dict(), protocol=4)
@@ -145,7 +142,7 @@ def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
-    """Read what `save_vocabulary` wrote. Raises UsageError when it is missing or anything else."""
+    """Read what `save_vocabulary` wrote. Raises UsageError if the file is missing or invalid."""
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -157,13 +154,13 @@ def load_vocabulary(path: Path) -> Vocabulary:
     try:
         with_json = path.suffix == ".json"
         plain = json.loads(data) if with_json else _PlainUnpickler.read(data)
-    except Exception:  # a damaged pickle can raise nearly anything; none of it is the user's to see
+    except Exception:  # a damaged pickle can raise nearly any error, and none would help the user
         plain = None
     return Vocabulary.from_dict(plain, str(path))
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Built-in containers, strings and numbers need no imports: every import is refused."""
+    """Refuses every import: built-in containers, strings and numbers need none."""
 
     def find_class(self, module: str, name: str) -> None:
         raise pickle.UnpicklingError(f"{module}.{name} is not a plain type")
@@ -172,5 +169,5 @@ class _PlainUnpickler(pickle.Unpickler):
     def read(cls, data: bytes) -> object:
         for opcode, *_ in pickletools.genops(data):
             if not PLAIN_OPCODES.fullmatch(opcode.name):
-                raise pickle.UnpicklingError(f"{opcode.name} is for no plain type")
+                raise pickle.UnpicklingError(f"{opcode.name} does not make a plain type")
         return cls(io.BytesIO(data)).load()

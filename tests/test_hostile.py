@@ -200,7 +200,7 @@ def test_long_junk_is_noticed_without_being_kept(tmp_path, fill, monkeypatch):
     else:
         path.write_bytes(fill * 20_000_000)
     monkeypatch.setattr(type(path), "read_bytes", lambda self: pytest.fail("read as a whole"))
-    with pytest.raises(UsageError, match=r"junk\.json is not a json file"):
+    with pytest.raises(UsageError, match=r"junk\.json is not COCO instances json"):
         read_annotations(path)
 
 

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -41,6 +41,16 @@ def printable(text: object) -> str:
     'a\\\\x1b[2Jb'
     """
     return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def some(examples: Sequence[str], shown: int = 5) -> str:
+    """The first examples, and how many more there are.
+
+    >>> some(["fig", "kiwi", "lime"], shown=2)
+    'fig, kiwi and 1 more'
+    """
+    more = f" and {len(examples) - shown:,} more" if len(examples) > shown else ""
+    return ", ".join(examples[:shown]) + more
 
 
 def progress(batches: DataLoader, label: str) -> Iterator:

@@ -114,7 +114,7 @@ def test_too_many_rare_labels_for_the_hold_out(capsys):
     assert targets[held].any(0).sum() == 6
     assert targets[train_part].any(0).all()
     assert (
-        "24 labels are on none of the 6 held out: raise --val_fraction" in capsys.readouterr().err
+        "24 labels are on no held-out image (of 6): raise --val_fraction" in capsys.readouterr().err
     )
 
 

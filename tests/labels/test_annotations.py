@@ -1,13 +1,22 @@
-"""From annotation files to targets: every kind of mistake, and where files are looked for."""
+"""From annotation files to targets: every kind of mistake, and where files are searched."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
-from conftest import LABEL_SETS, RANKED, coco, write_json, write_picture
+from conftest import LABEL_SETS, RANKED, REPO, coco, write_json, write_picture
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from data_loader import load_data_set
 from images.decode import load_image
 from images.find import find_images
+from labels import read
+from labels.annotated import AnnotatedImages
 from labels.coco import read_annotations
-from labels.read import find_annotations
+from labels.read import find_annotations, read_labels
 from labels.targets import encode_targets
 from labels.vocabulary import Vocabulary, count_labels
 from util.errors import UsageError
@@ -35,14 +44,26 @@ BAD_ANNOTATIONS = {
     "list of numbers": ({"images": [1], "annotations": [], "categories": []}, r"images\[0\]"),
     "dictionary": ({"images": {}, "annotations": [], "categories": []}, "needs the lists"),
     "no images": ({"images": [], "annotations": [], "categories": []}, "lists no images"),
-    "image id": (without("images", 2, "id"), r'images\[2\] needs "id", a whole number'),
-    "file name": (without("images", 1, "file_name"), r'images\[1\] needs "file_name", a text'),
-    "file name 7": (changed("images", 1, file_name=7), r'images\[1\] needs "file_name", a text'),
-    "id text": (changed("images", 0, id="100"), r'images\[0\] needs "id", a whole number'),
-    "id true": (changed("images", 0, id=True), r'images\[0\] needs "id", a whole number'),
-    "name": (without("categories", 0, "name"), r'categories\[0\] needs "name"'),
-    "image_id": (without("annotations", 3, "image_id"), r'annotations\[3\] needs "image_id"'),
-    "category text": (changed("annotations", 3, category_id="1"), r"annotations\[3\]"),
+    "image id": (without("images", 2, "id"), r"missing required field id at images\[2\]"),
+    "file name": (
+        without("images", 1, "file_name"),
+        r"missing required field file_name at images\[1\]",
+    ),
+    "file name 7": (
+        changed("images", 1, file_name=7),
+        r"expected str, got int at images\[1\]\.file_name",
+    ),
+    "id text": (changed("images", 0, id="100"), r"expected int, got str at images\[0\]\.id"),
+    "id true": (changed("images", 0, id=True), r"expected int, got bool at images\[0\]\.id"),
+    "name": (without("categories", 0, "name"), r"missing required field name at categories\[0\]"),
+    "image_id": (
+        without("annotations", 3, "image_id"),
+        r"missing required field image_id at annotations\[3\]",
+    ),
+    "category text": (
+        changed("annotations", 3, category_id="1"),
+        r"at annotations\[3\]\.category_id",
+    ),
     "same image id": (changed("images", 0, id=101), "entries of images have the same id"),
     "same category id": (changed("categories", 0, id=1), "entries of categories have the same id"),
     "category": (changed("annotations", 4, category_id=99), r"annotations\[4\].*category_id 99"),
@@ -67,7 +88,7 @@ def test_annotations_that_are_not_json(tmp_path):
     path = tmp_path / "bad.json"
     for content in (b"", b"hello", b'{"images": [', b"\xff\xfe\x00", b"[" * 200_000):
         path.write_bytes(content)
-        with pytest.raises(UsageError, match=r"bad\.json is not a json file"):
+        with pytest.raises(UsageError, match=r"bad\.json is not COCO instances json"):
             read_annotations(path)
     with pytest.raises(UsageError, match="No such file"):
         read_annotations(tmp_path / "absent.json")
@@ -82,7 +103,7 @@ def test_annotations_are_read(tiny, capsys):
     assert all(len(set(labels)) == len(labels) for labels in images.label_sets), "two boxes, once"
     assert images.categories == sorted(RANKED)
     assert len(images.labelled()) == 11
-    assert capsys.readouterr().out == "", "pycocotools prints to stdout, which is for data"
+    assert capsys.readouterr().out == "", "stdout is for data"
 
 
 def test_a_label_that_no_file_can_hold(tmp_path):
@@ -92,8 +113,86 @@ def test_a_label_that_no_file_can_hold(tmp_path):
         '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": '
         '"\\ud800"}], "annotations": [{"id": 1, "image_id": 1, "category_id": 1}]}'
     )
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"the name of categories\[0\] has half a character"):
         read_annotations(path)
+
+
+def test_numbers_and_characters_of_python_json_are_read(tmp_path):
+    """Python writes NaN; of two equal keys the last one counts; other fields may hold anything."""
+    path = tmp_path / "odd.json"
+    path.write_text(
+        '{"images": [{"id": 9, "id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name":'
+        '"cat"}], "annotations": [{"image_id": 1, "category_id": 1, "bbox": [NaN, Infinity],'
+        '"segmentation": {"counts": [1, 2], "size": [3, 4]}}], '
+        '"info": {"images": 7, "description": "\\ud800"}}'
+    )
+    assert read_annotations(path).label_sets == [("cat",)]
+    path.write_text(
+        path.read_text().replace('"id": 9, ', "").replace('"id": 1, "f', '"id": NaN, "f')
+    )
+    with pytest.raises(UsageError, match=r"images\[0\]\.id"):
+        read_annotations(path)
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\\:\0"), min_size=1)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    st.lists(NAMES, min_size=1, max_size=5, unique=True),
+    st.lists(NAMES, min_size=5, max_size=5, unique=True),
+    st.data(),
+)
+def test_any_names_are_read(tmp_path, file_names, labels, data):
+    """Ids may be negative or huge."""
+    ids = data.draw(st.lists(st.integers(), min_size=5, max_size=5, unique=True))
+    content = {
+        "images": [{"id": -i, "file_name": f"{name}x"} for i, name in enumerate(file_names)],
+        "categories": [{"id": i, "name": n} for i, n in zip(ids, labels, strict=True)],
+        "annotations": [
+            {"image_id": -i, "category_id": data.draw(st.sampled_from(ids)), "bbox": [0, 0, 1, 1]}
+            for i in range(len(file_names))
+            for _ in range(2)
+        ],
+    }
+    images = read_annotations(write_json(content, tmp_path / "any.json"))
+    name_of = dict(zip(ids, labels, strict=True))
+    assert images.file_names == [f"{name}x" for name in reversed(file_names)]
+    for i, found in enumerate(reversed(images.label_sets)):
+        expected = [
+            name_of[a["category_id"]] for a in content["annotations"] if a["image_id"] == -i
+        ]
+        assert found == tuple(dict.fromkeys(expected)), "in the order of the annotations"
+    assert images.categories == sorted(labels)
+
+
+def test_reading_leaves_no_files_and_imports_little(tiny):
+    """A folder of annotations stays as it is, and pycocotools would import matplotlib."""
+    script = (
+        "import sys; from pathlib import Path; from labels.read import read_labels;"
+        f"print(len(read_labels(Path({str(tiny.annotations)!r}))),"
+        "{'pycocotools', 'matplotlib', 'nltk'} & set(sys.modules))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "12 set()"
+    assert os.listdir(tiny.annotations.parent) == ["instances.json"]
+
+
+def test_a_new_format_is_one_module(tmp_path, monkeypatch, capsys):
+    """All that read_labels needs of a format: NAME, matches and read."""
+    new = SimpleNamespace(
+        NAME="my format",
+        matches=lambda path: path.suffix == ".mine",
+        read=lambda path, image_path: AnnotatedImages(
+            str(path), ["a.jpg"], [("cat",)], ["cat"], "my format"
+        ),
+    )
+    monkeypatch.setattr(read, "FORMATS", (new, *read.FORMATS))
+    (tmp_path / "x.mine").write_bytes(b"")
+    assert read_labels(tmp_path / "x.mine").label_sets == [("cat",)]
+    assert "x.mine: my format, 1 images, 1 labels" in capsys.readouterr().err
 
 
 def test_real_coco_files(shared):
@@ -194,6 +293,8 @@ def test_dropped_labels_are_ignored_and_unknown_ones_refused(tiny, capsys):
     rare = count_labels(images.label_sets, images.categories, min_count=4)
     targets = encode_targets(images, rare)
     assert targets.sum(0).tolist() == [7, 4, 4]
-    assert "4 labels too rare" in capsys.readouterr().err
+    assert (
+        "2 labels too rare for the vocabulary are left out: zebra, apple" in capsys.readouterr().err
+    )
     with pytest.raises(UsageError, match="'zebra', which the vocabulary lacks"):
         encode_targets(images, Vocabulary(rare.labels, rare.counts, rare.num_images))

@@ -67,7 +67,7 @@ REFUSED = {
     "no name": (f"{H}a.jpg,cat\n ,dog\n", r"row 3, has no file_name"),
     "quote": (f'{H}a.jpg,"cat\nb.jpg,dog\n', r"row 2, cannot be read.*double quote missing"),
     "long": (f'{H}a.jpg,"{"x" * 140_000}"\n', r"row 2.*131,072"),
-    "nul": (f"{H}a.jpg,c\0at\n", "is no text"),
+    "nul": (f"{H}a.jpg,c\0at\n", "is not a text file"),
     "latin": (f"{H}a.jpg,caf\u00e9\n".encode("latin-1"), r"row 2, is not UTF-8"),
     "2 in a column": ("file_name,cat,dog\na.jpg,1,2\n", r"row 2, has '2' in the column 'dog'"),
     "split": ("file_name,labels,split\na.jpg,cat,\n", r"row 2, has split ''.*train, val or test"),
@@ -113,13 +113,13 @@ def test_jsonl_refused(tmp_path, content, sentence):
 def test_labels_with_the_separator_in_them(tmp_path, capsys):
     text = 'file_name;labels\na.jpg;"""cat, wild"",dog"\nb.jpg;dog\n'
     assert read_labels(written(tmp_path, text)).label_sets == [("cat, wild", "dog"), ("dog",)]
-    assert "labels are parted by ','" in capsys.readouterr().err
+    assert "labels are separated by ','" in capsys.readouterr().err
     text = "file_name,labels\na.jpg,cat/dog\nb.jpg,dog\nc.jpg,cat\n"
     assert read_labels(written(tmp_path, text)).label_sets[0] == ("cat/dog",)
-    assert "'cat/dog' is read as one label; part labels by |" in capsys.readouterr().err
+    assert "'cat/dog' is read as one label; separate labels with |" in capsys.readouterr().err
     rows = "".join(f"{i}.jpg,{a} {b}\n" for i, (a, b) in enumerate(["ab", "bc", "ca", "ba", "ac"]))
     assert read_labels(written(tmp_path, H + rows)).categories == ["a", "b", "c"]
-    assert "parted by spaces" in capsys.readouterr().err
+    assert "separated by spaces" in capsys.readouterr().err
     words = read_labels(written(tmp_path, f"{H}a.jpg,traffic light\nb.jpg,stop sign\n"))
     assert words.categories == ["stop sign", "traffic light"]
 
@@ -151,7 +151,7 @@ def test_what_a_zip_or_an_xml_may_hide(tmp_path, monkeypatch):
         path.write_bytes(damaged)
         with pytest.raises(UsageError, match=r"labels\.json\.gz is damaged"):
             read_labels(path)
-    monkeypatch.setattr("labels.coco.UNZIPPED", 1000)
+    monkeypatch.setattr("labels.text.UNZIPPED", 1000)
     path.write_bytes(gzip.compress(b" " * 10_000))
     with pytest.raises(UsageError, match="unpacks to more than"):
         read_labels(path)
@@ -180,13 +180,13 @@ def test_what_a_zip_or_an_xml_may_hide(tmp_path, monkeypatch):
 
 def test_what_is_no_set_of_labels(tmp_path):
     for content, name, sentence in (
-        (b"\x89PNG\r\n\0", "x.png", "is no text"),
-        ("<annotation/>", "x.xml", "name the folder that has Annotations/"),
+        (b"\x89PNG\r\n\0", "x.png", "is not a text file"),
+        ("<annotation/>", "x.xml", "give the folder that contains Annotations/"),
         ("{}", "x.json", "needs the lists"),
     ):
         with pytest.raises(UsageError, match=sentence):
             read_labels(written(tmp_path, content, name))
-    with pytest.raises(UsageError, match="folder with no labels"):
+    with pytest.raises(UsageError, match="is a folder without labels"):
         read_labels(tmp_path)
     with pytest.raises(UsageError, match="No such file"):
         read_labels(tmp_path / "nothing.csv")
@@ -200,7 +200,7 @@ def test_what_is_no_set_of_labels(tmp_path):
     (tmp_path / "AllLabels").mkdir()
     labels = tmp_path / "AllLabels/Labels_sky.txt"
     labels.write_text("2\n")
-    with pytest.raises(UsageError, match=r"Labels_sky\.txt has other lines than 0 and 1"):
+    with pytest.raises(UsageError, match=r"Labels_sky\.txt has lines that are neither 0 nor 1"):
         read_labels(tmp_path)
     labels.write_text("1\n0\n")
     with pytest.raises(UsageError, match=r"Labels_sky\.txt has 2 lines, the list of images 1"):

@@ -49,7 +49,7 @@ def test_min_count_drops_and_names_the_rare(tiny, capsys):
     assert vocabulary.labels == ("person", "cat", "dog")
     assert vocabulary.dropped == ("apple", "zebra")
     assert vocabulary.num_images == 11, "dropping labels must not drop images from the shares"
-    assert "fewer than 4 images, left out: apple, zebra" in capsys.readouterr().err
+    assert "2 labels on fewer than 4 images are left out: apple, zebra" in capsys.readouterr().err
     sentence = refusal(
         build_vocab, "--annotations", tiny.annotations, "--min_count", 8, "--vocab_path", path
     )
@@ -200,7 +200,7 @@ def test_missing_files(tmp_path):
         load_vocabulary(tmp_path)
 
 
-def test_log_odds_are_those_of_the_shares():
+def test_prior_logits_are_those_of_the_shares():
     vocabulary = Vocabulary(("always", "half", "rare"), (8, 4, 1), 8)
     always, half, rare = vocabulary.prior_logits()
     assert half == 0
