@@ -37,10 +37,9 @@ from labels.targets import encode_targets
 from labels.vocabulary import Vocabulary, count_labels
 from util.cli import ArgumentParser, non_negative_int, positive_int, run_script
 from util.errors import UsageError
-from util.log import is_first, log
+from util.log import is_first, log, some
 
 FEW = 10  # images; of a label on fewer there is hardly anything to learn
-SHOWN = 5  # examples of each kind
 MAY_BE_GONE = ("NUS-WIDE",)  # sets whose images lie with others, and are taken down there
 PATIENCE = 30  # seconds; SIGALRM ends a process
 
@@ -196,18 +195,13 @@ def warn_about_data(targets: np.ndarray, vocabulary: Vocabulary, *parts: list) -
         log(f"check: {unlabelled:,} images have no label")
     few = [f"{label} ({n})" for label, n in zip(vocabulary.labels, counts, strict=True) if n < FEW]
     if few:
-        log(f"check: {len(few):,} labels are on fewer than {FEW} images: {_some(few)}")
+        log(f"check: {len(few):,} labels are on fewer than {FEW} images: {some(few)}")
     if alike := likely_misspellings(vocabulary):
         pairs = [f"{rare!r} for {usual!r}" for rare, usual in alike]
-        log(f"check: {len(alike):,} labels look misspelt: {_some(pairs)}")
+        log(f"check: {len(alike):,} labels look misspelt: {some(pairs)}")
     if twins := duplicates(*parts):
         pairs = [f"{a} = {b}" for a, b in twins]
-        log(f"check: {len(twins):,} images are in two splits: {_some(pairs)}")
-
-
-def _some(examples: list[str]) -> str:
-    more = f" and {len(examples) - SHOWN:,} more" if len(examples) > SHOWN else ""
-    return ", ".join(examples[:SHOWN]) + more
+        log(f"check: {len(twins):,} images are in two splits: {some(pairs)}")
 
 
 def without_missing(image_path: Path, images: AnnotatedImages) -> AnnotatedImages:
