@@ -1,4 +1,4 @@
-"""The data sets of quality.py: where they lie, and how long everyone learns from them."""
+"""The data sets of quality.py: where they are, and how every model is trained on them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ SHARED = ROOT.parent / "shared"
 
 @dataclass(frozen=True)
 class DataSet:
-    """Where the images of a comparison lie, and how long everyone learns from them."""
+    """Where a data set is, and how every model is trained on it."""
 
-    train: tuple[Path, Path]  # images, annotations
+    train: tuple[Path, Path]  # image folder, annotations
     val: tuple[Path, Path]
-    made_by: str  # what to do if they are not there
-    flags: tuple[str, ...]  # of train.py
+    missing: str  # what to do if it is missing
+    num_epochs: int
+    flags: tuple[str, ...]  # other flags of train.py
 
     @property
     def recipe(self) -> str:
-        """The flags, to be kept with each result; of files the names."""
+        """The flags as they are kept with each result: of a path only its last part."""
         return " ".join(Path(flag).name for flag in self.flags)
 
     def args(self, contender: Contender, learning_rate: float, seed: int) -> argparse.Namespace:
-        """train.py's flags."""
+        """train.py's arguments."""
         images, annotations = map(str, self.train)
         given = ["--image_path", images, "--annotations", annotations, *self.flags]
         given += ["--learning_rate", str(learning_rate), "--seed", str(seed)]
@@ -38,47 +39,48 @@ class DataSet:
         return args
 
 
-def folders(root: Path, train: str, val: str) -> dict[str, tuple[Path, Path]]:
-    """images/NAME and annotations/instances_NAME.json, or as they are called there."""
-    return {
-        part: (root / "images" / name, root / "annotations" / f"{file}.json")
-        for part, name, file in (("train", *train.split(":")), ("val", *val.split(":")))
-    }
+def coco_paths(root: Path, name: str) -> tuple[Path, Path]:
+    """Images and annotations where make_scenes.py puts them for COCO's label sets."""
+    file = f"instances_{name}2014"
+    return root / "images" / file, root / "annotations" / f"{file}.json"
 
 
+SCENES, DRAWN, DRAWN_FULL, CCP = (
+    *(ROOT / "data" / name for name in ("scenes", "coco-drawn", "coco-drawn-full")),
+    SHARED / "ccp",
+)
 SETS = {
     "scenes": DataSet(
-        **folders(ROOT / "data/scenes", "train:instances_train", "val:instances_val"),
-        made_by="python data/make_scenes.py",
-        flags=("--image_size", "64", "--num_epochs", "20"),
+        train=(SCENES / "images/train", SCENES / "annotations/instances_train.json"),
+        val=(SCENES / "images/val", SCENES / "annotations/instances_val.json"),
+        missing="run python data/make_scenes.py",
+        num_epochs=20,
+        flags=("--image_size", "64"),
     ),
     "drawn": DataSet(
-        **folders(
-            ROOT / "data/coco-drawn",
-            "instances_train2014:instances_train2014",
-            "instances_val2014:instances_val2014",
-        ),
-        made_by="the two commands of make_scenes.py in the README",
-        flags=("--image_size", "64", "--num_epochs", "8", "--batch_size", "64"),
+        train=coco_paths(DRAWN, "train"),
+        val=coco_paths(DRAWN, "val"),
+        missing="run the two commands of make_scenes.py in docs/RESULTS.md",
+        num_epochs=8,
+        flags=("--image_size", "64", "--batch_size", "64"),
     ),
     "drawn-full": DataSet(
-        **folders(
-            ROOT / "data/coco-drawn-full",
-            "instances_train2014:instances_train2014",
-            "instances_val2014:instances_val2014",
-        ),
-        made_by="the two commands of make_scenes.py in the README",
+        train=coco_paths(DRAWN_FULL, "train"),
+        val=coco_paths(DRAWN_FULL, "val"),
+        missing="run the two commands of make_scenes.py in docs/RESULTS.md",
+        num_epochs=3,
         flags=(
-            *("--image_size", "64", "--num_epochs", "3", "--batch_size", "256"),
-            *("--val_fraction", "0.025"),
-            *("--cache", str(ROOT / "data/coco-drawn-full/cache")),
+            *("--image_size", "64", "--batch_size", "256", "--val_fraction", "0.025"),
+            *("--cache", str(DRAWN_FULL / "cache")),
         ),
     ),
     "ccp": DataSet(
-        **folders(SHARED / "ccp", "train:train", "val:val"),
-        made_by="not by this repository: it lies beside it",
+        train=(CCP / "images/train", CCP / "annotations/train.json"),
+        val=(CCP / "images/val", CCP / "annotations/val.json"),
+        missing="put Clothing Co-Parsing into ../shared/ccp",
+        num_epochs=8,
         flags=(
-            *("--image_size", "128", "--num_epochs", "8"),
+            *("--image_size", "128"),
             *("--weights", str(SHARED / "weights/resnet18-conv1-layer3.pth")),
         ),
     ),
