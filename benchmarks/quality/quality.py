@@ -26,7 +26,6 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from torch.utils.data import DataLoader
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
@@ -50,11 +49,12 @@ from labels.read import read_labels  # noqa: E402
 from labels.targets import encode_targets  # noqa: E402
 from labels.vocabulary import Vocabulary, count_labels, save_vocabulary  # noqa: E402
 from model import HybridNet  # noqa: E402
-from train import train_epoch  # noqa: E402
-from training.data import training_data  # noqa: E402
+from train import load_data, train_one_epoch  # noqa: E402
+from training.data import TrainingData  # noqa: E402
+from training.saver import checked_steps  # noqa: E402
 from training.setup import load_weights_file, set_deterministic  # noqa: E402
-from training.state import LossError, TrainState  # noqa: E402
-from training.validation import decode_all, fit_calibration_on, validation_metrics  # noqa: E402
+from training.state import TrainState  # noqa: E402
+from training.validation import Validation, decode_all, validate  # noqa: E402
 from util.cli import (  # noqa: E402
     ArgumentParser,
     code_commit,
@@ -63,7 +63,7 @@ from util.cli import (  # noqa: E402
     run_script,
 )
 from util.device import autocast, pick_device, resolve_amp  # noqa: E402
-from util.errors import UsageError  # noqa: E402
+from util.errors import RunError, UsageError  # noqa: E402
 from util.log import log  # noqa: E402
 
 NUM_SAMPLES = 128  # as in evaluate.py
@@ -153,12 +153,12 @@ def run_folder(run: Run) -> Path:
 
 def train_and_test(run: Run, folder: Path, num_workers: int) -> dict:
     """Train a model; its metrics on the hold-out and on the val images, as a line of RESULTS."""
-    data, contender = SETS[run.data], EVERYONE[run.model]
-    for path in (*data.train, *data.val):
+    data_set, contender = SETS[run.data], EVERYONE[run.model]
+    for path in (*data_set.train, *data_set.val):
         if not path.exists():
-            raise UsageError(f"{path} does not exist: {data.missing}")
+            raise UsageError(f"{path} does not exist: {data_set.missing}")
     log(f"{run.data}: {run.model} (seed {run.seed}, learning rate {run.learning_rate:g})")
-    flags = data.args(contender, run.learning_rate, run.seed)
+    flags = data_set.args(contender, run.learning_rate, run.seed)
     flags.num_epochs, flags.limit, flags.num_workers = run.epochs, run.limit, num_workers
     flags.decoder = contender.settings.get("decoder", "none")
     flags.output_dir, flags.vocab_path = folder, folder / "vocab.json"
@@ -168,23 +168,23 @@ def train_and_test(run: Run, folder: Path, num_workers: int) -> dict:
     save_vocabulary(vocabulary, flags.vocab_path)
 
     torch.manual_seed(run.seed)
-    device, preprocessing = pick_device("auto"), Preprocessing(flags.image_size)
+    device = pick_device("auto")
     set_deterministic(device)
-    loaders = training_data(flags, preprocessing, device.type == "cuda")[:2]
+    data = load_data(flags, device)
     model = contender.build(vocabulary)
     if flags.weights:
         load_weights_file(model, flags.weights)
-    training = TrainState(model, flags, len(loaders[0]), device)
     amp = autocast(device, resolve_amp("auto", device, {}))
     result = {**asdict(run), "commit": code_commit()}
     try:
-        best = learn(training, *loaders, amp, flags)
-    except LossError as error:
+        best = learn(model, data, device, amp, flags)
+    except RunError as error:  # a loss is not finite
         return {**result, "diverged": str(error)}
-    on_val = predict_val(best.model, data.val, vocabulary, preprocessing, num_workers, amp)
+    preprocessing = Preprocessing(flags.image_size)
+    on_val = predict_val(best.model, data_set.val, vocabulary, preprocessing, num_workers, amp)
     return {
         **result,
-        "images": len(loaders[0].dataset),
+        "images": len(data.train_loader.dataset),
         "about": contender.about,
         "best_epoch": best.epoch,
         "temperature": best.model.decoder.temperature,
@@ -192,8 +192,8 @@ def train_and_test(run: Run, folder: Path, num_workers: int) -> dict:
         "parameters": sum(p.numel() for p in model.parameters()),
         "training_seconds": round(best.seconds, 1),
         "machine": describe_machine(device),
-        "holdout": metrics_of(best.predictions, *best.thresholds),
-        "val": metrics_of(on_val, *best.thresholds),
+        "holdout": metrics_of(best.holdout.predictions, best.holdout),
+        "val": metrics_of(on_val, best.holdout),
     }
 
 
@@ -203,31 +203,39 @@ class Best:
 
     model: HybridNet
     epoch: int
-    thresholds: list[float | list[float]]  # one for all labels, and one for each label
-    predictions: Predictions  # on the hold-out
+    holdout: Validation
     seconds: float  # of training, all epochs
 
 
 def learn(
-    training: TrainState,
-    loader: DataLoader,
-    holdout: DataLoader,
+    model: HybridNet,
+    data: TrainingData,
+    device: torch.device,
     amp: torch.autocast,
     flags: argparse.Namespace,
 ) -> Best:
-    """Train as train.py does, without saving."""
+    """Train as train.py does, without saving. Raises RunError if a loss is not finite."""
+    state = TrainState(
+        model,
+        device,
+        steps_per_epoch=len(data.train_loader),
+        num_epochs=flags.num_epochs,
+        learning_rate=flags.learning_rate,
+        weight_decay=flags.weight_decay,
+        ema_decay=flags.ema_decay,
+    )
     seconds, best = 0.0, None
     for epoch in range(1, flags.num_epochs + 1):
-        loader.batch_sampler.epoch, started = epoch, time.perf_counter()
-        train_epoch(training, loader, amp, flags, f"epoch {epoch}")
+        data.train_loader.batch_sampler.epoch, started = epoch, time.perf_counter()
+        steps = checked_steps(state, data.train_loader, f"epoch {epoch}", flags.output_dir)
+        train_one_epoch(state, steps, amp, flags.decoder, flags.cnn_loss_weight)
         seconds += time.perf_counter() - started
-        if isinstance(training.ema, Asymmetric):
-            fit_scale_and_shift(training.ema, holdout, amp)
-        p, _ = decode_all(training.ema, fit_calibration_on(training.ema, holdout, amp))
-        found, *thresholds = validation_metrics(p)
-        log(f"epoch {epoch}: {found}")
-        if training.end_epoch(found, *thresholds):
-            best = copy.deepcopy(training.ema), epoch, thresholds, p
+        if isinstance(state.ema, Asymmetric):
+            fit_scale_and_shift(state.ema, data.val_loader, amp)
+        found = validate(state.ema, data.val_loader, amp)
+        log(f"epoch {epoch}: {found.metrics}")
+        if state.end_epoch(found.metrics, found.threshold, found.label_thresholds):
+            best = copy.deepcopy(state.ema), epoch, found
     return Best(*best, seconds)
 
 
@@ -254,9 +262,10 @@ def predict_val(
     return decode_all(model, encode_batches(model, loader, amp), NUM_SAMPLES)[0]
 
 
-def metrics_of(p: Predictions, threshold: float, label_thresholds: list[float]) -> dict:
-    """The metrics that evaluate.py writes to metrics.json."""
-    found = all_metrics(p.targets, p.marginals, predicted_sets(p, threshold, label_thresholds))
+def metrics_of(p: Predictions, holdout: Validation) -> dict:
+    """The metrics that evaluate.py writes to metrics.json, with thresholds from the hold-out."""
+    sets = predicted_sets(p, holdout.threshold, holdout.label_thresholds)
+    found = all_metrics(p.targets, p.marginals, sets)
     return {"set_nll": float(p.set_nll.mean()), **found}
 
 

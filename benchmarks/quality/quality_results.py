@@ -89,9 +89,7 @@ class Comparison:
         return min(nll, key=lambda rate: sum(nll[rate][seed] for seed in common))
 
 
-def format_table(
-    results: Results, comparison: Comparison, models: Iterable[str], part: str
-) -> str:
+def format_table(results: Results, comparison: Comparison, models: Iterable[str], part: str) -> str:
     """Markdown: a row for each model, mean ± standard deviation over seeds, the best in bold.
 
     part is "val" or "holdout". Columns that some result lacks are left out.

@@ -1,17 +1,15 @@
-"""Full inference against the encoder alone: what the decoder costs beside the ResNet.
+"""Encoder and decoder against the encoder alone: the cost of decoding.
 
-How long decoding takes depends on the distribution: sure of everything, or of nothing, it would
-be another amount of work. So classifier and decoder are trained first, for about a minute, on
-COCO's label sets with simulated image features: a noisy linear image of the true label vector,
-the noise such that the set NLL is that of a good COCO model, 4 to 5 nats. The timed encoder runs
-on random pixels, since its time does not depend on them, and what is decoded is a simulated
-encoding of as many images.
+The time of decoding depends on how certain the model is. So classifier and decoder are first
+trained on COCO's label sets for about a minute, with simulated image features: a linear map of
+the true label vector plus noise. The noise is chosen so that the set NLL is that of a good COCO
+model, 4 to 5 nats. The encoder is timed on random pixels, because its time does not depend on
+them, and the decoder on simulated encodings of as many images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 from material import label_sets, wait
@@ -23,15 +21,15 @@ from model import DEFAULT_STAGES, Encoding, HybridNet, bernoulli_nll
 from util.device import autocast, pick_device
 from util.log import log
 
-IMAGES, MANY = 64, 256  # encoded at once; decoded at once where decoding is timed alone
-FEATURES = 512  # of a ResNet-18
-NOISE = 2.0  # in the features; see above
+IMAGES, MANY = 64, 256  # in a batch; in a batch where decoding is timed alone
+FEATURES = 512  # channels of ResNet-18's last stage
+NOISE = 2.0  # standard deviation; see above
 STEPS, BATCH_SIZE = 600, 256
 
 
 @torch.inference_mode()
 def measure() -> Iterator[Ratio]:
-    """Rows of images per second relative to the encoder's."""
+    """Rows of encoding and decoding together, and of decoding alone."""
     device = pick_device("auto")
     with torch.inference_mode(False):
         model, encoding = trained_model(device)
@@ -58,9 +56,7 @@ def measure() -> Iterator[Ratio]:
             decode(few)
 
         row = side_by_side(f"encoder + {what} : encoder", both, encode, at_least=0.85)
-        yield replace(
-            row, note=f"{IMAGES / row.ours:.0f} and {IMAGES / row.reference:.0f} images/s"
-        )
+        yield row.with_rates(IMAGES)
     for what, decode in decoders.items():
 
         def many(decode=decode) -> None:
@@ -72,29 +68,29 @@ def measure() -> Iterator[Ratio]:
 
         name = f"{what} alone, {MANY} images at once : encoder"
         row = side_by_side(name, many, as_many_encoded, rounds=3)
-        yield replace(row, note=f"{MANY / row.ours:,.0f} images/s")
+        yield row.with_rates(MANY)
 
 
 def trained_model(device: torch.device) -> tuple[HybridNet, Encoding]:
-    """A chain that has learnt COCO's label sets, and encodings of MANY unseen images."""
+    """A chain decoder trained on COCO's label sets, and encodings of MANY other images."""
     torch.manual_seed(0)
-    targets = label_sets()
-    targets = targets[torch.randperm(len(targets))].float().to(device)
-    shown = torch.randn(targets.shape[1], FEATURES, device=device) / 4  # how a label looks
+    targets = label_sets().float().to(device)
+    # features of each label
+    looks = torch.randn(targets.shape[1], FEATURES, device=device) / 4
     frequencies = targets.mean(0).clamp(1e-4, 1 - 1e-4)
     logits = frequencies.logit().tolist()
     model = HybridNet("resnet18", targets.shape[1], label_logits=logits, stages=DEFAULT_STAGES).to(
         device
     )
     held_out, targets = targets[:MANY], targets[MANY:]
-    learns = [*model.classifier.parameters(), *model.decoder.parameters()]
-    optimizer = torch.optim.AdamW(learns, lr=3e-3)
+    trained = [*model.classifier.parameters(), *model.decoder.parameters()]
+    optimizer = torch.optim.AdamW(trained, lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=STEPS)
 
     def encode(truth: Tensor) -> Encoding:
-        seen = truth @ shown + NOISE * torch.randn(len(truth), FEATURES, device=device)
-        nothing = [seen.new_zeros(len(seen), width, 1, 1) for width in (128, 256)]
-        return model.encode_features([*nothing, seen.relu()[..., None, None]])
+        seen = truth @ looks + NOISE * torch.randn(len(truth), FEATURES, device=device)
+        zeros = [seen.new_zeros(len(seen), width, 1, 1) for width in (128, 256)]
+        return model.encode_features([*zeros, seen.relu()[..., None, None]])
 
     for _ in range(STEPS):
         batch = targets[torch.randint(len(targets), (BATCH_SIZE,))]
@@ -109,5 +105,5 @@ def trained_model(device: torch.device) -> tuple[HybridNet, Encoding]:
         encoding = encode(held_out)
         nll = bernoulli_nll(model.set_logits(encoding, held_out), held_out).mean()
     labels = float(held_out.sum(1).mean())
-    log(f"decoder of {STEPS} steps: set NLL {float(nll):.2f} nats, {labels:.1f} labels an image")
+    log(f"decoder after {STEPS} steps: set NLL {float(nll):.2f} nats, {labels:.1f} labels an image")
     return model, encoding

@@ -1,9 +1,9 @@
-"""From a picture file to a training tensor: against the classic tutorial's way, and cached.
+"""From an image file to a training tensor: against the classic tutorial code, and cached.
 
-Ours is the whole path: decoding, a random crop resized with antialiasing, mirroring, brightness,
-contrast and saturation. The tutorial's opens, converts, resizes the whole picture to a square
-(Pillow's default, bicubic) and makes it float, without any augmentation. One thread, no workers.
-The photos are the 640×480 ones of ../shared where it is present, drawn ones otherwise.
+Our side does all of it: decoding, a random crop resized with antialiasing, flipping, brightness,
+contrast and saturation. The tutorial code opens, converts, resizes the whole image to a square
+(Pillow's default, bicubic) and converts to float, without augmentation. One thread, no workers.
+The photos are the 640×480 ones of ../shared if it exists, else generated ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NUM_IMAGES = 32
 
 
 def measure() -> Iterator[Ratio]:
-    """Two rows: our path against the tutorial's, and the cache against our path without one."""
+    """Two rows: our code against the tutorial's, and our code with and without a cache."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -39,10 +39,10 @@ def measure() -> Iterator[Ratio]:
 
 
 def rows(folder: Path) -> Iterator[Ratio]:
-    """The rows, with `folder` for files."""
-    files, kind = find_photos() or (draw_photos(folder), "drawn")
+    """The rows; files are written to `folder`."""
+    files, kind = find_photos() or (make_photos(folder), "generated")
     kilobytes = sum(f.stat().st_size for f in files) / len(files) / 1000
-    note = f"{len(files)} {kind} photos of {kilobytes:.0f} kB; theirs does not augment"
+    note = f"{len(files)} {kind} photos of {kilobytes:.0f} kB; the reference does not augment"
     ours = epochs_of(files)
     name = "640×480 JPEG → 224 px training tensor ÷ plain PIL open-convert-resize"
     yield side_by_side(name, ours, lambda: [plain(f) for f in files], 9, at_least=2, note=note)
@@ -52,7 +52,7 @@ def rows(folder: Path) -> Iterator[Ratio]:
 
 
 def epochs_of(files: list[Path], cache: ImageCache | None = None) -> Callable[[], object]:
-    """A function that loads each file once, in another view at each call."""
+    """A function that loads each file once, with other augmentations in each call."""
     targets = np.zeros((len(files), 1))
     data = LabelledImages(files, targets, Preprocessing(IMAGE_SIZE), seed=0, cache=cache)
     epochs = iter(range(1_000_000))
@@ -66,19 +66,19 @@ def epochs_of(files: list[Path], cache: ImageCache | None = None) -> Callable[[]
 
 
 def plain(file: Path) -> torch.Tensor:
-    """The classic tutorial's test-time path."""
+    """The classic tutorial code for test images."""
     return to_tensor(Image.open(file).convert("RGB").resize((IMAGE_SIZE, IMAGE_SIZE)))
 
 
 def find_photos() -> tuple[list[Path], str] | None:
-    """Real 640×480 photos, lying or standing, if there are enough of them."""
-    lying = ((640, 480), (480, 640))
-    found = [f for f in sorted(SHARED.glob("*/*.jpg")) if Image.open(f).size in lying]
+    """Real 640×480 or 480×640 photos, if there are enough of them."""
+    sizes = ((640, 480), (480, 640))
+    found = [f for f in sorted(SHARED.glob("*/*.jpg")) if Image.open(f).size in sizes]
     return (found[:NUM_IMAGES], "real") if len(found) >= NUM_IMAGES else None
 
 
-def draw_photos(folder: Path) -> list[Path]:
-    """Noise of all scales, the coarser the stronger as in photos, quality 90."""
+def make_photos(folder: Path) -> list[Path]:
+    """JPEGs of noise at all scales, stronger at coarse scales as in photos, quality 90."""
     rng = np.random.default_rng(0)
     files = [folder / f"{i}.jpg" for i in range(NUM_IMAGES)]
     for file in files:

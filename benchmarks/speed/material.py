@@ -1,4 +1,4 @@
-"""What the speed rows work on: COCO's real label sets, or sets like them, and photo-like files."""
+"""What the benchmarks run on: label sets, photo-like files, torchvision's encoder, images."""
 
 from __future__ import annotations
 
@@ -20,33 +20,57 @@ from util.log import log
 
 COCO = Path(__file__).resolve().parents[3] / "shared/coco2014-labels/instances_train2014.json"
 NUM_LABELS = 80
-LABELS_PER_IMAGE = 2.94  # of COCO's labelled training images
+LABELS_PER_IMAGE = 2.94  # mean over COCO's labelled training images
 
 
 def plain_encoder(arch: str, device: torch.device) -> nn.Module:
-    """torchvision's ResNet up to its last stage: its convolutions are PyTorch's own."""
+    """torchvision's ResNet up to its last stage, with PyTorch's own convolutions."""
     resnet = getattr(torchvision.models, arch)()
     encoder = nn.Sequential(*list(resnet.children())[:-2])
     return encoder.to(device, memory_format=torch.channels_last)
 
 
+def random_images(num_images: int, size: int, device: torch.device) -> Tensor:
+    """N×3×S×S float32 in channels_last format, as the encoder takes them."""
+    images = torch.randn(num_images, 3, size, size, device=device)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
+def encoder_step(encoder: nn.Module, images: Tensor, amp: torch.autocast) -> None:
+    """Forward and backward through an encoder."""
+    encoder.zero_grad()
+    with amp:
+        loss = encoder(images).float().mean()
+    loss.backward()
+
+
 def wait(result: object = None) -> object:
-    """On a GPU, until all is computed; what was given."""
+    """Wait until a GPU has finished all its work; returns `result`."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return result
 
 
 def label_sets() -> Tensor:
-    """N×80 bool, most frequent label first: COCO's train2014, or sets of similar statistics."""
+    """N×80 bool in random order, most frequent label first.
+
+    COCO's train2014 if it is there, otherwise random sets with similar statistics.
+    """
     if COCO.exists():
         images = read_annotations(COCO)
         vocabulary = count_labels(images.label_sets, images.categories)
-        return torch.from_numpy(encode_targets(images, vocabulary))
-    log(f"{COCO} is not there: label sets are drawn at random instead")
+        sets = torch.from_numpy(encode_targets(images, vocabulary))
+    else:
+        log(f"{COCO} does not exist: random label sets are used instead")
+        sets = random_label_sets()
+    return sets[torch.randperm(len(sets), generator=torch.Generator().manual_seed(0))]
+
+
+def random_label_sets() -> Tensor:
+    """20,000×80 bool; labels of the same kind of scene go together."""
     rng = np.random.default_rng(0)
     rarity = np.log(np.arange(1, NUM_LABELS + 1))
-    scenes = -rarity + rng.normal(0, 1.5, (12, NUM_LABELS))  # labels of a scene go together
+    scenes = -rarity + rng.normal(0, 1.5, (12, NUM_LABELS))
     chances = 1 / (1 + np.exp(-scenes[rng.integers(12, size=20_000)]))
     chances *= LABELS_PER_IMAGE / chances.sum(1).mean()
     sets = rng.random(chances.shape) < chances

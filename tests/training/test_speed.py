@@ -20,7 +20,7 @@ from util.errors import RunError
 
 sys.path.insert(0, str(REPO / "benchmarks/speed"))
 import bench
-import bench_training
+import classic_loop
 from timing import Ratio
 
 from model import HybridNet
@@ -173,7 +173,7 @@ def test_the_classic_loop_minimises_the_same():
     for parameter in [*model.stage_heads.parameters(), *model.decoder.parameters()]:
         torch.nn.init.normal_(parameter)
     targets = torch.tensor([[1.0, 1, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 0]])
-    bench_training.check_classic_loss(model, targets)
+    classic_loop.check_classic_loss(model, targets)
 
 
 def test_rows_of_the_table():
