@@ -1,12 +1,12 @@
-"""Plant errors in clean annotations and see how many of the first label issues are among them.
+"""Plant errors in correct annotations: how many of them are among the first label issues?
 
     python benchmarks/quality/planted_errors.py --image_path IMAGES --annotations JSON \\
         --checkpoints runs/coco/chain-0/best.pt runs/coco/none-0/best.pt
 
-Of all labels 2 % are taken off their images, and as many wrong ones are put on images that lack
-them, drawn as frequently as they come. `evaluate.py --label_issues 100` then lists what it finds
-least likely; precision at 100 is the share of these that was planted. Missing labels are harder to
-find than surplus ones, so the table counts both. Mean ± standard deviation over plantings.
+2 % of all labels are removed, and as many wrong labels are added to images that lack them, each as
+often as it occurs. `evaluate.py --label_issues 100` then lists the annotations that the model finds
+least likely. Precision at 100 is the share of these that was planted. Missing labels are harder to
+find than surplus ones, so the table counts both. Mean ± standard deviation over seeds.
 """
 
 from __future__ import annotations
@@ -19,50 +19,55 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from timing import spread
+from quality_results import mean_and_deviation
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from util.cli import ArgumentParser, run_script  # noqa: E402
+from util.errors import RunError  # noqa: E402
+
+Issue = tuple[str, str, str]  # file name, label, "missing" or "surplus"
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--image_path", type=Path, required=True, help="images none of the models was trained on")
+    add("--image_path", type=Path, required=True, help="images that no model was trained on")
     add("--annotations", type=Path, required=True, help="their COCO json, free of errors")
     add("--checkpoints", type=Path, nargs="+", required=True, help="models to compare")
-    add("--share", type=float, default=0.02, help="of the labels taken off, and put on")
-    add("--label_issues", type=int, default=100, help="how many label issues are looked at")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one planting each")
+    add("--share", type=float, default=0.02, help="share of the labels to remove, and to add")
+    add("--label_issues", type=int, default=100, help="how many label issues to look at")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="other errors for each")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Plant, evaluate, count, print the table."""
+    """Plant errors, evaluate, count, print the table."""
     clean = json.loads(args.annotations.read_text("utf-8"))
     counts = {path: [] for path in args.checkpoints}
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        annotations = folder / "planted.json"
         for seed in args.seeds:
-            planted_file = Path(folder) / "planted.json"
-            annotations, planted = plant(clean, args.share, seed)
-            planted_file.write_text(json.dumps({**clean, "annotations": annotations}), "utf-8")
+            with_errors, planted = plant(clean, args.share, seed)
+            annotations.write_text(json.dumps({**clean, "annotations": with_errors}), "utf-8")
             for path in args.checkpoints:
-                found = look_for_suspects(path, planted_file, Path(folder), args)
-                hits = [row["annotation"] for row in found if key(row) in planted]
-                counts[path].append((hits.count("missing"), hits.count("surplus")))
-        of_each = sum(kind == "missing" for *_, kind in planted)
+                issues = label_issues(path, args.image_path, annotations, args.label_issues, folder)
+                found = [kind for *where, kind in issues if (*where, kind) in planted]
+                counts[path].append((found.count("missing"), found.count("surplus")))
     print(f"| checkpoint | precision at {args.label_issues} (%) | missing found | surplus found |")
     print("| --- | --- | --- | --- |")
     for path, found in counts.items():
         missing, surplus = (list(column) for column in zip(*found, strict=True))
         precision = [100 * sum(pair) / args.label_issues for pair in found]
-        print(f"| {path} | " + " | ".join(map(spread, (precision, missing, surplus))) + " |")
-    print(f"{of_each} missing and {of_each} surplus labels planted", file=sys.stderr)
+        cells = map(mean_and_deviation, (precision, missing, surplus))
+        print(f"| {path} | " + " | ".join(cells) + " |")
+    number = len(planted) // 2
+    print(f"{number} missing and {number} surplus labels planted", file=sys.stderr)
 
 
-def plant(clean: dict, share: float, seed: int) -> tuple[list[dict], set[tuple[str, str, str]]]:
-    """Annotations with errors, and the (file, label, kind) of each error."""
+def plant(clean: dict, share: float, seed: int) -> tuple[list[dict], set[Issue]]:
+    """Annotations with errors, and the errors."""
     rng = np.random.default_rng(seed)
     names = {c["id"]: c["name"] for c in clean["categories"]}
     files = {i["id"]: Path(i["file_name"]).name for i in clean["images"]}
@@ -82,30 +87,25 @@ def plant(clean: dict, share: float, seed: int) -> tuple[list[dict], set[tuple[s
     return annotations, {(files[i], names[c], kind) for (i, c), kind in kinds}
 
 
-def key(row: dict) -> tuple[str, str, str]:
-    """What identifies an error: the file's name, the label, and what is wrong with it."""
-    return Path(row["image"]).name, row["label"], row["annotation"]
-
-
-def look_for_suspects(
-    checkpoint: Path, annotations: Path, folder: Path, args: argparse.Namespace
-) -> list[dict]:
-    """The label issues that evaluate.py lists."""
+def label_issues(
+    checkpoint: Path, images: Path, annotations: Path, number: int, output_dir: Path
+) -> list[Issue]:
+    """The label issues that evaluate.py lists. Raises RunError if it fails."""
+    flags = {
+        "--checkpoint": checkpoint,
+        "--image_path": images,
+        "--annotations": annotations,
+        "--label_issues": number,
+        "--output_dir": output_dir,
+    }
     command = [sys.executable, ROOT / "evaluate.py", "--json", "--keep_unlabelled"]
-    command += ["--checkpoint", checkpoint, "--image_path", args.image_path]
-    command += [
-        "--annotations",
-        annotations,
-        "--label_issues",
-        args.label_issues,
-        "--output_dir",
-        folder,
-    ]
+    command += [part for flag in flags.items() for part in flag]
     result = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, text=True)
     if result.returncode:
-        sys.exit(result.returncode)
-    return json.loads(result.stdout)["label_issues"]
+        raise RunError("evaluate.py failed; the reason is above")
+    rows = json.loads(result.stdout)["label_issues"]
+    return [(Path(row["image"]).name, row["label"], row["annotation"]) for row in rows]
 
 
 if __name__ == "__main__":
-    main(get_args_parser().parse_args())
+    run_script(main, get_args_parser())

@@ -1,22 +1,25 @@
-"""The comparison with rivals: each of them trains and decodes, is what it says, and is run once."""
+"""The comparison with rivals: each model trains and decodes, is what it claims, and is run once."""
 
 import json
 import subprocess
 import sys
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import REPO
+from filelock import FileLock
 
 from inference.predictions import decode
 from labels.vocabulary import Vocabulary
-from training.state import LossError
-from util.errors import UsageError
+from training.saver import LossError
 
 sys.path.insert(0, str(REPO / "benchmarks/quality"))
 import ablations
 import quality
+import quality_results
 import quality_sets
 import rivals
 
@@ -108,7 +111,7 @@ def test_decoders_of_the_ablations():
             encoding = model.encode(images)
             return model.set_logits(encoding, targets) - encoding.cnn_logits
 
-    # once a label is read, an image that enters before the first one only has nothing to say
+    # an image that enters only before the first label has no influence once a label was read
     targets[:, 0] = 1
     assert scores("chain", images, targets)[:, 1].std() > 1e-3
     assert scores("chain-image-first", images, targets)[:, 1].std() < 1e-6
@@ -119,7 +122,7 @@ def test_decoders_of_the_ablations():
 
 
 def test_sampled_prefixes_are_the_models_own(monkeypatch):
-    """With no label replaced the losses are the chain's; with all, they depend on the draw."""
+    """With no label replaced, the losses are the chain's; with all replaced, they are random."""
     images, targets = random_batch()
     torch.manual_seed(0)
     model = EVERYONE["chain-sampled"].build(VOCABULARY).eval()
@@ -133,8 +136,19 @@ def test_sampled_prefixes_are_the_models_own(monkeypatch):
     assert len(drawn) > 1
 
 
-def write_result(folder, name: str, rate: float, seed: int, nll: float, mean_ap: float) -> None:
-    found = {
+COMPARISON = quality_results.Comparison(
+    data="scenes",
+    recipe=quality_sets.SETS["scenes"].recipe,
+    limit=None,
+    epochs=20,
+    learning_rates=[0.001, 0.002],
+    seeds=[0, 1],
+)
+
+
+def result_of(name: str, rate: float, seed: int, nll: float, mean_ap: float) -> dict:
+    """A line of results.jsonl."""
+    metrics = {
         "set_nll": nll,
         "mAP": mean_ap,
         "ECE": 1.0,
@@ -143,94 +157,190 @@ def write_result(folder, name: str, rate: float, seed: int, nll: float, mean_ap:
             for rule in ("threshold", "label_f1", "map", "f1")
         },
     }
-    result = {
+    return {
+        **asdict(COMPARISON.run(name, rate, seed)),
         "about": name,
-        "learning_rate": rate,
         "parameters": 10**6,
         "training_seconds": 60,
-        "holdout": found,
-        "val": {**found, "set_nll": 100 - nll},
+        "holdout": metrics,
+        "val": {**metrics, "set_nll": 100 - nll},
     }
-    folder.mkdir(exist_ok=True)
-    (folder / f"{name}-{rate:g}-{seed}.json").write_text(json.dumps(result))
 
 
-def test_a_run_that_diverged_is_kept_and_never_chosen(tmp_path, monkeypatch):
-    monkeypatch.setattr(quality, "RESULTS", tmp_path)
-    folder = tmp_path / "scenes"
-    write_result(folder, "chain", 0.001, 0, nll=5.0, mean_ap=40.0)
-    for run in ("chain-0.002-0", "chain-0.001-1"):
-        (folder / f"{run}.json").write_text('{"diverged": "the loss is nan at step 3"}')
-    args = quality.get_args_parser().parse_args(["scenes"])
-    assert quality.best_rate(args, "chain") == 0.001
-    assert quality.table(args).splitlines()[2].endswith("| 1.0 | 1 |")
+def diverged(name: str, rate: float, seed: int) -> dict:
+    return {**asdict(COMPARISON.run(name, rate, seed)), "diverged": "the loss is nan at step 3"}
 
 
-def test_rate_is_chosen_on_the_holdout_and_spread_is_over_seeds(tmp_path, monkeypatch):
-    monkeypatch.setattr(quality, "RESULTS", tmp_path)
-    folder = tmp_path / "scenes"
-    write_result(folder, "chain", 0.001, 0, nll=5.0, mean_ap=40.0)
-    write_result(folder, "chain", 0.002, 0, nll=6.0, mean_ap=90.0)  # better on val: of no account
-    write_result(folder, "chain", 0.001, 1, nll=5.0, mean_ap=44.0)
-    write_result(folder, "average", 0.002, 0, nll=5.0, mean_ap=50.0)
-    flags = ("scenes", "--models", "chain", "average", "--learning_rates", "0.001", "0.002")
-    args = quality.get_args_parser().parse_args([*flags, "--table"])
-    assert quality.best_rate(args, "chain") == 0.001
-    lines = quality.table(args).splitlines()
-    write_result(folder, "chain", 0.002, 1, nll=3.0, mean_ap=40.0)
-    assert quality.best_rate(args, "chain") == 0.002  # where both have the second seed, it counts
+def results_in(path: Path, *rows: dict) -> quality_results.Results:
+    """The rows, written and read."""
+    path.unlink(missing_ok=True)
+    for row in rows:
+        quality_results.append_result(row, path)
+    return quality_results.read_results(path)
+
+
+def table_lines(results: quality_results.Results, *models: str) -> list[str]:
+    return quality_results.format_table(results, COMPARISON, models, "val").splitlines()
+
+
+def test_a_run_that_diverged_is_kept_and_never_chosen(tmp_path):
+    results = results_in(
+        tmp_path / "results.jsonl",
+        result_of("chain", 0.001, 0, nll=5.0, mean_ap=40.0),
+        diverged("chain", 0.002, 0),
+        diverged("chain", 0.001, 1),
+    )
+    assert len(results) == 3
+    assert COMPARISON.best_rate(results, "chain") == 0.001
+    assert table_lines(results, "chain")[2].endswith("| 1.0 | 1 |")
+
+
+def test_rate_is_chosen_on_the_holdout_and_spread_is_over_seeds(tmp_path):
+    path = tmp_path / "results.jsonl"
+    rows = [
+        result_of("chain", 0.001, 0, nll=5.0, mean_ap=40.0),
+        result_of("chain", 0.002, 0, nll=6.0, mean_ap=90.0),  # better on val: does not count
+        result_of("chain", 0.001, 1, nll=5.0, mean_ap=44.0),
+        result_of("average", 0.002, 0, nll=5.0, mean_ap=50.0),
+    ]
+    results = results_in(path, *rows)
+    assert COMPARISON.best_rate(results, "chain") == 0.001
+    lines = table_lines(results, "chain", "average")
     assert len(lines) == 4
     assert "| 42.00 ± 2.83 |" in lines[2]
     assert lines[2].endswith("| 0.001 | 1.0 M | 1.0 | 2 |")
     assert "| **50.00** |" in lines[3]
     assert lines[0].count("CF1") == 2
-    path = folder / "average-0.001-0.json"
-    path.write_text('{"recipe": "--num_epochs 3", "diverged": ""}')
-    with pytest.raises(UsageError, match="made with --num_epochs 3, not --image_size 64"):
-        quality.table(args)
-    path.unlink()
-    old = folder / "average-0.002-0.json"  # of before there was a rule
-    old.write_text(old.read_text().replace("label_f1", "no longer"))
-    assert quality.table(args).splitlines()[0].count("CF1") == 1
+    # a seed counts as soon as both learning rates have it
+    results = results_in(path, *rows, result_of("chain", 0.002, 1, nll=3.0, mean_ap=40.0))
+    assert COMPARISON.best_rate(results, "chain") == 0.002
+
+
+def test_a_column_that_a_result_lacks_is_left_out(tmp_path):
+    old = result_of("average", 0.002, 0, nll=5.0, mean_ap=50.0)
+    del old["val"]["predicted_sets"]["label_f1"]
+    new = result_of("chain", 0.001, 0, nll=5.0, mean_ap=40.0)
+    results = results_in(tmp_path / "results.jsonl", old, new)
+    assert table_lines(results, "chain", "average")[0].count("CF1") == 1
+    assert table_lines(results, "chain")[0].count("CF1") == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"recipe": "--image_size 32"}, {"epochs": 3}, {"limit": 500}, {"data": "ccp"}],
+)
+def test_results_of_another_training_are_not_used(tmp_path, change):
+    other = {**result_of("chain", 0.001, 0, nll=5.0, mean_ap=40.0), **change}
+    results = results_in(tmp_path / "results.jsonl", other)
+    assert len(results) == 1
+    assert COMPARISON.results_of(results, "chain", 0.001) == {}
+    assert len(table_lines(results, "chain")) == 2
+
+
+APPEND = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import quality_results
+for i in range(200):
+    quality_results.append_result({"who": sys.argv[2], "i": i, "text": "x" * 5000}, Path("r.jsonl"))
+"""
+
+
+def test_lines_that_several_processes_append_stay_whole(tmp_path):
+    command = [sys.executable, "-c", APPEND, str(REPO / "benchmarks/quality")]
+    processes = [subprocess.Popen([*command, who], cwd=tmp_path) for who in "abcd"]
+    assert [process.wait() for process in processes] == [0] * 4
+    rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
+    found = {who: [row["i"] for row in rows if row["who"] == who] for who in "abcd"}
+    assert found == {who: list(range(200)) for who in "abcd"}
+
+
+def test_the_stored_results_are_distinct_and_fill_the_table():
+    lines = quality.RESULTS.read_text("utf-8").splitlines()
+    results = quality_results.read_results(quality.RESULTS)
+    assert len(results) == len(lines) >= 145
+    for name in quality_sets.SETS:
+        data = quality_sets.SETS[name]
+        rates = [0.0005, 0.001, 0.002]
+        comparison = quality_results.Comparison(
+            name, data.recipe, None, data.num_epochs, rates, [0, 1, 2]
+        )
+        assert comparison.results_of(results, "chain", comparison.best_rate(results, "chain"))
+        assert {run.model for run in results} <= set(EVERYONE)
 
 
 @pytest.fixture
 def tiny_scenes(workdir, monkeypatch):
-    """A set of eight images in the place of the scenes, results in workdir/results."""
+    """A data set of a dozen images in the place of the scenes; returns the path of its results."""
     files = (workdir / "data/images", workdir / "data/annotations/instances.json")
-    flags = ("--image_size", "64", "--num_epochs", "1", "--batch_size", "4")
-    monkeypatch.setitem(quality.SETS, "scenes", quality_sets.DataSet(files, files, "", flags))
-    monkeypatch.setattr(quality, "RESULTS", workdir / "results")
-    monkeypatch.setattr(quality, "ROOT", workdir)
-    return workdir / "results/scenes"
+    flags = ("--image_size", "64", "--batch_size", "4")
+    monkeypatch.setitem(quality.SETS, "scenes", quality_sets.DataSet(files, files, "", 1, flags))
+    monkeypatch.setattr(quality, "RESULTS", workdir / "results.jsonl")
+    monkeypatch.setattr(quality, "RUNS", workdir / "runs")
+    return workdir / "results.jsonl"
 
 
 def test_a_run_is_made_once(tiny_scenes, monkeypatch):
-    """As a user runs it, on tiny data: the second command finds the result of the first."""
+    """On tiny data: the second command finds the results of the first."""
     flags = ["scenes", "--models", "chain", "asymmetric", "--seeds", "3"]
     args = quality.get_args_parser().parse_args([*flags, "--learning_rates", "0.001"])
     quality.main(args)
-    found = json.loads((tiny_scenes / "asymmetric-0.001-3.json").read_text())
-    assert 0 <= found["val"]["mAP"] <= 100
-    monkeypatch.setattr(quality, "run", lambda *_: pytest.fail("it was run again"))
+    chain, asymmetric = (json.loads(line) for line in tiny_scenes.read_text().splitlines())
+    assert 0 <= asymmetric["val"]["mAP"] <= 100
+    assert (chain["model"], chain["epochs"], chain["limit"]) == ("chain", 1, None)
+    monkeypatch.setattr(quality, "train_and_test", lambda *_: pytest.fail("it was run again"))
     quality.main(args)
 
 
-def test_a_run_that_diverges_says_so_and_the_next_goes_on(tiny_scenes, monkeypatch):
+def test_a_run_that_another_process_works_on_is_left_to_it(tiny_scenes, monkeypatch):
+    """It comes last, and is not run if the other process has finished it by then."""
+    runs = [COMPARISON.run(model, 0.001, 0) for model in ("chain", "average")]
+    folder = quality.run_folder(runs[0])
+    folder.mkdir(parents=True)
+    other = FileLock(folder / "lock")
+    other.acquire()
+    order = []
+
+    def train_and_test(run: quality_results.Run, *_: object) -> dict:
+        order.append(run.model)
+        quality_results.append_result(diverged("chain", 0.001, 0), tiny_scenes)
+        other.release()
+        return diverged(run.model, run.learning_rate, run.seed)
+
+    monkeypatch.setattr(quality, "train_and_test", train_and_test)
+    quality.run_missing(runs, 0)
+    assert order == ["average"]
+    assert len(tiny_scenes.read_text().splitlines()) == 2
+
+
+def test_a_run_that_diverges_is_recorded_and_the_next_one_starts(tiny_scenes, monkeypatch):
     def diverge(*args: object) -> None:
         raise LossError("the loss is nan at step 3")
 
-    monkeypatch.setattr(quality, "train_epoch", diverge)
+    monkeypatch.setattr(quality, "train_one_epoch", diverge)
     flags = ["scenes", "--models", "chain", "--seeds", "0", "--learning_rates", "0.001", "0.002"]
     quality.main(quality.get_args_parser().parse_args(flags))
-    for rate in (0.001, 0.002):
-        result = json.loads((tiny_scenes / f"chain-{rate:g}-0.json").read_text())
-        assert result["diverged"] == "the loss is nan at step 3"
-        assert (result["model"], result["learning_rate"], result["seed"]) == ("chain", rate, 0)
+    rows = [json.loads(line) for line in tiny_scenes.read_text().splitlines()]
+    assert [row["diverged"] for row in rows] == ["the loss is nan at step 3"] * 2
+    found = [(row["model"], row["learning_rate"], row["seed"]) for row in rows]
+    assert found == [("chain", 0.001, 0), ("chain", 0.002, 0)]
 
 
-def test_help():
-    command = [sys.executable, REPO / "benchmarks/quality/quality.py", "--help"]
-    result = subprocess.run(command, capture_output=True, text=True)
-    assert result.returncode == 0
-    assert "--learning_rates" in result.stdout
+@pytest.mark.parametrize(
+    "script",
+    [
+        "quality/quality.py",
+        "quality/planted_errors.py",
+        "robustness/kills.py",
+        "robustness/mutations.py",
+        "speed/bench.py",
+    ],
+)
+def test_every_benchmark_starts(script, tmp_path):
+    """Also from another folder."""
+    path = REPO / "benchmarks" / script
+    command = [sys.executable, path, "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"python benchmarks/{script}" in result.stdout
