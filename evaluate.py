@@ -36,11 +36,11 @@ import torch
 from data_loader import LabelledImages, load_data_set, make_loader
 from evaluation.analysis import analysis_results, co_occurrence, decode_and_analyse, reveal_labels
 from evaluation.bootstrap import WeightedMetrics, metric_intervals
+from evaluation.calibration import calibration_bins
 from evaluation.compare import PREDICTIONS, compare, save_predictions
 from evaluation.metrics import (
     PROTOCOLS,
     all_metrics,
-    calibration_bins,
     label_set_sizes,
     per_label,
     protocol_metrics,

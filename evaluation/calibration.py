@@ -1,4 +1,9 @@
-"""Calibration and decision thresholds, fitted on held-out training images."""
+"""Calibration: its error, and what is fitted on held-out training images.
+
+    targets N×C (0/1)   truth          scores, marginals N×C   label probabilities
+
+The fits must never see the split that is reported.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +11,37 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from evaluation.metrics import EPSILON, _at_positives
+from evaluation.ranking import counts_at_positives
+
+EPSILON = 1e-12  # against division by zero
+NUM_BINS = 15  # of the ECE and of the calibration diagram
 
 
 def fit_threshold(targets: np.ndarray, scores: np.ndarray) -> float:
-    """The one threshold (predict where score >= it) with the highest OF1; 0.5 if nothing is true.
+    """The one threshold with the best OF1, where score >= threshold is predicted.
 
-    To be called on held-out training images, never on the split that is reported.
+    0.5 if nothing is true.
     """
     targets = targets.astype(bool)
     if not targets.any():
         return 0.5
-    # the best one cuts just below a true label: any lower only adds wrong ones
-    positives, hits, seen = (values[::-1] for values in _at_positives(targets, scores))
+    # the best threshold is just below a positive's score: a lower one only adds false positives
+    positives, hits, seen = counts_at_positives(targets, scores)
     lowest = positives[np.argmax(hits / (seen + len(positives)))]
     following = scores[scores < lowest].max(initial=0)
-    return float((lowest + following) / 2)  # half-way, so that it carries over
+    return float((lowest + following) / 2)  # half-way, to carry over to other images
 
 
 def fit_label_thresholds(marginals: np.ndarray) -> np.ndarray:
-    """C thresholds, each with the highest F1 to be expected of its label; marginals N×C in 0..1.
+    """C thresholds, each with the best expected F1 of its label; marginals N×C in 0..1.
 
-    No truth is asked for: of the n most probable images as many have the label as their marginals
-    add up to, if these are calibrated, and the best threshold is half the F1 that it reaches
-    (Lipton et al., ECML PKDD 2014). A rare label is true of a handful of the hold-out's
-    images, too few to fit anything to; a marginal it has on each.
+    A rare label has too few positives to fit a threshold on. Calibrated probabilities give its
+    expected F1 without the truth, since they add up to the number of positives. The best
+    threshold is half of the best expected F1 (Lipton et al., ECML PKDD 2014).
     """
     ranked = -np.sort(-marginals.astype(np.float64), axis=0)
-    said, true = np.arange(1, len(ranked) + 1)[:, None], ranked.sum(0)
-    return np.maximum((ranked.cumsum(0) / (said + true)).max(0), EPSILON)
+    predicted, true = np.arange(1, len(ranked) + 1)[:, None], ranked.sum(0)
+    return np.maximum((ranked.cumsum(0) / (predicted + true)).max(0), EPSILON)
 
 
 def fit_calibration(
@@ -42,11 +49,11 @@ def fit_calibration(
 ) -> tuple[float, float]:
     """T and w for which z / T + w p has the lowest binary cross-entropy: z N×C, p the C priors.
 
-    Guo et al.'s temperature (ICML 2017) beside a weight for the log-odds of the labels' rates: one
-    draws all to 1/2, the other back to where each label is without an image.
+    T is the temperature of Guo et al. (ICML 2017): it pulls all probabilities towards 1/2. The
+    prior weight w pulls them towards p, the log-odds of each label's training frequency.
 
-    To be called on held-out training images. log T and w have normal priors of standard deviation
-    1/4, which hundreds of labels outweigh and a handful, from which nothing can be told, do not.
+    log T and w have normal priors with standard deviation 1/4. Hundreds of labels outweigh these;
+    a handful, too few to fit anything, do not.
     """
     signs = np.where(targets, -1.0, 1.0)
 
@@ -60,3 +67,38 @@ def fit_calibration(
 
     log_temperature, weight = minimize(loss, (0, 0), jac=True, bounds=[(-2, 2), (-1, 1)]).x
     return float(np.exp(log_temperature)), float(weight)
+
+
+def expected_calibration_error(
+    targets: np.ndarray, scores: np.ndarray, num_bins: int = NUM_BINS
+) -> float:
+    """ECE of all label probabilities in percent, over bins of equal counts."""
+    ranked, positives = np.sort(scores, axis=None), np.sort(scores[targets.astype(bool)])
+    bins = [members for members in np.array_split(ranked, num_bins) if len(members)]
+    ends = np.cumsum([len(members) for members in bins])
+    last = [members[-1] for members in bins]
+    # equal scores share their positives; otherwise their order would decide the bins' counts
+    first, after = (np.searchsorted(ranked, last, side) for side in ("left", "right"))
+    hits, hits_after = (np.searchsorted(positives, last, side) for side in ("left", "right"))
+    hits_at_ends = hits + (ends - first) * (hits_after - hits) / (after - first)
+    expected = [members.sum(dtype=np.float64) for members in bins]
+    error = np.abs(expected - np.diff(hits_at_ends, prepend=0)).sum()
+    return 100 * float(error) / max(targets.size, 1)
+
+
+def calibration_bins(
+    targets: np.ndarray, scores: np.ndarray, num_bins: int = NUM_BINS
+) -> list[dict[str, float]]:
+    """The bins of the ECE, lowest scores first: count, mean score and share of true labels."""
+    order = np.argsort(scores, axis=None, kind="stable")
+    _, value, count = np.unique(scores, return_inverse=True, return_counts=True)
+    truth = (np.bincount(value.ravel(), targets.ravel()) / count)[value.ravel()]
+    return [
+        {
+            "count": len(members),
+            "score": float(scores.ravel()[members].mean()),
+            "true": float(truth[members].mean()),
+        }
+        for members in np.array_split(order, num_bins)
+        if len(members)
+    ]

@@ -1,174 +1,250 @@
-"""Every figure of multi-label image classification, from numpy arrays alone.
+"""Every metric of multi-label image classification, from numpy arrays alone.
 
-    targets N×C (0/1)   truth          scores N×C   label probabilities
-    predicted N×C (0/1) label sets     rows are images, columns labels (rank 0 most frequent)
+    targets   N×C (0/1)  truth; rows are images, columns labels (rank 0 the most frequent)
+    scores    N×C        label probabilities
+    predicted N×C (0/1)  label sets
+    weights   N×B        how often each image counts, whole numbers, in each of B resamples;
+                         None: every image counts once
 
-Percentages are 0..100 as the field prints them; a figure that is undefined is nan. Definitions
-stand with each function: several names in this field have two meanings.
+To add a metric, add a line to SCORE_METRICS (of scores) or SET_METRICS (of predicted label
+sets): metrics.json, the tables, the bootstrap and the report loop over these two.
+
+Metrics are in percent, as papers print them. An undefined one is nan.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
 import numpy as np
 
-EPSILON = 1e-12  # against division by zero only
-PROTOCOLS = {"coco": 3, "nus81": 3, "nus1k": 10, "voc07": None}  # labels said of each image
-SHOWN = ("CF1", "OF1", "EM", "EBF1")  # of each decision rule, where there is no room for all
+from evaluation.calibration import EPSILON, expected_calibration_error
+from evaluation.ranking import average_precision, map_at_k, top_k, voc07_average_precision
+
+PROTOCOLS = {"coco": 3, "nus81": 3, "nus1k": 10, "voc07": None}  # labels predicted per image
+SHOWN = ("CF1", "OF1", "EM", "EBF1")  # the set metrics shown where there is no room for all
 RULES = {
-    "threshold": "score above the threshold fitted on the hold-out",
-    "label_f1": "score above the label's own threshold, of its highest expected F1",
+    "threshold": "probability above the one threshold fitted on the hold-out",
+    "label_f1": "probability above the label's own threshold (best expected F1)",
     "map": "the most probable label set",
-    "f1": "the set with the highest expected F1",
+    "f1": "the label set with the best expected F1",
     "top3": "exactly the 3 best scores (papers of 2016)",
-    "top3@0.5": "of the 3 best scores those above 0.5",
+    "top3@0.5": "those of the 3 best scores above 0.5",
 }
-NUM_BINS = 15  # of the calibration diagram, as of metrics.expected_calibration_error
+Values = float | np.ndarray  # one value, or B values if there are weights
+
+
+class Metric(NamedTuple):
+    """How a metric is computed, in percent or per unit, and what tables say of it."""
+
+    compute: Callable
+    meaning: str
+    digits: int  # after the point
+
+
+# compute(targets N×C, scores N×C) -> percent
+SCORE_METRICS = {
+    "mAP": Metric(
+        lambda targets, scores: 100 * mean_over_labels(average_precision(targets, scores)),
+        "mean over labels of AP, %",
+        2,
+    ),
+    "mAP@10": Metric(map_at_k, "mean over images of AP of the 10 best labels, %", 2),
+    "ECE": Metric(
+        expected_calibration_error, "calibration error, percentage points; lower is better", 2
+    ),
+}
+
+# computed by the model, from the labels' logits
+SET_NLL = Metric(np.mean, "nats per image; lower is better", 3)
+
+# compute(SetCounts) -> 0..1. Labels on no image are left out of CP, CR and macroF1, as they are
+# of mAP. Some papers call macroF1 "CF1".
+SET_METRICS = {
+    "CP": Metric(lambda s: s.over_labels(s.precision), "mean over labels of precision", 1),
+    "CR": Metric(lambda s: s.over_labels(s.recall), "mean over labels of recall", 1),
+    "CF1": Metric(
+        lambda s: harmonic_mean(s.over_labels(s.precision), s.over_labels(s.recall)),
+        "harmonic mean of CP and CR",
+        1,
+    ),
+    "macroF1": Metric(lambda s: s.over_labels(s.f1), "mean over labels of F1", 1),
+    "OP": Metric(
+        lambda s: s.hits.sum(0) / np.maximum(s.predicted.sum(0), 1),
+        "precision over all image-label pairs",
+        1,
+    ),
+    "OR": Metric(
+        lambda s: s.hits.sum(0) / np.maximum(s.true.sum(0), 1),
+        "recall over all image-label pairs",
+        1,
+    ),
+    "OF1": Metric(
+        lambda s: harmonic_mean(SET_METRICS["OP"].compute(s), SET_METRICS["OR"].compute(s)),
+        "harmonic mean of OP and OR",
+        1,
+    ),
+    "EM": Metric(
+        lambda s: s.over_images(s.images.exact), "share of images whose set is exactly right", 1
+    ),
+    "EBF1": Metric(lambda s: s.over_images(s.images.f1), "mean over images of F1", 1),
+}
+
+
+def set_metrics(
+    targets: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+) -> dict[str, Values]:
+    """SET_METRICS of predicted label sets, in percent: floats, or B values each with weights."""
+    return LabelSets(targets, predicted).metrics(weights)
+
+
+class LabelSets:
+    """Predicted beside true label sets: all of SET_METRICS that does not depend on weights."""
+
+    def __init__(self, targets: np.ndarray, predicted: np.ndarray) -> None:
+        self.true, self.predicted = targets.astype(bool), predicted.astype(bool)
+        self.hits = self.true & self.predicted
+        self.num_hits, self.num_true, self.num_predicted = (
+            sets.sum(1) for sets in (self.hits, self.true, self.predicted)
+        )
+
+    @cached_property
+    def exact(self) -> np.ndarray:
+        """N, 1 where the set is exactly right."""
+        return ((self.num_hits == self.num_true) & (self.num_hits == self.num_predicted)) * 1.0
+
+    @cached_property
+    def f1(self) -> np.ndarray:
+        """N, F1 of each image's set; two empty sets count 1."""
+        sizes = self.num_true + self.num_predicted
+        return np.where(sizes == 0, 1.0, 2 * self.num_hits / np.maximum(sizes, 1))
+
+    @cached_property
+    def _hits_and_predicted(self) -> list[np.ndarray]:
+        return [sets.astype(np.float32) for sets in (self.hits, self.predicted)]
+
+    def count(self, weights: np.ndarray | None = None, true: np.ndarray | None = None) -> SetCounts:
+        """The counts that SET_METRICS are computed from; `true` C×B if they are known already."""
+        if weights is None:
+            counts = (sets.sum(0) for sets in (self.hits, self.predicted, self.true))
+            return SetCounts(*counts, self)
+        hits, predicted = (weighted_sum(sets, weights) for sets in self._hits_and_predicted)
+        true = weighted_sum(self.true, weights) if true is None else true
+        weights = weights.astype(np.float64)
+        return SetCounts(hits, predicted, true, self, weights, weights.sum(0))
+
+    def metrics(
+        self, weights: np.ndarray | None = None, true: np.ndarray | None = None
+    ) -> dict[str, Values]:
+        """SET_METRICS in percent; arguments as of `count`."""
+        counts = self.count(weights, true)
+        found = {name: 100 * m.compute(counts) for name, m in SET_METRICS.items()}
+        return found if weights is not None else {name: float(v) for name, v in found.items()}
+
+
+def weighted_sum(sets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """N×C zeros and ones, N×B whole numbers -> C×B counts.
+
+    The product is in float32, where sums of whole numbers are exact up to 16 million.
+    """
+    sets, weights = (a.astype(np.float32, copy=False) for a in (sets, weights))
+    return (sets.T @ weights).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class SetCounts:
+    """How often label sets are right, per label: C counts, or C×B with weights."""
+
+    hits: np.ndarray  # images where the label is true and predicted
+    predicted: np.ndarray
+    true: np.ndarray
+    images: LabelSets
+    weights: np.ndarray | None = None
+    num_images: np.ndarray | None = None  # B, the sum of the weights
+
+    @property
+    def precision(self) -> np.ndarray:
+        """Per label in 0..1; 0 where it is never predicted."""
+        return self.hits / np.maximum(self.predicted, 1)
+
+    @property
+    def recall(self) -> np.ndarray:
+        """Per label in 0..1."""
+        return self.hits / np.maximum(self.true, 1)
+
+    @property
+    def f1(self) -> np.ndarray:
+        """Per label in 0..1."""
+        return 2 * self.hits / np.maximum(self.predicted + self.true, 1)
+
+    def over_labels(self, values: np.ndarray) -> Values:
+        """Mean over the labels that are on some image."""
+        return mean_over_labels(np.where(self.true > 0, values, np.nan))
+
+    def over_images(self, values: np.ndarray) -> Values:
+        """Mean of N values."""
+        if self.weights is None:
+            return mean(values)
+        return values @ self.weights / self.num_images
+
+
+def mean_over_labels(values: np.ndarray) -> Values:
+    """Mean of C or C×B values over labels, without those that are nan; nan if all are."""
+    defined = ~np.isnan(values)
+    count = defined.sum(0)
+    total = np.where(defined, values, 0).sum(0)
+    return np.where(count, total / np.maximum(count, 1), np.nan)
+
+
+def harmonic_mean(a: Values, b: Values) -> Values:
+    """2ab / (a + b), 0 when both are 0."""
+    return 2 * a * b / np.maximum(a + b, EPSILON)
+
+
+def mean(values: np.ndarray) -> float:
+    """nan for no values, without numpy's warning."""
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+def all_metrics(
+    targets: np.ndarray, scores: np.ndarray, predicted: dict[str, np.ndarray]
+) -> dict[str, float | dict[str, dict[str, float]]]:
+    """All metrics but the set NLL, which needs the model: of the scores, then of each rule's sets.
+
+    `predicted` maps a decision rule's name to its N×C sets; top3 and top3@0.5 are added.
+    mAP_labels is the number of labels on any image, which mAP is a mean of.
+    """
+    targets = targets.astype(bool)
+    rules = {**predicted, "top3": top_k(scores, 3), "top3@0.5": top_k(scores, 3, above=0.5)}
+    return {
+        **{name: float(m.compute(targets, scores)) for name, m in SCORE_METRICS.items()},
+        "mAP_labels": int(targets.any(0).sum()),
+        "predicted_sets": {rule: set_metrics(targets, sets) for rule, sets in rules.items()},
+    }
 
 
 def per_label(
     labels: tuple[str, ...], targets: np.ndarray, scores: np.ndarray, predicted: np.ndarray
 ) -> list[dict]:
     """AP, precision, recall, F1 in percent and the number of true images of every label."""
-    values = {"AP": average_precision(targets, scores), **precision_recall_f1(targets, predicted)}
+    counts = LabelSets(targets, predicted).count()
+    values = {
+        "AP": average_precision(targets, scores),
+        "precision": counts.precision,
+        "recall": counts.recall,
+        "f1": counts.f1,
+    }
     return [
         {
             "label": label,
-            "support": int(targets[:, c].sum()),
+            "support": int(counts.true[c]),
             **{name: 100 * float(column[c]) for name, column in values.items()},
         }
         for c, label in enumerate(labels)
     ]
-
-
-def average_precision(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """AP of each label, C values in 0..1; nan for a label without positives.
-
-    AP = sum over distinct scores s of (recall(s) - recall(above s)) * precision(s): equal scores
-    are one step, as in scikit-learn's `average_precision_score`; no interpolation.
-    """
-    labels = zip(targets.T.astype(bool), scores.T, strict=True)
-    at_positives = (_at_positives(truth, column) for truth, column in labels)
-    return np.array([mean(hits / seen) for _, hits, seen in at_positives])
-
-
-def _at_positives(
-    truth: np.ndarray, scores: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The P scores of what is true, ascending; how many true ones, how many in all, reach each.
-
-    Two sorts of plain values and a search: several times quicker than to sort indices.
-    """
-    ranked, positives = np.sort(scores, axis=None), np.sort(scores[truth])
-    hits = len(positives) - np.searchsorted(positives, positives)
-    seen = len(ranked) - np.searchsorted(ranked, positives)
-    return positives, hits, seen
-
-
-def precision_recall_f1(targets: np.ndarray, predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """Per label, C values each in 0..1: precision (0 where nothing is predicted), recall, f1."""
-    hits, said, true = (sets.sum(0) for sets in (targets & predicted, predicted, targets))
-    precision = hits / np.maximum(said, 1)
-    recall = hits / np.maximum(true, 1)
-    f1 = 2 * hits / np.maximum(said + true, 1)
-    return {"precision": precision, "recall": recall, "f1": f1}
-
-
-def set_metrics(targets: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Figures of predicted label sets, in percent.
-
-    CP, CR      mean over labels of precision, recall; CF1 = harmonic mean of CP and CR
-    macroF1     mean over labels of F1: what some papers call CF1, a different figure
-    OP, OR, OF1 pooled over all image-label pairs
-    EM          images whose set is exactly right
-    EBF1        F1 of each image's set, averaged; two empty sets count 1
-    Labels without positives are left out of CP, CR and macroF1, as they are of mAP.
-    """
-    targets, predicted = targets.astype(bool), predicted.astype(bool)
-    present = targets.any(0)
-    per_label = precision_recall_f1(targets, predicted)
-    cp, cr, macro_f1 = (mean(per_label[k][present]) for k in ("precision", "recall", "f1"))
-    hits, said, true = (sets.sum(1) for sets in (targets & predicted, predicted, targets))
-    op = hits.sum() / max(said.sum(), 1)
-    recall = hits.sum() / max(true.sum(), 1)
-    example_f1 = np.where(said + true == 0, 1.0, 2 * hits / np.maximum(said + true, 1))
-    figures = {
-        "CP": cp,
-        "CR": cr,
-        "CF1": harmonic_mean(cp, cr),
-        "macroF1": macro_f1,
-        "OP": op,
-        "OR": recall,
-        "OF1": harmonic_mean(op, recall),
-        "EM": mean((targets == predicted).all(1)),
-        "EBF1": mean(example_f1),
-    }
-    return {name: 100 * float(value) for name, value in figures.items()}
-
-
-def top_k(scores: np.ndarray, k: int, above: float = -np.inf) -> np.ndarray:
-    """N×C bool: the k highest-scored labels of each image, of those with score > `above`.
-
-    Ties go to the more frequent label. k=3: `top3`, the 2016 papers' protocol; with above=0.5:
-    `top3@0.5`, that of newer papers.
-    """
-    k = min(k, scores.shape[1])
-    kth_best = np.partition(scores, -k, axis=1)[:, [-k]]
-    better, tied = scores > kth_best, scores == kth_best
-    room = k - better.sum(1, keepdims=True)
-    return (better | (tied & (tied.cumsum(1) <= room))) & (scores > above)
-
-
-def map_at_k(targets: np.ndarray, scores: np.ndarray, k: int = 10) -> float:
-    """mAP@k of the 2016 CNN-RNN paper in percent: a mean over images, not over labels.
-
-    AP@k of an image = sum over its first k labels by score of precision-so-far at each true one,
-    divided by min(k, number of true labels). Images without labels are left out.
-    """
-    some = targets.any(1)
-    targets, scores = targets[some].astype(bool), scores[some]
-    best = top_k(scores, k)  # only these few are ordered, not all C
-    shape = len(scores), min(k, scores.shape[1])
-    order = np.argsort(-scores[best].reshape(shape), axis=1, kind="stable")
-    hits = np.take_along_axis(targets[best].reshape(shape), order, axis=1)
-    precision = np.cumsum(hits, 1) / np.arange(1, shape[1] + 1)
-    ap = (precision * hits).sum(1) / np.minimum(targets.sum(1), k)
-    return 100 * mean(ap)
-
-
-def expected_calibration_error(
-    targets: np.ndarray, scores: np.ndarray, num_bins: int = 15
-) -> float:
-    """ECE of all label probabilities in percent, over bins of equal mass (equal counts)."""
-    ranked, positives = np.sort(scores, axis=None), np.sort(scores[targets.astype(bool)])
-    bins = [members for members in np.array_split(ranked, num_bins) if len(members)]
-    ends = np.cumsum([len(members) for members in bins])
-    last = [members[-1] for members in bins]
-    # equal scores share their hits, or their order would decide where bins part them
-    first, after = (np.searchsorted(ranked, last, side) for side in ("left", "right"))
-    hits, hits_after = (np.searchsorted(positives, last, side) for side in ("left", "right"))
-    hits_at_ends = hits + (ends - first) * (hits_after - hits) / (after - first)
-    expected = [members.sum(dtype=np.float64) for members in bins]
-    error = np.abs(expected - np.diff(hits_at_ends, prepend=0)).sum()
-    return 100 * float(error) / max(targets.size, 1)
-
-
-def all_metrics(
-    targets: np.ndarray, scores: np.ndarray, predicted: dict[str, np.ndarray]
-) -> dict[str, float | dict[str, dict[str, float]]]:
-    """All figures but the set NLL (which needs the model): of the scores, then of each rule's sets.
-
-    `predicted` maps a decision rule's name to its N×C sets; top3 and top3@0.5 are added.
-    """
-    targets = targets.astype(bool)
-    ap = average_precision(targets, scores)
-    rules = {**predicted, "top3": top_k(scores, 3), "top3@0.5": top_k(scores, 3, above=0.5)}
-    return {
-        "mAP": 100 * mean(ap[~np.isnan(ap)]),
-        "mAP_labels": int(np.sum(~np.isnan(ap))),
-        "mAP@10": map_at_k(targets, scores, 10),
-        "ECE": expected_calibration_error(targets, scores),
-        "predicted_sets": {rule: set_metrics(targets, sets) for rule, sets in rules.items()},
-    }
 
 
 def protocol_metrics(
@@ -176,18 +252,17 @@ def protocol_metrics(
 ) -> dict[str, str | int | float | dict[str, float]]:
     """What papers print for a data set, in percent, from N×C targets and scores.
 
-    coco, nus81, nus1k   the k best labels of each image as its set (Wang et al. 2016), k = 3, of
-                         the 1k tags 10: exactly k, and those of them above 0.5; and mAP@10
+    coco, nus81, nus1k   the k best labels of each image as its set (Wang et al. 2016), k = 3 or,
+                         of the 1k tags, 10: exactly k, and those of them above 0.5; and mAP@10
     voc07                11-point AP of each label (see `voc07_average_precision`), mAP11 their mean
-    Both have mAP, too; N and C are there to be compared with the paper's.
+    Both have mAP, and N and C to compare with the paper's.
     """
     k = PROTOCOLS[protocol]
-    ap = average_precision(targets, scores)
     found = {"protocol": protocol, "num_images": len(targets), "num_labels": targets.shape[1]}
-    found["mAP"] = 100 * mean(ap[~np.isnan(ap)])
+    found["mAP"] = 100 * float(mean_over_labels(average_precision(targets, scores)))
     if k is None:
         ap11 = 100 * voc07_average_precision(targets, scores)
-        return {**found, "mAP11": mean(ap11[~np.isnan(ap11)]), "AP11": ap11.tolist()}
+        return {**found, "mAP11": float(mean_over_labels(ap11)), "AP11": ap11.tolist()}
     sets = {f"top{k}": top_k(scores, k), f"top{k}@0.5": top_k(scores, k, above=0.5)}
     names = ("CP", "CR", "CF1", "OP", "OR", "OF1")
     for rule, predicted in sets.items():
@@ -196,69 +271,9 @@ def protocol_metrics(
     return {**found, "mAP@10": map_at_k(targets, scores, 10)}
 
 
-def voc07_average_precision(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """PASCAL VOC 2007's AP of each label, C values in 0..1; nan for a label without positives.
-
-    The mean, over recalls 0, 0.1, ..., 1, of the highest precision at that recall or above
-    (Everingham et al. 2010). Equal scores are one step, so that the order of rows changes nothing.
-    """
-    found = []
-    for truth, column in zip(targets.T.astype(bool), scores.T, strict=True):
-        _, hits, seen = _at_positives(truth, column)
-        # in tenths and whole numbers: 0.3 of 10 must not be missed by a rounding error
-        reached = 10 * hits >= np.arange(11)[:, None] * len(hits)
-        best = np.where(reached, hits / seen, 0).max(1, initial=0)
-        found.append(mean(best) if len(hits) else np.nan)
-    return np.array(found)
-
-
-def harmonic_mean(a: float, b: float) -> float:
-    """2ab / (a + b), 0 when both are 0."""
-    return 2 * a * b / max(a + b, EPSILON)
-
-
-def mean(values: np.ndarray) -> float:
-    """nan for no values, without numpy's warning."""
-    return float(np.mean(values)) if len(values) else float("nan")
-
-
-def calibration_bins(
-    targets: np.ndarray, scores: np.ndarray, num_bins: int = NUM_BINS
-) -> list[dict[str, float]]:
-    """The bins of metrics.expected_calibration_error: count, mean score and share of true labels.
-
-    Equal counts from the lowest score up; equal scores share their hits.
-    """
-    order = np.argsort(scores, axis=None, kind="stable")
-    _, value, count = np.unique(scores, return_inverse=True, return_counts=True)
-    truth = (np.bincount(value.ravel(), targets.ravel()) / count)[value.ravel()]
-    return [
-        {
-            "count": len(members),
-            "score": float(scores.ravel()[members].mean()),
-            "true": float(truth[members].mean()),
-        }
-        for members in np.array_split(order, num_bins)
-        if len(members)
-    ]
-
-
 def label_set_sizes(targets: np.ndarray, predicted: dict[str, np.ndarray]) -> dict[str, list[int]]:
     """How many images have 0, 1, 2, … labels: annotated, and predicted by each rule."""
     sizes = {"annotated": targets, **predicted}
     counts = {name: sets.sum(1) for name, sets in sizes.items()}
     most = max(int(count.max()) for count in counts.values())
     return {name: np.bincount(c, minlength=most + 1).tolist() for name, c in counts.items()}
-
-
-def pr_curve(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """P×3: score, recall, precision, best score first, at the distinct scores that have hits.
-
-    Between them recall does not change, so AP = sum of recall's steps times precision is exact.
-    """
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
-    hits = np.cumsum(truth[order])[ends]
-    ends, hits = (a[np.diff(hits, prepend=0) > 0] for a in (ends, hits))
-    return np.stack([ranked[ends], hits / max(truth.sum(), 1), hits / (ends + 1)], 1)

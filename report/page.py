@@ -16,7 +16,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from evaluation.metrics import RULES, pr_curve
+from evaluation.metrics import RULES, SCORE_METRICS, SET_METRICS, SET_NLL
+from evaluation.ranking import pr_curve
 from report.charts import sparkline
 from report.page_charts import (
     draw_calibration,
@@ -30,23 +31,6 @@ from util.files import csv_text, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 CURVE_POINTS = 48  # of each label's PR curve on the page, to keep the page small
-SCORE_METRICS = {  # name in the results -> meaning
-    "mAP": "mean over labels of AP, %",
-    "set_nll": "nats per image; lower is better",
-    "mAP@10": "mean over images of AP of the 10 best labels, %",
-    "ECE": "calibration error, percentage points; lower is better",
-}
-SET_METRICS = {
-    "CP": "mean over labels of precision",
-    "CR": "mean over labels of recall",
-    "CF1": "harmonic mean of CP and CR",
-    "macroF1": "mean over labels of F1",
-    "OP": "precision over all image-label pairs",
-    "OR": "recall over all image-label pairs",
-    "OF1": "harmonic mean of OP and OR",
-    "EM": "share of images whose set is exactly right",
-    "EBF1": "mean over images of F1",
-}
 BEST_RULES = {"CF1": "label_f1", "OF1": "threshold", "EM": "map", "EBF1": "f1"}  # metric -> rule
 
 
@@ -74,7 +58,7 @@ def write_report(
         "report.html",
         r=results,
         cards=_cards(results),
-        set_metrics=SET_METRICS,
+        set_metrics={name: metric.meaning for name, metric in SET_METRICS.items()},
         rules={rule: RULES[rule] for rule in results["intervals"]["predicted_sets"]},
         sparklines=[sparkline(curve[:, 1], curve[:, 2]) for curve in thinned],
         pr_chart=draw_pr_curves(results, thinned, pooled),
@@ -92,12 +76,12 @@ def _cards(results: dict) -> list[dict[str, object]]:
     """The numbers on top of the page: every score metric, then the main set metrics."""
     intervals = results["intervals"]
     cards = [
-        {"name": name, "meaning": meaning, "digits": 3 if name == "set_nll" else 2}
+        {"name": name, "meaning": metric.meaning, "digits": metric.digits}
         | {"value": results[name], "interval": intervals.get(name)}
-        for name, meaning in SCORE_METRICS.items()
+        for name, metric in {**SCORE_METRICS, "set_nll": SET_NLL}.items()
     ]
     return cards + [
-        {"name": name, "meaning": f"{SET_METRICS[name]}, %; rule {rule}", "digits": 2}
+        {"name": name, "meaning": f"{SET_METRICS[name].meaning}, %; rule {rule}", "digits": 2}
         | {"value": results["predicted_sets"][rule][name]}
         | {"interval": intervals["predicted_sets"][rule][name]}
         for name, rule in BEST_RULES.items()

@@ -21,7 +21,7 @@ MORE, LESS = (214, 69, 51), (42, 111, 187)  # RGB; page.css has the same two in 
 def draw_pr_curves(results: dict, curves: list[np.ndarray], pooled: np.ndarray) -> Chart:
     """A faint PR curve per label, one of all image-label pairs, and a dot per decision rule.
 
-    curves, pooled: P×3 arrays of `evaluation.metrics.pr_curve`.
+    curves, pooled: P×3 arrays of `evaluation.ranking.pr_curve`.
     """
     chart = Chart((0, 1), (0, 1), "recall", "precision").ticks(nice_ticks(1), nice_ticks(1))
     for row, curve in zip(results["per_label"][:NAMED_LABELS], curves, strict=False):
@@ -37,7 +37,7 @@ def draw_pr_curves(results: dict, curves: list[np.ndarray], pooled: np.ndarray) 
 def draw_calibration(bins: list[dict[str, float]]) -> Chart:
     """Share of true labels over mean probability; log axes, because most probabilities are small.
 
-    bins: see `evaluation.metrics.calibration_bins`.
+    bins: see `evaluation.calibration.calibration_bins`.
     """
     floor = math.floor(math.log10(min(1e-1, max(1e-4, min(b["score"] for b in bins)))))
     chart = Chart((floor, 0), (floor, 0), "mean predicted probability", "share of true labels")

@@ -1,4 +1,4 @@
-"""The bootstrap against metrics.py, against a plain one and known truths; runs side by side."""
+"""The bootstrap against metrics.py and known truths; comparing runs."""
 
 import json
 
@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 import evaluate
 from evaluation import metrics
-from evaluation.bootstrap import OF_A_RULE, WeightedMetrics, bootstrap_intervals, metric_intervals
+from evaluation.bootstrap import WeightedMetrics, bootstrap_intervals, metric_intervals
 from evaluation.compare import compare, read_run, save_predictions
 from inference.predictions import Predictions, predicted_sets
 
 
 def random_case(seed: int, num_images: int = 40, num_labels: int = 7):
-    """Targets, scores with ties, two rules' sets and set NLLs."""
+    """Targets, scores with ties, two rules' label sets and set NLLs."""
     rng = np.random.default_rng(seed)
     targets = rng.random((num_images, num_labels)) < rng.uniform(0.02, 0.6, num_labels)
     levels = rng.integers(2, 30)
@@ -27,8 +27,8 @@ def random_case(seed: int, num_images: int = 40, num_labels: int = 7):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.booleans())
-def test_weighted_figures_are_those_of_the_images_drawn(seed, each_once):
-    """Each image as often as it is drawn, then metrics.py: the same figures."""
+def test_weighted_metrics_are_those_of_the_images_drawn(seed, each_once):
+    """The same as metrics.py on a copy of each image for each time it is drawn."""
     targets, scores, sets, set_nll = random_case(seed)
     drawn = np.random.default_rng(seed).integers(0, len(targets), len(targets))
     drawn = np.arange(len(targets)) if each_once else drawn
@@ -41,13 +41,13 @@ def test_weighted_figures_are_those_of_the_images_drawn(seed, each_once):
     assert found["set_nll",] == pytest.approx(set_nll[drawn].mean(), rel=1e-5)
     assert found["mAP",] == pytest.approx(expected["mAP"], nan_ok=True)
     for rule in sets:
-        for name in OF_A_RULE:
+        for name in metrics.SET_METRICS:
             value = expected["predicted_sets"][rule][name]
             assert found["predicted_sets", rule, name] == pytest.approx(value, nan_ok=True)
 
 
-def test_intervals_of_a_mean_are_the_textbooks():
-    """Of the set NLL, a plain mean, 1.96 standard errors either side."""
+def test_interval_of_a_mean_is_the_textbook_one():
+    """The set NLL is a plain mean: 1.96 standard errors on either side."""
     targets, scores, sets, _ = random_case(0, 400)
     set_nll = np.random.default_rng(1).normal(5, 2, 400)
     low, high = metric_intervals(WeightedMetrics(targets, scores, sets, set_nll))["set_nll"]
@@ -56,8 +56,8 @@ def test_intervals_of_a_mean_are_the_textbooks():
     assert high == pytest.approx(set_nll.mean() + margin, abs=0.05)
 
 
-def test_intervals_hold_the_truth_as_often_as_they_say():
-    """Draws from a world whose figures are known: 95 % intervals hold them in about 95 of 100."""
+def test_95_percent_intervals_hold_the_truth_in_95_of_100_cases():
+    """Samples from a distribution whose metrics are known."""
     rng = np.random.default_rng(3)
     base = np.linspace(0, -2, 6)
 
@@ -76,10 +76,10 @@ def test_intervals_hold_the_truth_as_often_as_they_say():
         held.append((low <= truth) & (truth <= high))
     share = dict(zip(world.names, np.mean(held, 0), strict=True))
     for name in (("set_nll",), ("mAP",), *(n for n in world.names if n[-1] in ("OF1", "EBF1"))):
-        assert 0.88 <= share[name] <= 0.99, (name, share[name])  # 300 draws know it to 0.015
+        assert 0.88 <= share[name] <= 0.99, (name, share[name])  # standard error 0.015
 
 
-def test_intervals_of_one_image_and_of_none_true():
+def test_intervals_of_one_image_and_with_no_true_label():
     targets, scores, sets, set_nll = random_case(0, 1)
     found = metric_intervals(WeightedMetrics(targets, scores, sets, set_nll))
     assert np.isnan(found["set_nll"]).all()
@@ -90,7 +90,7 @@ def test_intervals_of_one_image_and_of_none_true():
 
 
 def write_run(folder, quality: float, labels=("a", "b", "c", "d", "e"), seed: int = 0, **changes):
-    """metrics.json and predictions.npz of a made-up model; truth depends on `seed` alone."""
+    """metrics.json and predictions.npz of a made-up model; the truth depends on `seed` alone."""
     folder.mkdir()
     rng = np.random.default_rng(seed)
     targets = rng.random((200, len(labels))) < 0.3
@@ -123,8 +123,8 @@ def test_no_difference_between_a_run_and_itself(tmp_path, capsys):
     assert "0 is outside" in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_a_planted_difference_has_the_right_sign(tmp_path):
-    """The better model's mAP is higher and its NLL lower, and no interval holds zero."""
+def test_a_known_difference_has_the_right_sign(tmp_path):
+    """The better model has a higher mAP and a lower NLL, and no interval holds zero."""
     labels = tuple("abcdefghij")
     paths = [write_run(tmp_path / str(q), q, labels) for q in (1, 2)]
     rows = {row["metric"]: row for row in compare(paths)["metrics"]}
@@ -134,13 +134,13 @@ def test_a_planted_difference_has_the_right_sign(tmp_path):
     assert rows["set_nll"]["intervals"][0][1] < 0
     test = compare(paths)["wilcoxon"][0]
     assert test["higher"] == test["labels"] == 10
-    assert test["p"] == pytest.approx(2 / 2**10)  # all ten signs alike: one way in 1024, both ways
+    assert test["p"] == pytest.approx(2 / 2**10)  # all ten signs are equal: 2 cases of 1024
     back = {row["metric"]: row for row in compare(paths[::-1])["metrics"]}
     assert back["mAP"]["differences"] == [-difference]
 
 
-def test_the_pairing_shows_what_separate_intervals_hide(tmp_path):
-    """Both runs err on the same images: the difference is known better than either figure."""
+def test_paired_intervals_are_narrower_than_separate_ones(tmp_path):
+    """Both runs err on the same images, so their difference varies less than either metric."""
     a, b = (write_run(tmp_path / str(q), q) for q in (1.5, 1.6))
     (row,) = (r for r in compare([a, b])["metrics"] if r["metric"] == "mAP")
     low, high = row["intervals"][0]
@@ -178,8 +178,8 @@ def test_compare_never_unpickles(tmp_path):
     assert "damaged" in refusal(evaluate, "--compare", a, a)
 
 
-def test_compare_as_a_user_runs_it(tmp_path, monkeypatch, capsys):
-    """Console, JSON and page show the same numbers."""
+def test_compare_from_the_command_line(tmp_path, monkeypatch, capsys):
+    """The console, the JSON and the page show the same numbers."""
     for q in (1, 2):
         write_run(tmp_path / f"quality{q}", q)
     paths = ("quality1/metrics.json", "quality2/metrics.json")

@@ -1,4 +1,4 @@
-"""Figures against scikit-learn, against hand-worked examples, and under awkward inputs."""
+"""Metrics against scikit-learn and examples worked by hand, and with awkward inputs."""
 
 import itertools
 
@@ -30,14 +30,14 @@ def test_average_precision_is_scikit_learns(seed):
     for c in range(targets.shape[1]):
         if targets[:, c].any():
             assert ap[c] == pytest.approx(
-                sk.average_precision_score(targets[:, c], scores[:, c]), abs=1e-9
+                sk.average_precision_score(targets[:, c], scores[:, c]), abs=1e-12
             )
         else:
             assert np.isnan(ap[c])
 
 
 def test_average_precision_of_equal_scores_is_the_share_of_positives():
-    """Peers get 100.0 or 2.6 here, depending on the order of the rows."""
+    """Other implementations give 1.0 or 0.026 here, depending on the order of the rows."""
     targets = np.zeros((100, 1), bool)
     targets[:5] = True
     assert metrics.average_precision(targets, np.ones((100, 1)))[0] == pytest.approx(0.05)
@@ -46,7 +46,7 @@ def test_average_precision_of_equal_scores_is_the_share_of_positives():
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS)
-def test_set_figures_are_scikit_learns(seed):
+def test_set_metrics_are_scikit_learns(seed):
     targets, scores = random_case(seed)
     predicted = scores > 0.5
     ours = metrics.set_metrics(targets, predicted)
@@ -71,20 +71,51 @@ def test_set_figures_are_scikit_learns(seed):
         assert ours[name] == pytest.approx(100 * value, abs=1e-9), name
 
 
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_weighted_metrics_are_those_of_repeated_images(seed):
+    """Three weightings at once, of images that count 0 to 3 times."""
+    targets, scores = random_case(seed)
+    predicted = scores > 0.5
+    weights = np.random.default_rng(seed).integers(0, 4, (len(targets), 3))
+    ap = metrics.average_precision(targets, scores, weights)
+    found = metrics.set_metrics(targets, predicted, weights)
+    for b in range(3):
+        rows = np.repeat(np.arange(len(targets)), weights[:, b])
+        expected = metrics.average_precision(targets[rows], scores[rows])
+        assert ap[:, b] == pytest.approx(expected, abs=1e-12, nan_ok=True)
+        for name, value in metrics.set_metrics(targets[rows], predicted[rows]).items():
+            assert found[name][b] == pytest.approx(value, abs=1e-9, nan_ok=True), name
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS)
+def test_weighted_average_precision_is_scikit_learns(seed):
+    targets, scores = random_case(seed)
+    weights = np.random.default_rng(seed).integers(0, 4, len(targets))
+    ap = metrics.average_precision(targets, scores, weights[:, None])[:, 0]
+    for c in range(targets.shape[1]):
+        if weights[targets[:, c]].any():
+            theirs = sk.average_precision_score(targets[:, c], scores[:, c], sample_weight=weights)
+            assert ap[c] == pytest.approx(theirs, abs=1e-12)
+        else:
+            assert np.isnan(ap[c])
+
+
 def test_cf1_is_not_macro_f1():
     targets = np.array([[1, 1], [1, 0], [0, 0], [0, 0]])
     predicted = np.array([[1, 1], [0, 1], [0, 1], [0, 1]])
-    figures = metrics.set_metrics(targets, predicted)
+    found = metrics.set_metrics(targets, predicted)
     cp, cr = (1 + 1 / 4) / 2, (1 / 2 + 1) / 2
-    assert figures["CF1"] == pytest.approx(100 * 2 * cp * cr / (cp + cr))
-    assert figures["macroF1"] == pytest.approx(100 * (2 / 3 + 2 / 5) / 2)
+    assert found["CF1"] == pytest.approx(100 * 2 * cp * cr / (cp + cr))
+    assert found["macroF1"] == pytest.approx(100 * (2 / 3 + 2 / 5) / 2)
 
 
 def test_two_empty_sets_agree():
     empty = np.zeros((1, 3), bool)
-    figures = metrics.set_metrics(empty, empty)
-    assert figures["EBF1"] == figures["EM"] == 100
-    assert np.isnan(figures["CF1"])  # no label has a positive
+    found = metrics.set_metrics(empty, empty)
+    assert found["EBF1"] == found["EM"] == 100
+    assert np.isnan(found["CF1"])  # no label has a positive
 
 
 def test_top_k_and_its_tie_rule():
@@ -95,13 +126,13 @@ def test_top_k_and_its_tie_rule():
 
 
 def first_labels(row: np.ndarray, k: int) -> list[int]:
-    """The k best labels of one image by the rule itself: by score, then by rank."""
+    """The k best labels of one image: by score, then by rank."""
     return sorted(range(len(row)), key=lambda c: (-row[c], c))[:k]
 
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS, st.integers(1, 9), st.sampled_from([np.float32, np.float64]))
-def test_ranking_figures_of_ties_and_all(seed, k, kind):
+def test_top_k_and_map_at_k_with_ties(seed, k, kind):
     targets, scores = random_case(seed)
     scores = scores.astype(kind)
     chosen = metrics.top_k(scores, k)
@@ -125,7 +156,7 @@ def test_map_at_k_by_hand():
     assert metrics.map_at_k(targets, scores, 1) == pytest.approx(100 * (1 + 0) / 2)
 
 
-def test_calibration_error_by_hand_and_of_calibrated_scores():
+def test_calibration_error_by_hand_and_for_calibrated_scores():
     scores = np.full((10, 3), 0.7)
     targets = np.ones((10, 3))
     assert metrics.expected_calibration_error(targets, scores) == pytest.approx(30)
@@ -136,8 +167,8 @@ def test_calibration_error_by_hand_and_of_calibrated_scores():
     assert metrics.expected_calibration_error(~targets, scores) > 20
 
 
-def test_calibration_error_of_equal_scores_does_not_depend_on_the_order():
-    """Half of them true is just what a score of one half says."""
+def test_calibration_error_of_equal_scores_does_not_depend_on_their_order():
+    """All scores are one half, and half of the labels are true: no error."""
     targets = np.arange(100).reshape(100, 1) < 50
     for rows in (targets, targets[::-1], np.random.default_rng(0).permutation(targets)):
         assert metrics.expected_calibration_error(rows, np.full((100, 1), 0.5)) == 0
@@ -145,8 +176,8 @@ def test_calibration_error_of_equal_scores_does_not_depend_on_the_order():
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS, st.integers(1, 20), st.integers(1, 5), st.sampled_from([np.float32, np.float64]))
-def test_calibration_error_is_its_definition(seed, num_bins, num_images, kind):
-    """More bins than scores, bins within one tie, ties over many bins."""
+def test_calibration_error_follows_its_definition(seed, num_bins, num_images, kind):
+    """Also with more bins than scores, bins within a tie, and ties over many bins."""
     targets, scores = random_case(seed, num_images)
     pairs = sorted(zip(scores.ravel().tolist(), targets.ravel().tolist(), strict=True))
     shared = {s: np.mean([truth for other, truth in pairs if other == s]) for s, _ in pairs}
@@ -161,45 +192,45 @@ def test_calibration_error_is_its_definition(seed, num_bins, num_images, kind):
 
 @settings(max_examples=60, deadline=None)
 @given(SEEDS)
-def test_fitted_threshold_is_the_best_one(seed):
+def test_fitted_threshold_has_the_best_of1(seed):
     targets, scores = random_case(seed)
     best = max(metrics.set_metrics(targets, scores >= t)["OF1"] for t in [*np.unique(scores), 2.0])
     threshold = calibration.fit_threshold(targets, scores)
     assert metrics.set_metrics(targets, scores >= threshold)["OF1"] == pytest.approx(best)
 
 
-def test_threshold_of_nothing_true():
+def test_threshold_if_nothing_is_true():
     assert calibration.fit_threshold(np.zeros((3, 2), bool), np.ones((3, 2))) == 0.5
 
 
 @settings(max_examples=30, deadline=None)
 @given(SEEDS, st.integers(1, 7))
 def test_label_thresholds_have_the_highest_expected_f1(seed, num_images):
-    """Of all cuts: the F1 of the truths expected, all of them weighed by their probability."""
+    """Against every cut: the F1 from the expected counts over all possible truths."""
     p = np.random.default_rng(seed).random((num_images, 2))
     found = calibration.fit_label_thresholds(p)
     for c, threshold in enumerate(found):
         expected = {}
         for cut in p[:, c]:
-            said = p[:, c] >= cut
+            chosen_images = p[:, c] >= cut
             truths = np.array(list(itertools.product([0, 1], repeat=num_images)))
             chance = np.where(truths, p[:, c], 1 - p[:, c]).prod(1)
-            hits, true = chance @ (truths & said).sum(1), chance @ truths.sum(1)
-            expected[cut] = 2 * hits / (said.sum() + true)
+            hits, true = chance @ (truths & chosen_images).sum(1), chance @ truths.sum(1)
+            expected[cut] = 2 * hits / (chosen_images.sum() + true)
         chosen = p[p[:, c] >= threshold, c].min()
         assert expected[chosen] == pytest.approx(max(expected.values()))
         assert threshold == pytest.approx(max(expected.values()) / 2)
 
 
-def test_label_thresholds_of_labels_never_seen():
-    """A threshold of 0 would predict them everywhere; predictions take what is at least that."""
+def test_label_thresholds_are_above_zero():
+    """A threshold of 0 would predict an impossible label everywhere."""
     found = calibration.fit_label_thresholds(np.zeros((4, 2), np.float32))
     assert (found > 0).all()
 
 
 @settings(max_examples=20, deadline=None)
 @given(SEEDS, st.floats(0.4, 3), st.floats(-0.5, 0.5))
-def test_calibration_of_many_labels_is_found(seed, temperature, weight):
+def test_calibration_is_recovered_from_many_labels(seed, temperature, weight):
     rng, prior = np.random.default_rng(seed), np.array([0.0, -1, -2, -3, -4])
     truth = rng.normal(prior, 2, (8000, 5))  # log-odds
     targets = rng.random(truth.shape) < 1 / (1 + np.exp(-truth))
@@ -208,8 +239,8 @@ def test_calibration_of_many_labels_is_found(seed, temperature, weight):
     assert found == (pytest.approx(temperature, rel=0.08), pytest.approx(weight, abs=0.05))
 
 
-def test_calibration_of_a_few_labels_is_not_overdone():
-    """Both were right: without a prior of its own the temperature would be 0."""
+def test_calibration_of_a_few_labels_stays_moderate():
+    """Both predictions are right: without its prior, the temperature would go to 0."""
     found = calibration.fit_calibration(
         np.ones((1, 2), bool), np.full((1, 2), 3.0), np.full(2, -4.0)
     )
@@ -217,8 +248,8 @@ def test_calibration_of_a_few_labels_is_not_overdone():
     assert -0.05 < found[1] < 0
 
 
-def test_all_figures_of_one_image_one_label():
+def test_all_metrics_of_one_image_one_label():
     one = np.ones((1, 1), bool)
-    figures = metrics.all_metrics(one, np.array([[0.3]]), {"threshold": one})
-    assert figures["mAP"] == figures["mAP@10"] == figures["predicted_sets"]["top3"]["EM"] == 100
-    assert figures["predicted_sets"]["top3@0.5"]["EM"] == 0
+    found = metrics.all_metrics(one, np.array([[0.3]]), {"threshold": one})
+    assert found["mAP"] == found["mAP@10"] == found["predicted_sets"]["top3"]["EM"] == 100
+    assert found["predicted_sets"]["top3@0.5"]["EM"] == 0

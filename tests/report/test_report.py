@@ -15,8 +15,8 @@ from PIL import Image
 import evaluate
 import train
 from evaluation import metrics
-from evaluation.bootstrap import OF_A_RULE
-from evaluation.metrics import calibration_bins, label_set_sizes
+from evaluation.calibration import calibration_bins
+from evaluation.metrics import SET_METRICS, label_set_sizes
 from images.transforms import Preprocessing
 from inference.checkpoint import save_checkpoint
 from inference.predictions import DECISIONS
@@ -237,7 +237,7 @@ def test_page_json_and_log_show_the_same_numbers(hostile):
         assert f"{low:.{digits}f} to {high:.{digits}f}" in page
         assert f"{low:.{digits}f} to {high:.{digits}f}" in log
     for rule, intervals in r["intervals"]["predicted_sets"].items():
-        assert tuple(intervals) == OF_A_RULE
+        assert tuple(intervals) == tuple(SET_METRICS)
         for name, (low, high) in intervals.items():
             value = r["predicted_sets"][rule][name]
             assert low <= value <= high
@@ -276,8 +276,8 @@ def test_coco_sized_results_stay_small(tmp_path):
     scores = (0.6 * targets + 0.4 * rng.random(targets.shape)).astype(np.float32)
     predicted = scores > 0.5
     labels = tuple(f"label {c}" for c in range(80))
-    halves = {rule: dict.fromkeys(OF_A_RULE, 50.0) for rule in DECISIONS}
-    pairs = {rule: {name: [0.0, 1.0] for name in OF_A_RULE} for rule in halves}
+    halves = {rule: dict.fromkeys(SET_METRICS, 50.0) for rule in DECISIONS}
+    pairs = {rule: {name: [0.0, 1.0] for name in SET_METRICS} for rule in halves}
     photo = data_uri(Image.effect_noise((360, 270), 60).convert("RGB"))
     heat = [{"label": "label", "picture": photo}] * 6
     image = {"caption": "typical", "file": "a.jpg", "photo": photo, "set_nll": 1.0, "maps": heat}

@@ -8,7 +8,9 @@ from PIL import Image
 from sklearn import metrics as sk
 
 from evaluation import metrics
-from evaluation.metrics import calibration_bins, label_set_sizes, pr_curve
+from evaluation.calibration import calibration_bins
+from evaluation.metrics import label_set_sizes
+from evaluation.ranking import pr_curve
 from inference.predictions import Predictions
 from report.gallery import choose_examples, overlay
 

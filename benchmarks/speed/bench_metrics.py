@@ -1,4 +1,4 @@
-"""All figures of evaluate.py's tables against scikit-learn's average precision alone."""
+"""All metrics of evaluate.py's tables against scikit-learn's average precision alone."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NUM_IMAGES, NUM_LABELS, LABELS_PER_IMAGE = 40_137, 80, 2.9  # COCO's val2014
 
 
 def measure() -> Iterator[Ratio]:
-    """The same float32 scores for both; the set NLL comes from the model and is not counted."""
+    """Both get the same float32 scores. The set NLL is left out: it comes from the model."""
     targets, scores = draw()
     cuts = dict(zip(DECISIONS, (0.4, 0.2, 0.5, 0.3), strict=True))
     sets = {rule: scores >= cut for rule, cut in cuts.items()}
     yield side_by_side(
-        "all figures ÷ scikit-learn's AP",
+        "all metrics ÷ scikit-learn's AP",
         lambda: all_metrics(targets, scores, sets),
         lambda: average_precision_score(targets, scores, average=None),
         at_most=1,
@@ -29,9 +29,9 @@ def measure() -> Iterator[Ratio]:
 
 
 def draw() -> tuple[np.ndarray, np.ndarray]:
-    """Truth and scores as of a trained model: frequent and rare labels, most scores near zero.
+    """Truth and scores like a trained model's: frequent and rare labels, most scores near zero.
 
-    One in ten is rounded to hundredths, so that there are ties of every size.
+    One score in ten is rounded to hundredths, for ties of every size.
     """
     rng = np.random.default_rng(0)
     share = 1 / np.arange(2, NUM_LABELS + 2)
