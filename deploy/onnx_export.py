@@ -1,18 +1,18 @@
-"""A trained model as ONNX, checked against PyTorch before anyone gets it.
+"""A trained model as ONNX files, compared with PyTorch before they are written.
 
-Two networks, for decoding is a loop that belongs to whoever uses them:
+There are two networks, because decoding is a loop that the user of the files writes:
 
     encoder        images B×3×S×S uint8  ->  cnn_logits B×C, image_embedding B×E
-    decoder_step   hidden N×H, cell N×H, label N int64, image_embedding N×E, cnn_logits N×C
-                   ->  logits N×C, new_hidden N×H, new_cell N×H
+    decoder_step   state N×S, label N int64, image_embedding N×E, cnn_logits N×C
+                   ->  logits N×C, new_state N×S
 
-A row of decoder_step is one beginning of a label set: it reads `label` (a rank, or -1 at the start,
-when nothing has been read and both states are zero), and entry j of `logits` is then the log-odds
-of label j, for all j ranked after the last label read. B and N are free. The independent control
-(`none`) has no decoder_step and no image_embedding: its cnn_logits are calibrated log-odds.
+Each row of decoder_step is the beginning of a label set. It reads `label`, a rank, or -1 at the
+start, where nothing has been read and the state is zero. Entry j of `logits` is then the logit of
+label j, for all j ranked after the last label read. B and N are free. Decoder `none` has neither
+decoder_step nor image_embedding: its cnn_logits are calibrated logits.
 
-What else a user needs is in the metadata of either file, so that a file stands alone (ONNX's
-metadata_props, https://onnx.ai/onnx/repo-docs/IR.html): see `metadata`.
+Each file stands alone: all other facts a user needs are in its ONNX metadata_props, see `metadata`
+(https://onnx.ai/onnx/repo-docs/IR.html).
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from model import HybridNet
 from util.errors import RunError
 
 FORMAT_VERSION = "hybridnet-onnx-1"
-# of log-odds and states, beside a ten-thousandth of their size: no probability moves by more than
-# a quarter of it
+# allowed difference of logits and states, beside a ten-thousandth of their size; a probability
+# changes by at most a quarter of a logit's difference
 TOLERANCE = 1e-3
-ROWS = 4  # label sets begun for each picture in the check of the decoder
-STEPS = 5  # labels read by each of them
+ROWS = 4  # label sets per image in the check of the decoder
+STEPS = 5  # labels in each of them
 
 
 class EncoderNetwork(nn.Module):
-    """What is exported of the encoder: arrays in, arrays out."""
+    """The encoder as it is exported."""
 
     outputs = ("cnn_logits", "image_embedding")
 
@@ -49,7 +49,7 @@ class EncoderNetwork(nn.Module):
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """B×3×S×S uint8 -> B×C and, if there is a joint space, B×E."""
+        """B×3×S×S uint8 -> B×C and, if the decoder has a joint space, B×E."""
         encoding = self.model.encode(images)
         if encoding.image_embedding.shape[1]:
             return encoding.cnn_logits, encoding.image_embedding
@@ -57,50 +57,41 @@ class EncoderNetwork(nn.Module):
 
 
 class DecoderStep(nn.Module):
-    """What is exported of the decoder: one label read, the log-odds of all that may follow."""
+    """One step of the decoder as it is exported: reads one label, returns the next logits."""
 
-    outputs = ("logits", "new_hidden", "new_cell")
+    outputs = ("logits", "new_state")
 
     def __init__(self, model: HybridNet) -> None:
         super().__init__()
         self.decoder = model.decoder
 
     def forward(
-        self,
-        hidden: Tensor,
-        cell: Tensor,
-        label: Tensor,
-        image_embedding: Tensor,
-        cnn_logits: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """N×H, N×H, N, N×E, N×C -> N×C, N×H, N×H; where label is -1, nothing is read."""
-        read = self.decoder.advance((hidden, cell), label.clamp_min(0))
-        is_label = (label >= 0)[:, None]
-        hidden = torch.where(is_label, read[0], hidden)
-        cell = torch.where(is_label, read[1], cell)
-        return self.decoder.logits(hidden, image_embedding, cnn_logits), hidden, cell
+        self, state: Tensor, label: Tensor, image_embedding: Tensor, cnn_logits: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """N×S, N, N×E, N×C -> N×C, N×S; where label is -1 the state stays as it is."""
+        read = self.decoder.advance(state, label.clamp_min(0))
+        state = torch.where((label >= 0)[:, None], read, state)
+        return self.decoder.logits(state, image_embedding, cnn_logits), state
 
 
 def metadata(
     model_settings: dict, vocabulary: Vocabulary, preprocessing: Preprocessing, threshold: float
 ) -> dict[str, str]:
-    """Both files' metadata_props: strings, as ONNX has nothing else; labels are a JSON list."""
-    found = {
+    """metadata_props of both files. ONNX allows only strings; labels are a JSON list."""
+    return {
         "format": FORMAT_VERSION,
         "decoder": model_settings["decoder"],
         "labels": json.dumps(vocabulary.labels, ensure_ascii=False),
         "image_size": str(preprocessing.image_size),
         "threshold": repr(float(threshold)),
     }
-    if model_settings["decoder"] != "none":
-        found["hidden_size"] = str(model_settings["hidden_size"])
-    return found
 
 
 def to_onnx(model: HybridNet, constants: Mapping[str, str]) -> dict[str, bytes]:
-    """The files' contents by name: encoder and, but for `none`, decoder_step. model in test mode.
+    """The contents of the files by name: encoder and, unless the decoder is `none`, decoder_step.
 
-    Raises RunError when torch's exporter fails.
+    model: in test mode, on the CPU. constants: from `metadata`. Raises RunError if torch's
+    exporter fails.
     """
     size = int(constants["image_size"])
     encoder = EncoderNetwork(model)
@@ -109,11 +100,8 @@ def to_onnx(model: HybridNet, constants: Mapping[str, str]) -> dict[str, bytes]:
     if constants["decoder"] != "none":
         with torch.no_grad():
             cnn_logits, image_embedding = encoder(**images)
-        # copies, for one tensor given twice becomes one input: the cell would be read for both
-        hidden, cell = (state.clone() for state in model.decoder.initial_state(2))
         example = {
-            "hidden": hidden,
-            "cell": cell,
+            "state": model.decoder.initial_state(2),
             "label": torch.zeros(2, dtype=torch.int64),
             "image_embedding": image_embedding,
             "cnn_logits": cnn_logits,
@@ -123,11 +111,11 @@ def to_onnx(model: HybridNet, constants: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def _export(network: nn.Module, example: dict[str, Tensor], constants: Mapping[str, str]) -> bytes:
-    """One network as an ONNX file whose arrays may have any number of rows."""
+    """One network as an ONNX file whose inputs may have any number of rows."""
     outputs = network.outputs[: len(network.eval()(**example))]
     try:
         with warnings.catch_warnings():
-            # of names given to an axis and of torch's own deprecations: nothing a user can act on
+            # torch warns of its own deprecations, which a user cannot act on
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 network,
@@ -138,7 +126,7 @@ def _export(network: nn.Module, example: dict[str, Tensor], constants: Mapping[s
                 dynamo=True,
                 verbose=False,
             )
-    except Exception as error:  # the exporter has a tree of its own errors, over many lines
+    except Exception as error:  # the exporter's errors have no common class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise RunError(f"torch's ONNX exporter failed ({reason})") from error
     program.model.metadata_props.update(constants)
@@ -149,10 +137,11 @@ def _export(network: nn.Module, example: dict[str, Tensor], constants: Mapping[s
 def largest_differences(
     model: HybridNet, files: Mapping[str, bytes], images: Tensor
 ) -> dict[str, float]:
-    """Run the files with onnxruntime beside PyTorch: the largest difference by file.
+    """Run the files with onnxruntime beside PyTorch; return each file's largest difference.
 
-    images B×3×S×S uint8. The decoder reads random beginnings of label sets, each runtime its own
-    states, so that errors add up as in use. Raises RunError where a difference is too large.
+    images: B×3×S×S uint8. The decoder reads random beginnings of label sets. Each runtime keeps
+    its own states, so that errors accumulate as in use. Raises RunError if a difference is above
+    TOLERANCE.
     """
     ours = EncoderNetwork(model)(images)
     sessions = {name: _session(data) for name, data in files.items()}
@@ -171,42 +160,41 @@ def _compare_steps(
     cnn_logits: Tensor,
     image_embedding: Tensor,
 ) -> float:
-    """The largest difference over the steps of all rows; each reads ascending random ranks."""
+    """The largest difference over all steps; each row reads random ranks in ascending order."""
     step = DecoderStep(model).eval()
     num_rows, num_labels = cnn_logits.shape
     order = torch.rand(num_rows, num_labels, generator=torch.Generator().manual_seed(0)).argsort(1)
     read = order[:, :STEPS].sort(1).values  # N×min(STEPS, C)
     labels = torch.cat([torch.full((num_rows, 1), -1), read], dim=1)
-    ours = theirs = model.decoder.initial_state(num_rows)
+    state = their_state = model.decoder.initial_state(num_rows)
     encoding = {"image_embedding": image_embedding, "cnn_logits": cnn_logits}
     largest = 0.0
     for label in labels.T.contiguous():
-        ours = step(*ours, label, **encoding)
-        given = {"hidden": theirs[0], "cell": theirs[1], "label": label, **encoding}
+        ours = step(state, label, **encoding)
+        given = {"state": their_state, "label": label, **encoding}
         theirs = session.run(None, {name: np.asarray(array) for name, array in given.items()})
         largest = max(largest, _compare("decoder_step", DecoderStep.outputs, ours, theirs))
-        ours, theirs = ours[1:], theirs[1:]
+        state, their_state = ours[1], theirs[1]
     return largest
 
 
 def _compare(file: str, outputs: tuple[str, ...], ours: tuple, theirs: list[np.ndarray]) -> float:
-    """The largest difference of a network's outputs. Raises RunError where one is too large."""
+    """The largest difference of a network's outputs. Raises RunError if it is above TOLERANCE."""
     largest = 0.0
-    for name, expected, found in zip(outputs, ours, theirs, strict=False):  # none: one output
+    for name, expected, found in zip(outputs, ours, theirs, strict=False):  # `none` has one output
         expected = expected.numpy()
         difference = float(np.abs(expected - found).max(initial=0))
         if not np.allclose(found, expected, rtol=TOLERANCE / 10, atol=TOLERANCE):
             raise RunError(
-                f"{file}.onnx would not say what the model says ({name} differs by "
-                f"{difference:.2g}), so nothing was written; try other versions of onnx, "
-                "onnxscript and onnxruntime"
+                f"{file}.onnx does not agree with the model ({name} differs by {difference:.2g}), "
+                "so nothing was written; try other versions of onnx, onnxscript and onnxruntime"
             )
         largest = max(largest, difference)
     return largest
 
 
 def _session(data: bytes) -> onnxruntime.InferenceSession:
-    """On the CPU, with as many threads as PyTorch has; only errors are told."""
+    """A session on the CPU with as many threads as PyTorch has, which logs only errors."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()

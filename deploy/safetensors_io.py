@@ -21,7 +21,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from inference.checkpoint import FORMAT_VERSION, PARTS, add_defaults
+from inference.checkpoint import FORMAT_VERSION, PARTS
 from util.errors import UsageError
 from util.files import without_nan, write_atomically
 
@@ -59,5 +59,4 @@ def load_export(folder: Path) -> dict:
     checkpoint = {**config, "weights": tensors}
     if missing := [part for part in PARTS if part not in checkpoint]:
         raise UsageError(f"{folder / CONFIG} is damaged: it lacks {', '.join(missing)}")
-    add_defaults(checkpoint)
     return checkpoint

@@ -1,1 +1,1 @@
-"""What the label distribution says of an image; checkpoints."""
+"""From a trained model to predictions: decoding, checkpoints, the predictor for Python."""

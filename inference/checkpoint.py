@@ -1,25 +1,25 @@
-"""Checkpoints: one file that evaluate.py and sample.py need nothing beside.
+"""Checkpoints: one file with all that evaluate.py and sample.py need.
 
 A checkpoint is a dictionary of plain types and tensors, so `torch.load(weights_only=True)` reads
 it and no file can run code:
 
     format          "hybridnet-checkpoint-1"
-    model           arguments of HybridNet but num_labels
-    vocabulary      what vocabulary.py writes
-    preprocessing   arguments of pictures.Preprocessing
-    weights         state dict, averaged over training (EMA): what is evaluated
-    temperature     what log-odds are divided by, fitted on the hold-out (1 in files of before it)
-    prior_weight    of the labels' rates in log-odds, added to them; fitted too (before it: 0)
-    threshold       label probability from which a label is predicted, fitted on the hold-out
-    label_thresholds  each label's own one, where its expected F1 is highest (`threshold` in files
-                    of before it)
-    epoch, metrics  when it was made and its metrics on the hold-out
-    selected_on     which images chose the epoch, the calibration and the thresholds
-    flags           the training command's flags; device and amp as what `auto` stood for
-    data            number and digest of the training and of the validation images with labels
-    training        only in last.pt: what continuing needs
+    commit          git commit of the code that wrote it, see `code_commit` (may be missing)
+    model           the arguments of HybridNet that `settings_of` lists
+    vocabulary      Vocabulary.to_dict()
+    preprocessing   arguments of Preprocessing
+    weights         state dict, averaged over training (EMA); evaluation uses this
+    temperature     divides the logits; fitted on the hold-out
+    prior_weight    weight of the labels' log-odds that is added to the logits; fitted there, too
+    threshold       labels of at least this probability are predicted; fitted on the hold-out
+    label_thresholds  one threshold for each label, for its best expected F1
+    epoch, metrics  the epoch it was saved after, and its metrics on the hold-out
+    selected_on     the images that chose epoch, calibration and thresholds
+    flags           train.py's flags; for --device and --amp, what `auto` became
+    data            number and digest of the training and the validation images with labels
+    training        only in last.pt: what continuing the run needs
 
-last.pt is written in the middle of epochs, too; the one before it stays beside it as previous.pt.
+last.pt is also written within epochs; the one before it is kept as previous.pt.
 """
 
 from __future__ import annotations
@@ -32,26 +32,28 @@ import numpy as np
 import torch
 
 from images.transforms import Preprocessing
-from inference.checkpoint_checks import check_archive, check_fit, check_parts
+from inference.checkpoint_checks import check_archive, check_fit, check_parts, check_settings
 from labels.vocabulary import Vocabulary
 from model import HybridNet
+from util.cli import code_commit
 from util.errors import UsageError
 from util.files import write_atomically
 from util.log import log
 
 FORMAT_VERSION = "hybridnet-checkpoint-1"
 PARTS = ("model", "vocabulary", "preprocessing", "weights")
-PARTS += ("threshold", "epoch", "selected_on", "flags")
+PARTS += ("temperature", "prior_weight", "threshold", "label_thresholds")
+PARTS += ("epoch", "selected_on", "flags")
 
 
 def save_checkpoint(checkpoint: dict, path: Path) -> None:
-    """Write it in one step: an interrupted save leaves the file that was there."""
+    """Write the file in one step: an interrupted save leaves the old file as it was."""
     data = {"format": FORMAT_VERSION, **_on_cpu(checkpoint)}
 
     def write(temporary: Path) -> None:
         try:
             torch.save(data, temporary)
-        except RuntimeError as error:  # so torch says that the disk is full
+        except RuntimeError as error:  # torch's error for a full disk
             if "DataLoader worker" in str(error):
                 raise
             raise OSError(f"is the disk full? {str(error).splitlines()[0]}") from error
@@ -60,7 +62,7 @@ def save_checkpoint(checkpoint: dict, path: Path) -> None:
 
 
 def _on_cpu(value: object) -> object:
-    """Tensors of any nesting brought to the CPU, so that any machine can read the file."""
+    """A copy with all tensors on the CPU, so that any machine can read the file."""
     if isinstance(value, torch.Tensor):
         return value.cpu()
     if isinstance(value, dict):
@@ -69,21 +71,22 @@ def _on_cpu(value: object) -> object:
 
 
 def load_checkpoint(path: Path) -> dict:
-    """Read a checkpoint to the CPU. Raises UsageError for a missing file or one of another kind."""
+    """Read a checkpoint to the CPU. Raises UsageError if it is missing, damaged or another file."""
     if not path.is_file():
         raise UsageError(f"there is no checkpoint {path}")
     try:
         check_archive(path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickles that no torch wrote
+            warnings.simplefilter("ignore")  # about pickles that torch did not write
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # whatever a foreign or damaged file makes torch raise, the reason is one
+    except Exception:  # torch raises many things for foreign or damaged files
         checkpoint = None
     if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT_VERSION:
         raise UsageError(f"{path} is damaged or not a checkpoint of HybridNet's train.py")
-    if missing := [part for part in PARTS if part not in checkpoint]:
-        raise UsageError(f"{path} is damaged: it lacks {', '.join(missing)}")
-    add_defaults(checkpoint)
+    try:
+        check_names(checkpoint)
+    except ValueError as error:
+        raise UsageError(_explain(checkpoint, path, error)) from None
     try:
         check_parts(checkpoint)
     except (ValueError, TypeError) as error:
@@ -91,32 +94,51 @@ def load_checkpoint(path: Path) -> dict:
     return checkpoint
 
 
-def add_defaults(checkpoint: dict) -> None:
-    """What a checkpoint of before there was such a thing stands for."""
-    checkpoint.setdefault("temperature", 1.0)
-    checkpoint.setdefault("prior_weight", 0.0)
-    checkpoint.setdefault("label_thresholds", checkpoint["threshold"])
+def check_names(checkpoint: dict) -> None:
+    """All parts and all settings of the model are there. Raises ValueError."""
+    if missing := [part for part in PARTS if part not in checkpoint]:
+        raise ValueError(f"it lacks {', '.join(missing)}")
+    check_settings(checkpoint["model"])
 
 
 def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Preprocessing]:
-    """The model (test mode, CPU), its labels and its preprocessing, from a checkpoint alone."""
+    """The model (test mode, CPU), its labels and its preprocessing.
+
+    source: the checkpoint's file, for errors. Raises UsageError if the parts do not fit together.
+    """
     vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], str(source))
     try:
         check_fit(checkpoint["model"], len(vocabulary), checkpoint["weights"])
         prior = vocabulary.prior_logits()
-        model = HybridNet(num_labels=len(vocabulary), label_logits=prior, **checkpoint["model"])
+        model = HybridNet(len(vocabulary), label_logits=prior, **checkpoint["model"])
         model.load_state_dict(checkpoint["weights"])
+    except (TypeError, RuntimeError, AttributeError, ValueError) as error:
+        reason = error if type(error) is ValueError else "its weights do not fit its model"
+        raise UsageError(_explain(checkpoint, source, reason)) from None
+    try:
         model.decoder.temperature = float(checkpoint["temperature"])
         model.decoder.prior_weight = float(checkpoint["prior_weight"])
-        np.broadcast_to(checkpoint["label_thresholds"], len(vocabulary))  # or raise ValueError
+        np.broadcast_to(checkpoint["label_thresholds"], len(vocabulary))  # or ValueError
         preprocessing = Preprocessing(**checkpoint["preprocessing"])
-    except (TypeError, RuntimeError, AttributeError, ValueError):
-        raise UsageError(f"{source} is damaged: its weights do not fit its sizes") from None
+    except (TypeError, ValueError):
+        reason = "its thresholds, calibration or preprocessing do not fit its labels"
+        raise UsageError(f"{source} is damaged: {reason}") from None
     return model.eval(), vocabulary, preprocessing
 
 
+def _explain(checkpoint: dict, source: Path, reason: object) -> str:
+    """A sentence on why this code cannot use a checkpoint: other code wrote it, or damage."""
+    commit = checkpoint.get("commit")
+    if type(commit) is not str or commit in ("unknown", code_commit()):
+        return f"{source} is damaged: {reason}"
+    return (
+        f"{source} was written by other code (commit {commit[:40]}, this is {code_commit()}): "
+        f"{reason}; check out that commit to use it"
+    )
+
+
 def find_checkpoint(runs: Path = Path("runs")) -> Path:
-    """The best checkpoint of the latest run. Raises UsageError if there is none."""
+    """best.pt of the latest run, which is logged. Raises UsageError if there is none."""
     found = sorted(runs.glob("*/best.pt"), key=lambda p: p.stat().st_mtime)
     if not found:
         raise UsageError("no trained model found under runs/: run train.py, or give --checkpoint")

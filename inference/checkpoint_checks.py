@@ -1,83 +1,74 @@
-"""What a checkpoint from a stranger must be, so that nothing it says costs more than its own size.
+"""Checks of checkpoints from strangers: reading one costs no more than its own size.
 
-`torch.load(weights_only=True)` runs no code, but takes any sizes and types. Everything here
-raises ValueError, with the reason.
+`torch.load(weights_only=True)` runs no code, but it accepts any sizes and types. All functions
+here raise ValueError with the reason.
 """
 
 from __future__ import annotations
 
-import math
 import pickletools
+import sys
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import torch
 
-from model import ARCHS, DECODERS, NUM_STAGES, HybridNet
+from model import HybridNet, settings_of
 
-MOST_NAMED = 32  # 3**10 steps at worst
-# of a model: with others the weights would not fit
-SETTINGS = {"arch", "decoder", "embed_size", "hidden_size", "freeze_encoder", "stages"}
+MAX_REUSED_TUPLES = 32  # at most 3**10 steps of hashing
+MAX_INT = 2**16  # of a model's settings
 PATH_FLAGS = ("image_path", "annotations", "val_image_path", "val_annotations")
 
 
 def check_archive(path: Path) -> None:
-    """A zip as torch writes it, nothing compressed: what it unpacks to is no larger than itself."""
+    """The file is a zip as torch writes it, without compression, so it cannot unpack to more."""
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
             raise ValueError("a record is compressed")
         if sum(record.file_size for record in records) > path.stat().st_size:
-            raise ValueError("its records are larger than itself")
+            raise ValueError("its records are larger than the file")
         if len({record.filename for record in records}) < len(records):
-            raise ValueError("two of its records have one name")
-        if archive.testzip():  # torch itself does not look at the checksums
-            raise ValueError("a record is not as it was written")
+            raise ValueError("two of its records have the same name")
+        if archive.testzip():  # torch itself ignores the checksums
+            raise ValueError("a record does not match its checksum")
         for record in records:
             if record.filename.endswith(".pkl"):
                 check_pickle(archive.read(record))
 
 
 def check_pickle(data: bytes) -> None:
-    """Tuples are hardly ever named again: of tuples of the same tuples no end of hashing comes.
+    """The pickle does not reuse tuples more than torch.save does.
 
-    (Each level doubles the work, and 400 bytes have 90 levels.) What torch.save writes names a
-    few, such as Adam's betas. Only what stands on top of the stack is put into the memo.
+    A tuple of twice the same tuple, over 90 levels, takes 400 bytes and forever to hash: each level
+    doubles the work. torch.save reuses only a few tuples, such as Adam's betas.
     """
-    tuples: set[int] = set()  # places in the memo
-    named, is_tuple = 0, False
+    tuples: set[int] = set()  # places in the pickle's memo that hold a tuple
+    reused, is_tuple = 0, False  # is_tuple: whether the value on top of the stack is one
     for opcode, place, _ in pickletools.genops(data):
         if opcode.name in ("BINPUT", "LONG_BINPUT"):
             (tuples.add if is_tuple else tuples.discard)(place)
             continue
         again = opcode.name in ("BINGET", "LONG_BINGET") and place in tuples
         is_tuple = again or "TUPLE" in opcode.name
-        named += again
-    if named > MOST_NAMED:
-        raise ValueError("its tuples are nested to no end")
+        reused += again
+    if reused > MAX_REUSED_TUPLES:
+        raise ValueError("it reuses too many tuples")
 
 
 def check_parts(checkpoint: dict) -> None:
-    """Types and ranges of every part but the vocabulary and the preprocessing, which check theirs.
+    """Types and ranges of all parts but the model's settings, vocabulary and preprocessing.
 
-    Tensors must lie in memory once: one number can stand for a tensor of any size.
+    A tensor must have a place in memory for each of its numbers: by strides, one number in the
+    file can stand for a tensor of any size.
     """
-    settings, weights, flags = (checkpoint[k] for k in ("model", "weights", "flags"))
+    weights, flags = checkpoint["weights"], checkpoint["flags"]
     good = {
-        "model": isinstance(settings, dict)
-        and set(settings) <= SETTINGS
-        and {"arch", "decoder"} <= set(settings)
-        and settings["arch"] in ARCHS
-        and settings["decoder"] in DECODERS
-        and all(_is_size(settings.get(k, 1)) for k in ("embed_size", "hidden_size"))
-        and type(settings.get("freeze_encoder", False)) is bool
-        and type(settings.get("stages", 1)) is int
-        and 1 <= settings.get("stages", 1) <= NUM_STAGES,
         "weights": isinstance(weights, dict)
-        and all(type(k) is str and _is_whole(v) for k, v in weights.items()),
-        "temperature": type(checkpoint["temperature"]) in (int, float)
-        and 0 < checkpoint["temperature"] < math.inf,
+        and all(type(k) is str and _is_dense(v) for k, v in weights.items()),
+        "temperature": _is_number(checkpoint["temperature"]) and checkpoint["temperature"] > 0,
         "prior_weight": _is_number(checkpoint["prior_weight"]),
         "threshold": _is_number(checkpoint["threshold"]),
         "label_thresholds": all(map(_is_number, _flat([checkpoint["label_thresholds"]]))),
@@ -93,16 +84,44 @@ def check_parts(checkpoint: dict) -> None:
         raise ValueError(f"wrong values in {', '.join(wrong)}")
 
 
+def check_settings(settings: object) -> None:
+    """Names and types are those of HybridNet's arguments; HybridNet itself checks the values."""
+    if not isinstance(settings, dict) or not all(type(name) is str for name in settings):
+        raise ValueError("its model has no settings")
+    expected, hints = settings_of({}), get_type_hints(HybridNet.__init__)
+    if unknown := [name for name in settings if name not in expected]:
+        raise ValueError(f"its model has the setting {unknown[0][:40]!r}, which this code lacks")
+    if missing := [name for name in expected if name not in settings]:
+        raise ValueError(f"its model lacks the setting {missing[0]!r}")
+    for name, value in settings.items():
+        kinds = get_args(hints[name]) or (hints[name],)  # int | None has two
+        is_good = type(value) in kinds or (float in kinds and type(value) is int)
+        if is_good and type(value) in (int, float):
+            is_good = abs(value) <= MAX_INT  # not so for nan
+        if not is_good:
+            raise ValueError(f"its model's setting {name!r} has a wrong value")
+
+
+def check_fit(settings: dict, num_labels: int, weights: dict[str, torch.Tensor]) -> None:
+    """The weights have the names and shapes of the model, which takes no memory here."""
+    check_settings(settings)
+    try:
+        with torch.device("meta"):
+            expected = HybridNet(num_labels, **settings).state_dict()
+    except ValueError as error:
+        raise ValueError(f"its model's {error}") from None
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    if shapes != {name: tensor.shape for name, tensor in expected.items()}:
+        raise ValueError("its weights do not fit its model")
+
+
 def _is_number(value: object) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
-
-
-def _is_size(value: object) -> bool:
-    return type(value) is int and 1 <= value <= 2**16
+    """Whether it is finite, also as a float."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _flat(values: Iterable) -> list:
-    """With the members of lists, of flags that take several values, in their place."""
+    """The values, with the items of each list in its place."""
     return [v for value in values for v in (value if type(value) is list else [value])]
 
 
@@ -112,8 +131,8 @@ def _is_plain(value: object) -> bool:
     )
 
 
-def _is_whole(tensor: object) -> bool:
-    """A finite tensor each of whose numbers has a place in memory."""
+def _is_dense(tensor: object) -> bool:
+    """Whether it is a finite tensor on the CPU with memory for each of its numbers."""
     return (
         isinstance(tensor, torch.Tensor)
         and tensor.layout == torch.strided
@@ -121,12 +140,3 @@ def _is_whole(tensor: object) -> bool:
         and tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
         and bool(torch.isfinite(tensor).all())
     )
-
-
-def check_fit(settings: dict, num_labels: int, weights: dict[str, torch.Tensor]) -> None:
-    """Names and shapes are those of the model with these settings, which is not built for it."""
-    with torch.device("meta"):
-        expected = HybridNet(num_labels=num_labels, **settings).state_dict()
-    shapes = {name: tensor.shape for name, tensor in weights.items()}
-    if shapes != {name: tensor.shape for name, tensor in expected.items()}:
-        raise ValueError("its weights do not fit its sizes")

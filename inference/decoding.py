@@ -79,7 +79,7 @@ def sample_label_sets(
     positions = torch.arange(num_labels, device=device)
     for step in range(num_labels + 1):
         z = decoder.logits(
-            state[0][node_prefix],
+            state[node_prefix],
             encoding.image_embedding[node_image],
             encoding.cnn_logits[node_image],
         )  # M×C
@@ -109,8 +109,7 @@ def sample_label_sets(
             node_prefix[parent] * num_labels + node_last, return_inverse=True
         )
         node_image, node_prefix = node_image[parent], new_prefix
-        from_prefix = prefixes // num_labels
-        state = decoder.advance(tuple(s[from_prefix] for s in state), prefixes % num_labels)
+        state = decoder.advance(state[prefixes // num_labels], prefixes % num_labels)
 
     shape = (num_images, num_samples, num_labels)
     label_sets, conditionals = label_sets.view(shape), conditionals.view(shape)
@@ -202,7 +201,7 @@ def most_probable_sets(
     sets = torch.zeros(num_images, width, num_labels, dtype=bool, device=device)
     finished = torch.full((num_images, width), -torch.inf, device=device)
     opened = torch.full((num_images, width, num_labels), -torch.inf, device=device)
-    states = tuple(s.new_zeros(num_images, width, s.shape[1]) for s in decoder.initial_state(1))
+    states = decoder.initial_state(num_images * width).unflatten(0, (num_images, width))
     log_prob = torch.zeros(num_images, device=device)  # of the beginning now expanded
     last = torch.full((num_images,), -1, device=device)
     state = decoder.initial_state(num_images)
@@ -212,7 +211,7 @@ def most_probable_sets(
 
     for n in range(width):
         z = decoder.logits(
-            state[0], encoding.image_embedding[active], encoding.cnn_logits[active]
+            state, encoding.image_embedding[active], encoding.cnn_logits[active]
         )  # A×C
         later = positions > last[:, None]
         fact = known[active]
@@ -222,8 +221,7 @@ def most_probable_sets(
         before = F.pad(past[:, :-1], (1, 0))
         opened[active, n] = log_prob[:, None] + before + yes
         finished[active, n] = log_prob + past[:, -1]
-        for kept, new in zip(states, state, strict=True):
-            kept[active, n] = new
+        states[active, n] = state
 
         frontier = opened[active, : n + 1].flatten(1)
         best_open, where = frontier.max(1)
@@ -239,7 +237,7 @@ def most_probable_sets(
         opened[active, parent, last] = -torch.inf
         sets[active, n + 1] = sets[active, parent]
         sets[active, n + 1, last] = True
-        state = decoder.advance(tuple(s[active, parent] for s in states), last)
+        state = decoder.advance(states[active, parent], last)
 
     certain = torch.ones(num_images, dtype=bool, device=device)
     certain[active] = False

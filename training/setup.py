@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
 from labels.vocabulary import Vocabulary
-from model import HybridNet, load_encoder_weights
+from model import HybridNet
 from training.data import TrainingData
 from util.cli import code_commit
 from util.distributed import world_size
@@ -54,6 +56,25 @@ def load_weights_file(model: HybridNet, path: Path) -> None:
         raise UsageError(f"--weights {path} is not a state dict of tensors") from None
     log(f"encoder: {len(loaded)} tensors from {path}: {', '.join(loaded)}")
     log(f"encoder: {len(missing)} tensors at random: {', '.join(missing) or 'none'}")
+
+
+def load_encoder_weights(
+    encoder: nn.Module, state: Mapping[str, Tensor]
+) -> tuple[list[str], list[str]]:
+    """Copy the tensors of `state` that have the encoder's names; return (copied, missing) names.
+
+    Raises ValueError if no name fits or a shape differs; then nothing has been copied.
+    """
+    own = encoder.state_dict()
+    fitting = {name: tensor for name, tensor in state.items() if name in own}
+    if not fitting:
+        raise ValueError("none of its tensors has the name of an encoder tensor")
+    for name, tensor in fitting.items():
+        if tensor.shape != own[name].shape:
+            here, there = tuple(own[name].shape), tuple(tensor.shape)
+            raise ValueError(f"{name} has shape {there}, but --arch needs {here}")
+    encoder.load_state_dict(fitting, strict=False)
+    return list(fitting), [name for name in own if name not in fitting]
 
 
 def set_deterministic(device: torch.device) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import shlex
 import subprocess
@@ -131,6 +132,7 @@ def _explain(error: Exception) -> str | None:
     return None
 
 
+@functools.cache
 def code_commit() -> str:
     """The git commit of the code, with "-dirty" if files changed; "unknown" without git."""
     command = ["git", "describe", "--always", "--dirty"]

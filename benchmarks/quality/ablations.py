@@ -54,17 +54,17 @@ class UntiedDecoder(ChainDecoder):
         begin = torch.randn_like(self.label_embedding) * self.label_embedding.shape[1] ** -0.5
         self.output_embedding = nn.Parameter(begin)
 
-    def logits(self, hidden: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
-        x = torch.tanh(self.project_output(hidden) + image_embedding)
+    def logits(self, state: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
+        x = torch.tanh(self.project_output(state[..., : self.hidden_size]) + image_embedding)
         return self.calibrated(x @ self.output_embedding.T + cnn_logits)
 
 
 class AtStartDecoder(ChainDecoder):
     """The image embedding is there until the first label is read; b(I) stays."""
 
-    def logits(self, hidden: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
-        nothing_read = (hidden == 0).all(-1, keepdim=True)
-        return super().logits(hidden, image_embedding * nothing_read, cnn_logits)
+    def logits(self, state: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
+        nothing_read = (state == 0).all(-1, keepdim=True)
+        return super().logits(state, image_embedding * nothing_read, cnn_logits)
 
 
 class _OtherDecoder(HybridNet):

@@ -25,9 +25,9 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from images.transforms import Preprocessing
-from inference.checkpoint import FORMAT
+from inference.checkpoint import FORMAT_VERSION
 from labels.vocabulary import Vocabulary
-from model import HybridNet
+from model import HybridNet, settings_of
 
 HOSTILE = (
     *(None, True, -1, 0, 2**31, 2**63, -(2**70), 10**400, 0.5, float("nan"), float("inf"), -0.0),
@@ -93,15 +93,18 @@ def write_valid(folder: Path) -> dict:
     }
     (folder / "instances.json").write_text(json.dumps(coco))
     vocabulary = Vocabulary(tuple(f"label {i}" for i in range(5)), (9, 8, 7, 6, 5), 20)
-    settings = {"arch": "resnet18", "decoder": "chain", "embed_size": 4, "hidden_size": 4}
-    settings |= {"freeze_encoder": False, "stages": 2}
+    settings = settings_of({"embed_size": 4, "hidden_size": 4, "stages": 2})
     checkpoint = {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
+        "commit": "an older one",
         "model": settings,
         "vocabulary": vocabulary.to_dict(),
         "preprocessing": Preprocessing(32).to_dict(),
         "weights": HybridNet(num_labels=5, **settings).state_dict(),
+        "temperature": 1.2,
+        "prior_weight": 0.1,
         "threshold": 0.4,
+        "label_thresholds": [0.4] * 5,
         "epoch": 3,
         "metrics": {"val_mAP": 20.0},
         "selected_on": "a hold-out of 3 training images",

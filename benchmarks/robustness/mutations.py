@@ -52,7 +52,7 @@ from inference.predictions import decode
 from labels.coco import read_annotations
 from labels.targets import encode_targets
 from labels.vocabulary import count_labels, load_vocabulary
-from util.cli import run_script
+from util.cli import code_commit, run_script
 from util.errors import UsageError
 from util.log import printable
 
@@ -159,6 +159,7 @@ def work(kind: str, first: int, last: int, seed: int, folder: Path, connection) 
     (folder / "out").mkdir()
     canary = folder / "canary"
     watch = Watch(folder / "out")
+    code_commit()  # asks git once, before the watch
     with contextlib.redirect_stdout(io.StringIO()):  # what is imported late is imported now
         run_a_script("checkpoint", folder / "best.pt", folder)
         run_a_script("images", next((folder / "images").glob("*.jpg")), folder)

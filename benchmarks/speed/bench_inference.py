@@ -79,7 +79,7 @@ def trained_model(device: torch.device) -> tuple[HybridNet, Encoding]:
     looks = torch.randn(targets.shape[1], FEATURES, device=device) / 4
     frequencies = targets.mean(0).clamp(1e-4, 1 - 1e-4)
     logits = frequencies.logit().tolist()
-    model = HybridNet("resnet18", targets.shape[1], label_logits=logits, stages=DEFAULT_STAGES).to(
+    model = HybridNet(targets.shape[1], "resnet18", label_logits=logits, stages=DEFAULT_STAGES).to(
         device
     )
     held_out, targets = targets[:MANY], targets[MANY:]

@@ -88,7 +88,7 @@ def decoder_row(targets: Tensor) -> Ratio:
     stages = [features.requires_grad_() for features in random_stages(DECODER_BATCH, device)]
 
     def epoch(decoder: str) -> Callable[[], None]:
-        model = HybridNet("resnet18", targets.shape[1], decoder, stages=len(stages)).to(device)
+        model = HybridNet(targets.shape[1], "resnet18", decoder, stages=len(stages)).to(device)
 
         def run() -> None:
             for batch in batches:
@@ -115,7 +115,7 @@ def label_rows() -> Iterator[Ratio]:
     stages = random_stages(BATCH_SIZE, device)
 
     def step(num_labels: int) -> Callable[[], None]:
-        model = HybridNet("resnet18", num_labels, stages=len(stages)).to(device)
+        model = HybridNet(num_labels, "resnet18", stages=len(stages)).to(device)
         targets = torch.zeros(BATCH_SIZE, num_labels)
         targets.scatter_(1, torch.randint(num_labels, (BATCH_SIZE, 3)), 1)  # as many as in COCO
 

@@ -22,7 +22,7 @@ from inference.checkpoint import save_checkpoint
 from inference.predictions import DECISIONS
 from labels.coco import read_annotations
 from labels.vocabulary import Vocabulary, count_labels
-from model import HybridNet
+from model import HybridNet, settings_of
 from report.gallery import data_uri
 from report.page import write_report
 
@@ -32,7 +32,7 @@ HOSTILE = ("<script>alert(1)</script>", "\"'&", "a < b && c > d", "</style>{{ 7 
 def write_checkpoint(vocabulary: Vocabulary, path) -> None:
     """Save an untrained network with these labels."""
     torch.manual_seed(0)
-    settings = {"arch": "resnet18", "decoder": "chain", "embed_size": 8, "hidden_size": 8}
+    settings = settings_of({"embed_size": 8, "hidden_size": 8})
     model = HybridNet(
         num_labels=len(vocabulary), label_logits=vocabulary.prior_logits(), **settings
     )
@@ -41,7 +41,10 @@ def write_checkpoint(vocabulary: Vocabulary, path) -> None:
         "vocabulary": vocabulary.to_dict(),
         "preprocessing": Preprocessing(64).to_dict(),
         "weights": model.state_dict(),
+        "temperature": 1.0,
+        "prior_weight": 0.0,
         "threshold": 0.3,
+        "label_thresholds": 0.3,
         "epoch": 2,
         "metrics": {},
         "selected_on": "<b>a hold-out</b>",

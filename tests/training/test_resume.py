@@ -9,9 +9,7 @@ import sys
 import time
 
 import pytest
-import torch
 from conftest import (
-    EVALUATE,
     REPO,
     TRAIN,
     call,
@@ -23,7 +21,6 @@ from conftest import (
 )
 from filelock import FileLock
 
-import evaluate
 import train
 from inference import checkpoint
 from training import resume, saver, state
@@ -198,19 +195,6 @@ def small_disk(tmp_path):
 
 def remount(disk, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
-
-
-def test_a_run_from_before_stages_were_asked_for(workdir):
-    """It read the last one, and says so nowhere."""
-    one = (*TRAIN, "--num_epochs", 1, "--stages", 1)
-    call(train, *one)
-    for name in ("last.pt", "best.pt"):
-        checkpoint = load(workdir / OUTPUT / name)
-        del checkpoint["model"]["stages"], checkpoint["flags"]["stages"]
-        torch.save(checkpoint, workdir / OUTPUT / name)
-    assert "--stages cannot change" in refusal(train, *TRAIN, "--num_epochs", 1)
-    call(train, *one)  # there is nothing left to do
-    call(evaluate, "--checkpoint", f"{OUTPUT}/best.pt", *EVALUATE)
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(workdir, whole_run, small_disk):

@@ -75,7 +75,7 @@ def test_a_compiled_encoder_learns_the_same(monkeypatch):
     weights, averages = {}, {}
     for compiled in (False, True):
         torch.manual_seed(0)
-        model = HybridNet("resnet18", 2, stages=3)
+        model = HybridNet(2, "resnet18", stages=3)
         state = TrainState(model, CPU, 2, 1, 2e-3, 1e-2, compiled=compiled)
         steps = [(images[:n], targets[:n], torch.arange(n), 1) for n in (4, 3)]
         train.train_one_epoch(state, steps, device.autocast(CPU, "off"), "chain", 1.0)
@@ -169,7 +169,7 @@ def test_the_first_loss_that_is_not_finite_is_named(tmp_path):
 
 def test_the_classic_loop_minimises_the_same():
     torch.manual_seed(0)
-    model = HybridNet("resnet18", 6, "chain", 8, 8, stages=3)
+    model = HybridNet(6, "resnet18", "chain", 8, 8, stages=3)
     for parameter in [*model.stage_heads.parameters(), *model.decoder.parameters()]:
         torch.nn.init.normal_(parameter)
     targets = torch.tensor([[1.0, 1, 0, 0, 0, 1], [0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 0]])
