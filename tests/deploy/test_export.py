@@ -38,7 +38,9 @@ def exported(request):
     for part in ("layer1", "layer2", "layer3", "layer4"):  # half a ResNet exports in half the time
         setattr(model.encoder, part, getattr(model.encoder, part)[:1])
     vocabulary = Vocabulary(tuple("abcdef"), (6, 5, 4, 3, 2, 1), 9)
-    constants = onnx_export.metadata({"decoder": request.param}, vocabulary, Preprocessing(SIZE), 0.25)
+    constants = onnx_export.metadata(
+        {"decoder": request.param}, vocabulary, Preprocessing(SIZE), 0.25
+    )
     return model, onnx_export.to_onnx(model, constants), constants
 
 
@@ -90,7 +92,7 @@ def test_both_runtimes_agree_for_any_number_of_rows(exported):
 
 def test_example_agrees_with_enumeration(exported, monkeypatch):
     """On the same pixels, sampled marginals are within sampling error of the exact ones."""
-    model, files, constants = exported
+    model, files, _ = exported
     monkeypatch.setattr(predict_onnx, "NUM_SAMPLES", 4000)
     encoder, step = (
         onnxruntime.InferenceSession(files[name]) if name in files else None
