@@ -38,7 +38,7 @@ class OurLoop:
         self.device = pick_device("auto")
         data = load_data(self.args, self.device)
         self.loader = data.train_loader
-        model = HybridNet(arch, len(data.vocabulary), decoder, stages=self.args.stages)
+        model = HybridNet(len(data.vocabulary), arch, decoder, stages=self.args.stages)
         self.state = TrainState(
             model,
             self.device,
