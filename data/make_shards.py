@@ -1,13 +1,13 @@
-"""Pack images and their labels into WebDataset tar shards, for slow storage or beyond one disk.
+"""Pack images and their labels into WebDataset tar shards, for slow or distributed storage.
 
     python data/make_shards.py --image_path data/images/train2014 \\
         --annotations data/annotations/instances_train2014.json --output_dir data/shards/train
     python train.py --image_path data/shards/train
 
-Writes train-000000.tar, train-000001.tar, ... and last their index, shards.json: where there is
-one, the shards are complete. Each image, labelled or not, is the members KEY.jpg (its file as it
-is, with its own suffix) and KEY.json (its file name and labels). The order is random, always the
-same: images that were neighbours, the frames of a video, say, are in different shards.
+Writes train-000000.tar, train-000001.tar, ... and last their index, shards.json: if the index is
+there, the shards are complete. Each image, labelled or not, has two members: KEY.jpg, its unchanged
+file (with its own suffix), and KEY.json, its file name and labels. Images are shuffled, always in
+the same way, so that neighbours, for example the frames of a video, are in different shards.
 """
 
 import argparse
@@ -21,9 +21,8 @@ import numpy as np
 import webdataset
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's helpers
-from data_loader import without_missing
-from images.find import find_images
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the project's modules
+from images.find import find_images, without_missing
 from labels.annotated import SHARD_INDEX, AnnotatedImages
 from labels.read import read_labels
 from util.cli import ArgumentParser, positive_int, run_script
@@ -31,12 +30,17 @@ from util.errors import UsageError
 from util.files import make_folder, write_atomically
 from util.log import log, progress
 
+SUFFIXES = frozenset(Image.registered_extensions())
+
 
 def write_shard(
     path: Path, numbers: range, images: AnnotatedImages, files: list[Path]
 ) -> list[tuple[str, int]]:
-    """Write the images of these numbers; returns each one's member name and offset."""
-    # a picture named photo.pkl stays one, and no reader shall take it for anything else
+    """Write the images with these numbers. Returns the member name and offset of each.
+
+    Raises UsageError if an image cannot be read, RunError if the shard cannot be written.
+    """
+    # an image named photo.pkl gets the suffix .img, so that no reader unpickles it
     names = [
         f"{i:08d}{s if (s := files[i].suffix.lower()) in SUFFIXES else '.img'}" for i in numbers
     ]
@@ -58,11 +62,8 @@ def write_shard(
     return [(name, offsets[name]) for name in names]
 
 
-SUFFIXES = frozenset(Image.registered_extensions())
-
-
 def read_image(file: Path) -> bytes:
-    """The bytes of a file that was there a moment ago. Raises UsageError."""
+    """The bytes of an image file. Raises UsageError."""
     try:
         return file.read_bytes()
     except OSError as error:
@@ -73,48 +74,55 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--image_path", type=Path, required=True, help="image folder")
-    add("--annotations", type=Path, required=True, help="labels of these images, in any format")
-    add("--output_dir", type=Path, required=True, help="new folder; the shards bear its name")
-    add("--shard_size", type=positive_int, default=1000, help="images; lower it if they are large")
+    add("--annotations", type=Path, required=True, help="labels of the images, in any format")
+    add("--output_dir", type=Path, required=True, help="new folder; gives the shards their name")
+    add("--shard_size", type=positive_int, default=1000, help="images per shard")
     return parser
 
 
-def main(args: argparse.Namespace) -> None:
-    """Write the shards one by one, then the index."""
-    images = without_missing(args.image_path, read_labels(args.annotations, args.image_path))
-    order = np.random.default_rng(0).permutation(len(images)).tolist()
-    images = images.select(order)
-    files = find_images(args.image_path, images)
-    make_folder(args.output_dir)
-    if any(args.output_dir.iterdir()):
-        raise UsageError(f"--output_dir {args.output_dir} is not empty; choose another or empty it")
-    stem, count = args.output_dir.resolve().name, math.ceil(len(images) / args.shard_size)
-    log(f"writing {len(images):,} images to {count:,} shards in {args.output_dir}")
-    shards, entries = [], []
-    starts = range(0, len(images), args.shard_size)
+def write_shards(
+    images: AnnotatedImages, files: list[Path], folder: Path, shard_size: int
+) -> dict[str, list[dict]]:
+    """Write all shards into `folder`. Returns their index, see images/shards.py."""
+    stem, shards, entries = folder.resolve().name, [], []
+    starts = range(0, len(images), shard_size)
     for shard, start in enumerate(progress(starts, "writing")):
-        path = args.output_dir / f"{stem}-{shard:06d}.tar"
-        numbers = range(start, min(start + args.shard_size, len(images)))
-        for i, (member, offset) in zip(
-            numbers, write_shard(path, numbers, images, files), strict=True
-        ):
+        path = folder / f"{stem}-{shard:06d}.tar"
+        numbers = range(start, min(start + shard_size, len(images)))
+        members = write_shard(path, numbers, images, files)
+        for i, (member, offset) in zip(numbers, members, strict=True):
             place = {"shard": shard, "offset": offset, "member": member}
             entries.append({"id": i, "file_name": images.file_names[i], **place})
         shards.append({"file_name": path.name, "bytes": path.stat().st_size})
     ids = {name: number for number, name in enumerate(images.categories, start=1)}
     pairs = [(i, ids[label]) for i, labels in enumerate(images.label_sets) for label in labels]
-    index = {
+    return {
         "shards": shards,
         "images": entries,
         "annotations": [{"image_id": i, "category_id": c} for i, c in pairs],
         "categories": [{"id": number, "name": name} for name, number in ids.items()],
     }
+
+
+def main(args: argparse.Namespace) -> None:
+    """Shuffle the images, write the shards one by one, then the index."""
+    images = without_missing(args.image_path, read_labels(args.annotations, args.image_path))
+    images = images.select(np.random.default_rng(0).permutation(len(images)).tolist())
+    files = find_images(args.image_path, images)
+    folder = args.output_dir
+    make_folder(folder)
+    if any(folder.iterdir()):
+        raise UsageError(f"--output_dir {folder} is not empty; choose another or empty it")
+    count = math.ceil(len(images) / args.shard_size)
+    log(f"writing {len(images):,} images to {count:,} shards in {folder}")
+    index = write_shards(images, files, folder, args.shard_size)
     text = json.dumps(index)
-    write_atomically(args.output_dir / SHARD_INDEX, lambda file: file.write_text(text))
+    write_atomically(folder / SHARD_INDEX, lambda file: file.write_text(text))
+    size = sum(shard["bytes"] for shard in index["shards"]) / 1e6
     print(
-        f"{count:,} shards, {sum(shard['bytes'] for shard in shards) / 1e6:,.1f} MB: "
-        f"{len(images):,} images, {len(images.labelled()):,} with labels, {len(ids)} labels, "
-        f"{len(pairs):,} labels in all, in {args.output_dir}"
+        f"{count:,} shards, {size:,.1f} MB: {len(images):,} images, "
+        f"{len(images.labelled()):,} with labels, {len(index['categories'])} labels, "
+        f"{len(index['annotations']):,} annotations, in {folder}"
     )
 
 

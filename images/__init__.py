@@ -1,1 +1,1 @@
-"""Image files -> tensors."""
+"""Image files -> tensors: find, decode, transform, cache, shards, order of batches."""

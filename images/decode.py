@@ -1,11 +1,7 @@
-"""Picture files -> what the model sees: uint8 tensors 3×S×S, whole or augmented.
+"""Image files -> pixels H×W×3 uint8: upright RGB, whatever the format.
 
-    Preprocessing   how a model's pictures are prepared; kept in its checkpoint
-    View            one way to look at a picture
-
-A JPEG is decoded at a fraction of its size where the whole picture keeps S×S pixels, cropping and
-resizing are one antialiased step on uint8, and colours change after it, on S×S pixels. Pillow says
-what a file is; where that is a plain JPEG, simplejpeg decodes the same pixels in less time.
+Pillow recognises the format. A plain JPEG is then decoded by simplejpeg, which gives the same
+pixels in less time, and at 1/2, 1/4 or 1/8 of its size where that leaves enough pixels.
 """
 
 from __future__ import annotations
@@ -26,40 +22,40 @@ from PIL import ExifTags, Image, ImageOps
 from images.shards import ShardMember
 from util.errors import UsageError
 
-# pictures only: of EPS, for one, Pillow leaves the reading to another program, which runs its code
+# no EPS, for example: Pillow hands it to another program, which runs the code in the file
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
-# where Pillow stops, at two times what it warns of: 178,956,970, half a gigabyte in memory
+# Pillow's own limit, twice the size that it warns of: 178,956,970 pixels, 0.5 GB in memory
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
-MAX_JPEG_BYTES = 2**26  # are read at once; longer files Pillow reads piece by piece
-TURNED = range(2, 9)  # EXIF's orientations but for the upright one
-# what EXIF that is no EXIF makes Pillow raise
+MAX_JPEG_BYTES = 2**26  # larger files are left to Pillow, which reads them in pieces
+TURNED = range(2, 9)  # EXIF orientations other than upright
+# what Pillow raises for damaged EXIF data
 JUNK = (OSError, ValueError, SyntaxError, struct.error, LookupError, TypeError, AttributeError)
-logging.getLogger("PIL").addHandler(logging.NullHandler())  # it is said in our own words
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # our own messages are enough
 
 
 def load_image(path: Path | ShardMember) -> Image.Image:
-    """What `load_pixels` returns, to be shown."""
+    """The pixels of `load_pixels` as a PIL image."""
     return Image.fromarray(load_pixels(path))
 
 
 def load_pixels(path: Path | ShardMember, least_side: int | None = None) -> np.ndarray:
-    """A picture of one of FORMATS -> upright RGB, H×W×3 uint8; transparency is laid on white.
+    """An image file of one of FORMATS -> upright RGB pixels H×W×3 uint8.
 
-    least_side: a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where no side gets shorter. Of
-    several frames it is the first. Raises UsageError for what is not a readable picture of at
-    most MAX_PIXELS.
+    Transparent parts become white; of several frames the first counts. least_side: a JPEG may be
+    decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides keep that many pixels. Raises
+    UsageError for a file that is missing, unreadable or larger than MAX_PIXELS.
     """
     try:
         if isinstance(path, Path) and not stat.S_ISREG(path.stat().st_mode):
-            raise _UnreadableError("no ordinary file")  # to open a named pipe is to wait forever
+            raise _UnreadableError("not a regular file")  # opening a named pipe would block
         with warnings.catch_warnings(), path.open("rb") as file:
-            warnings.simplefilter("ignore")  # Pillow's, of what does no harm
+            warnings.simplefilter("ignore")  # Pillow warns of harmless things
             return _decode(file, least_side)
-    except UsageError:  # a shard's
+    except UsageError:  # from ShardMember.open
         raise
     except FileNotFoundError:
         raise UsageError(f"there is no image {path}") from None
-    except Exception as error:  # hostile files make Pillow raise nearly anything
+    except Exception as error:  # damaged files make Pillow raise almost anything
         raise UsageError(f"{path} cannot be read as an image ({_reason(error)})") from None
 
 
@@ -68,20 +64,20 @@ class _UnreadableError(Exception):
 
 
 def _reason(error: Exception) -> str:
-    """Why a picture cannot be read, in a few words."""
+    """Why an image cannot be read, in a few words."""
     if isinstance(error, _UnreadableError):
         return str(error)
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {MAX_PIXELS:,} pixels"
     if isinstance(error, MemoryError):
-        return "it needs more memory than there is"
+        return "not enough memory"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return "truncated" if "truncated" in str(error).lower() else "damaged or another kind"
 
 
 def _decode(file: BinaryIO, least_side: int | None) -> np.ndarray:
-    """What `load_pixels` returns, of an open file; raises whatever Pillow does."""
+    """`load_pixels` for an open file. Raises whatever Pillow raises."""
     if not file.read(1):
         raise _UnreadableError("the file is empty")
     file.seek(0)
@@ -93,7 +89,7 @@ def _decode(file: BinaryIO, least_side: int | None) -> np.ndarray:
             return pixels
         image.load()
         if _orientation(image) in TURNED:
-            with contextlib.suppress(*JUNK):  # raised after the turn, where EXIF is written anew
+            with contextlib.suppress(*JUNK):  # the image is turned by then; rewriting EXIF failed
                 ImageOps.exif_transpose(image, in_place=True)
     return np.asarray(_to_rgb(image))
 
@@ -101,13 +97,13 @@ def _decode(file: BinaryIO, least_side: int | None) -> np.ndarray:
 def _decode_plain_jpeg(
     file: BinaryIO, image: Image.Image, whole: tuple[int, int]
 ) -> np.ndarray | None:
-    """The pixels that Pillow would decode, sooner; None where that is better left to Pillow.
+    """The pixels that Pillow would decode, in less time; None if Pillow must do it.
 
-    image: as Pillow opened the file and `draft` set its size; whole: its size before.
+    image: as Pillow opened it, with the size set by `draft`; whole: the size before.
     """
     if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) in TURNED:
         return None
-    # simplejpeg knows a scale of n / 8 by the size it gives, and here two may give the same
+    # simplejpeg picks a scale of n / 8 by the resulting size; below 8 pixels two scales can agree
     if max(whole) < 8:
         return None
     if file.seek(0, os.SEEK_END) > MAX_JPEG_BYTES:
@@ -118,13 +114,13 @@ def _decode_plain_jpeg(
         if simplejpeg.decode_jpeg_header(data)[:2] != whole[::-1]:
             return None
         pixels = simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
-    except ValueError:  # damaged: Pillow decides how much, and says it
+    except ValueError:  # damaged: Pillow decides whether it can be read
         return None
     return pixels if pixels.shape == (height, width, 3) else None
 
 
 def _orientation(image: Image.Image) -> object:
-    """As EXIF has it; None if it has none or is junk, which spoils no picture."""
+    """EXIF orientation; None if there is none or the EXIF data are damaged."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except JUNK:
@@ -132,7 +128,7 @@ def _orientation(image: Image.Image) -> object:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":  # 16 bits and more: convert() would clip
+    if image.mode.startswith("I") or image.mode == "F":  # 16 bits or more: convert() clips
         values = np.nan_to_num(np.asarray(image, np.float64))
         scale = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
         return Image.fromarray(np.uint8(255 * np.clip(values / scale, 0, 1))).convert("RGB")

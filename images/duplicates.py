@@ -1,4 +1,4 @@
-"""Image files with equal content in different splits."""
+"""Equal image files in different splits."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from pathlib import Path
 
 from images.shards import ShardMember
 
-SAMPLE = 1024  # bytes
+SAMPLE = 1024  # bytes compared before whole files are
 
 
-def duplicates(*parts: list[Path] | list[ShardMember]) -> list[tuple[Path, Path]]:
-    """Pairs of files of equal content in different parts; images in shards are not looked at.
+def duplicates(*splits: list[Path] | list[ShardMember]) -> list[tuple[Path, Path]]:
+    """Pairs of files with equal content in different splits, sorted. Shards are not compared.
 
-    Sizes first; then a few bytes of files whose size is in two parts, and only then whole files.
+    Compares sizes first, then a few bytes where sizes agree, then whole files where those agree.
     """
     groups: dict[object, list[tuple[int, Path]]] = defaultdict(list)
-    for number, part in enumerate(parts):
-        for path in set(part):
-            if not isinstance(path, ShardMember) and path.is_file():  # if not, training tells
+    for number, split in enumerate(splits):
+        for path in set(split):
+            # a missing file is reported when it is loaded
+            if not isinstance(path, ShardMember) and path.is_file():
                 groups[os.stat(path).st_size].append((number, path))
     for look in (_middle, _content_hash):
         finer = defaultdict(list)
@@ -37,7 +38,7 @@ def duplicates(*parts: list[Path] | list[ShardMember]) -> list[tuple[Path, Path]
 
 
 def _middle(path: Path) -> bytes:
-    """A few bytes; not the first, in which pictures of one camera are alike."""
+    """Bytes from the middle of a file: images of one camera begin with equal bytes."""
     with open(path, "rb") as file:
         file.seek(os.stat(path).st_size // 2)
         return file.read(SAMPLE)

@@ -1,4 +1,4 @@
-"""Which file is which image: names in annotations -> paths in the image folder."""
+"""File names in annotations -> paths in the image folder."""
 
 from __future__ import annotations
 
@@ -9,67 +9,84 @@ from pathlib import Path, PurePosixPath
 from images.shards import ShardMember, find_members
 from labels.annotated import SHARD_INDEX, AnnotatedImages
 from util.errors import UsageError
+from util.log import log
 
-HASHED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio puts this before the name of an upload
+BACKSLASH = "\\"  # separates folders in names written on Windows
+HASHED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio's prefix of uploaded files
+MAY_BE_GONE = ("NUS-WIDE",)  # sets published as URLs, whose images disappear over time
 
 
 def find_images(
-    image_path: Path, images: AnnotatedImages, may_lack: bool = False
+    image_path: Path, images: AnnotatedImages, allow_missing: bool = False
 ) -> list[Path] | list[ShardMember]:
-    """Where each image lies: in the folder itself, in a folder directly below it, or in its shards.
+    """The path of each image: in the folder, in a folder directly below it, or in its shards.
 
-    A name may have folders that are not there, another case or Label Studio's prefix, as long as
-    only one file can be meant. Raises UsageError if the folder is missing, or any of the images
-    unless `may_lack`; a path then is where the image should be.
+    A name may differ from the file's in case, in leading folders or by Label Studio's prefix, as
+    long as only one file fits. Raises UsageError if the folder is missing, or an image is; with
+    `allow_missing` a missing image gets the path where it should be.
     """
     if (image_path / SHARD_INDEX).is_file():
         return find_members(image_path, images)
     paths = _locate(image_path, images)
     missing = [n for n, path in zip(images.file_names, paths, strict=True) if path is None]
-    if may_lack:
+    if allow_missing:
         named = zip(images.file_names, paths, strict=True)
-        return [path or image_path / name.replace(_BACKSLASH, "/") for name, path in named]
+        return [path or image_path / name.replace(BACKSLASH, "/") for name, path in named]
     if missing:
         raise UsageError(
             f"{len(missing):,} of the {len(images):,} images of {images.source} are not under "
-            f"{image_path}, {PurePosixPath(missing[0].replace(_BACKSLASH, '/')).name} for one"
+            f"{image_path}, for example {PurePosixPath(missing[0].replace(BACKSLASH, '/')).name}"
         )
     return paths
 
 
-_BACKSLASH = "\\"
+def without_missing(image_path: Path, images: AnnotatedImages) -> AnnotatedImages:
+    """Without missing images, for sets whose images disappear (MAY_BE_GONE); logs how many.
+
+    Other sets are returned unchanged: there a missing image is an error.
+    """
+    if images.kind not in MAY_BE_GONE or (image_path / SHARD_INDEX).is_file():
+        return images
+    keep = [i for i, path in enumerate(_locate(image_path, images)) if path is not None]
+    if gone := len(images) - len(keep):
+        log(
+            f"{images.source}: {gone:,} of {len(images):,} images are not under {image_path} "
+            "(deleted from Flickr?) and are skipped"
+        )
+    return images.select(keep) if keep else images
 
 
 def _locate(image_path: Path, images: AnnotatedImages) -> list[Path | None]:
+    """The path of each image, None for a missing one. Raises UsageError."""
     if not image_path.is_dir():
         raise UsageError(f"the image folder {image_path} does not exist")
     try:
         folders = _Folders(image_path)
     except OSError as error:
-        raise UsageError(f"cannot look into {error.filename} ({error.strerror})") from None
+        raise UsageError(f"cannot read the folder {error.filename} ({error.strerror})") from None
     paths = [folders.find(name) for name in images.file_names]
-    if folders.inexact:  # two names may have come to the same file
-        takers = {}
+    if folders.inexact:  # two names may have led to the same file
+        names = {}
         for name, path in zip(images.file_names, paths, strict=True):
-            other = takers.setdefault(path, name) if path else name
+            other = names.setdefault(path, name) if path else name
             if other != name and {name, other} & folders.inexact:
                 raise UsageError(
                     f"{images.source}: {other!r} and {name!r} would both be {path}; "
-                    "write the names as the files are called"
+                    "write the exact file names"
                 )
     return paths
 
 
 class _Folders:
-    """The files of a folder and of those directly below it, each folder listed once."""
+    """The files of a folder and of the folders directly below it, each listed once."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.listed = root, {}
         self.below = ["", *sorted(e.name for e in os.scandir(root) if os.path.isdir(e.path))]
-        self.inexact: set[str] = set()  # names that were not found as they are written
+        self.inexact: set[str] = set()  # names that differ from their file's
 
     def list(self, folder: str) -> dict[str, str | None]:
-        """Files by name; in lower case as well, None where several share it."""
+        """Name or lower-case name -> file name; None for a lower-case name of several files."""
         if folder not in self.listed:
             try:
                 names = os.listdir(self.root / folder)
@@ -82,8 +99,8 @@ class _Folders:
         return self.listed[folder]
 
     def find(self, text: str) -> Path | None:
-        """The file of that name, or None."""
-        parts = [p for p in text.replace(_BACKSLASH, "/").split("/") if p not in ("", ".")]
+        """The path of the file with this name, or None."""
+        parts = [p for p in text.replace(BACKSLASH, "/").split("/") if p not in ("", ".")]
         if not parts:
             return None
         name = parts[-1]

@@ -1,4 +1,4 @@
-"""Which images make up each batch, in which order."""
+"""Which images are in each batch, and in which order."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch.utils.data import Sampler
 
-from images.shards import shard_after_shard
+from images.shards import group_by_shards
 from util.distributed import rank, world_size
 
 
 class EpochBatchSampler(Sampler):
-    """Batches of (epoch, index); set `epoch` before each pass. Shuffled by (seed, epoch) if seeded.
+    """Batches of (epoch, index). Set `epoch` before each pass.
 
-    A pass begins with batch number `first`: that is where an interrupted one continues.
-    shards: for each index its shard's number; a few shards are shuffled together, then the next.
-    repeats > 1 goes through the images that many times per epoch. Of several processes (see
-    distributed.py) each gets its share: in training a part of every batch, else whole batches.
+    seed: shuffles by (seed, epoch), for training; without it images come in order.
+    repeats: passes through the images per epoch, each counted as an epoch of its own.
+    shards: N shard numbers, one for each index; a few shards at a time are shuffled together.
+    first: number of the first batch of a pass, set where an interrupted pass continues.
+
+    With several processes (util/distributed.py) each gets its share: in training a part of every
+    batch, else whole batches.
     """
 
     def __init__(
@@ -33,12 +36,12 @@ class EpochBatchSampler(Sampler):
         self.shards = np.zeros(length, int) if shards is None else shards
 
     def batch_sizes(self) -> list[int]:
-        """Images in each batch that is left, over all processes."""
+        """Images in each batch from `first` on, over all processes."""
         full, left = divmod(self.num_items, self.batch_size)
         return ([self.batch_size] * full + [left] * (left > 0))[self.first :]
 
     def __len__(self) -> int:
-        """EpochBatchSampler that this process gets."""
+        """The number of batches of this process."""
         num_batches = len(self.batch_sizes())
         return num_batches if self.seed is not None else len(self._local(range(num_batches)))
 
@@ -52,14 +55,15 @@ class EpochBatchSampler(Sampler):
             yield from (self._local(items[s : s + self.batch_size]) for s in starts)
 
     def _epoch_order(self, repeat: int) -> np.ndarray:
-        """N×2: (number of the pass, index) in the order of one pass through the images."""
+        """N×2: (number of the pass, index), in the order of one pass through the images."""
         order = np.arange(self.length)
         if self.seed is not None:
             rng = np.random.default_rng([self.seed, self.epoch, repeat])
-            order = shard_after_shard(rng.permutation(order), self.shards, rng)
+            order = group_by_shards(rng.permutation(order), self.shards, rng)
         number = self.epoch * self.repeats + repeat
         return np.stack([np.full_like(order, number), order], axis=1)
 
     @staticmethod
-    def _local(dealt: Sequence) -> Sequence:
-        return dealt[rank() :: world_size()]
+    def _local(items: Sequence) -> Sequence:
+        """The share of this process."""
+        return items[rank() :: world_size()]

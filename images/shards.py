@@ -1,13 +1,13 @@
-"""Images in WebDataset tar shards: few large files that slow storage reads shard after shard.
+"""Images in WebDataset tar shards: a few large files, for storage that is slow with small ones.
 
-data/make_shards.py writes them with an index, `shards.json`, that is an ordinary COCO instances
-json which also says where in the tars each image lies:
+data/make_shards.py writes the shards and their index, `shards.json`. The index is a COCO instances
+json that also says where each image is in the tars:
 
     shards   file_name, bytes                       of each tar
-    images   ..., shard (number), offset, member    of each image: where its tar header starts
+    images   ..., shard (number), offset, member    of each image; its tar header is at the offset
 
-Images are read at their place and nothing is ever extracted, linked to or unpickled: a tar, or an
-index, from a stranger can at worst hold pictures that cannot be read.
+Images are read in place. Nothing is extracted, linked or unpickled, so shards from an unknown
+source can do no harm: at worst their images cannot be read.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ import numpy as np
 from labels.annotated import SHARD_INDEX, AnnotatedImages
 from util.errors import UsageError
 
-WINDOW = 4  # shards whose images are mixed: more mix better and spread the reading over more files
-HINT = "copy the shards again or make them anew with data/make_shards.py"
+WINDOW = 4  # shards shuffled together: more shuffle better but read from more files at a time
+HINT = "copy the shards again, or rebuild them with data/make_shards.py"
 
 
 class ShardMember(NamedTuple):
-    """An image in a shard; opens as a Path does."""
+    """An image in a shard. It has `open`, as a Path has."""
 
     shard: Path
-    offset: int  # of its header
+    offset: int  # of its tar header, in bytes
     name: str
 
     def __str__(self) -> str:
         return f"{self.shard}/{self.name}"
 
     def open(self, mode: str = "rb") -> io.BytesIO:
-        """The image's bytes. Raises UsageError if they are not where the index says."""
+        """The bytes of the image. Raises UsageError if they are not where the index says."""
         try:
             with open(self.shard, "rb", buffering=0) as file:
                 file.seek(self.offset)
@@ -56,9 +56,9 @@ class ShardMember(NamedTuple):
 
 
 def find_members(folder: Path, images: AnnotatedImages) -> list[ShardMember]:
-    """Where each image lies in the shards of a folder.
+    """The place of each image in the shards of a folder.
 
-    Raises UsageError if an image is not there, or a shard is missing or not of its length.
+    Raises UsageError if an image is not in the index, or a shard is missing or has another size.
     """
     index = folder / SHARD_INDEX
     try:
@@ -84,15 +84,15 @@ def find_members(folder: Path, images: AnnotatedImages) -> list[ShardMember]:
     if missing:
         raise UsageError(
             f"{len(missing):,} of the {len(images):,} images of {images.source} are not in the "
-            f"shards of {folder}, {missing[0]} for one"
+            f"shards of {folder}, for example {missing[0]}"
         )
     return [members[name] for name in images.file_names]
 
 
-def shard_after_shard(order: np.ndarray, shards: np.ndarray, rng: np.random.Generator):
-    """Indices (N) in random order -> an order that is done with WINDOW shards before the next.
+def group_by_shards(order: np.ndarray, shards: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Indices (N) in random order -> the same, reordered so that WINDOW shards are read at a time.
 
-    shards: for each index the number of its shard. Which ones share a window is drawn from rng.
+    shards: N shard numbers, one for each index. rng chooses which shards are read together.
     """
     window = rng.permutation(shards.max() + 1) // WINDOW
     return order[np.argsort(window[shards[order]], kind="stable")]

@@ -1,4 +1,10 @@
-"""Decoded pixels -> model input: resize, training augmentation, uint8 tensors 3×S×S."""
+"""Pixels -> the model's input: uint8 tensors 3×S×S, augmented in training.
+
+    Preprocessing   how a model's images are prepared; kept in its checkpoint
+    Transform       one crop, flip and change of colours
+
+Cropping and resizing are one antialiased step. Colours change after it, on S×S pixels only.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +21,19 @@ from images.decode import load_pixels
 from images.shards import ShardMember
 
 ASPECTS = (3 / 4, 4 / 3)  # width / height of a training crop
-GREY = (0.299, 0.587, 0.114)  # how bright red, green and blue look (ITU-R 601)
-MAX_SIDE = 8192  # pixels of the model's input: a batch of four then has a gigabyte
+GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey (ITU-R BT.601)
+MAX_SIDE = 8192  # pixels: a batch of four such images takes 0.8 GB
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From a picture file to the model's input; plain values, kept in every checkpoint.
+    """How images become the model's input: S×S pixels. Plain values, kept in every checkpoint.
 
-    Test: the whole picture squeezed to a square, so that nothing at its edges is lost.
-    Training: a crop of at least `min_crop` of the area and as nearly square as ASPECTS, mirrored
-    half of the time, brightness, contrast and saturation changed by up to `jitter`. (Of a
-    panorama no crop is both; it keeps the area and comes as near to square as that allows.)
+    Evaluation: the whole image, resized to a square, so that nothing at the edges is lost.
+    Training: a random crop with at least `min_crop` of the area and an aspect ratio within ASPECTS,
+    flipped with probability 0.5; brightness, contrast and saturation change by up to `jitter`.
+    (If an image is so long that no crop fulfils both, the area counts and the aspect ratio comes
+    as close as possible.) Raises ValueError for values that make no image.
     """
 
     image_size: int
@@ -34,50 +41,50 @@ class Preprocessing:
     jitter: float = 0.2
 
     def __post_init__(self) -> None:
-        """Raise ValueError for what no picture can be made of: it may come from any file."""
+        # a checkpoint may hold any values
         if type(self.image_size) is not int or not 1 <= self.image_size <= MAX_SIDE:
             raise ValueError(f"image_size is not a whole number from 1 to {MAX_SIDE}")
         if not (0 < self.min_crop <= 1 and 0 <= self.jitter <= 1):
-            raise ValueError("min_crop or jitter is not a share")
+            raise ValueError("min_crop or jitter is not between 0 and 1")
 
     def to_dict(self) -> dict[str, float]:
-        """Plain types for the checkpoint; `Preprocessing(**d)` brings it back."""
+        """The values for a checkpoint; `Preprocessing(**values)` restores it."""
         return asdict(self)
 
     def eval_transform(self) -> Transform:
-        """The whole picture as it is."""
+        """The whole image, unchanged but for its size."""
         return Transform(self.image_size)
 
     def train_transform(self, rng: np.random.Generator) -> Transform:
-        """A random view; all that is random in it is drawn here."""
-        area, shape, across, down, mirror, *colours = rng.random(8).tolist()
+        """A random crop, flip and change of colours. All random numbers are drawn here."""
+        area, shape, across, down, flip, *colours = rng.random(8).tolist()
         return Transform(
             self.image_size,
             1 - area * (1 - self.min_crop),
             shape,
             across,
             down,
-            mirror < 0.5,
+            flip < 0.5,
             *(1 + self.jitter * (2 * u - 1) for u in colours),
         )
 
     def cache_side(self) -> int:
-        """Pixels a side at which a cached picture still has the pixels for its smallest crop.
+        """Width and height in pixels of cached images, so that the smallest crop has S×S pixels.
 
-        That is so where the crop is as oblong as the picture; one side of another falls
-        short of S by at most 1 - sqrt(min_crop), 16 %.
+        This holds for crops with the aspect ratio of the image. In others one side may have fewer
+        pixels than S, by at most 1 - sqrt(min_crop), which is 16 %.
         """
         return 8 * math.ceil(self.image_size / math.sqrt(self.min_crop) / 8)
 
 
 @dataclass(frozen=True)
 class Transform:
-    """One way to look at a picture; the same for a picture decoded at any size.
+    """One crop, flip and change of colours, for an image decoded at any size.
 
-    side                 pixels S of the result
-    area                 share of the picture's area that is seen
-    shape, across, down  0..1: narrowest to widest crop allowed, far left to right, top to bottom
-    brightness, contrast, saturation   factors, 1 leaves as it is
+    side                 width and height S of the result in pixels
+    area                 share of the image's area in the crop
+    shape, across, down  0 to 1: narrowest to widest crop, left to right, top to bottom
+    brightness, contrast, saturation   factors; 1 changes nothing
     """
 
     side: int
@@ -85,58 +92,57 @@ class Transform:
     shape: float = 0.5
     across: float = 0.5
     down: float = 0.5
-    mirrored: bool = False
+    flipped: bool = False
     brightness: float = 1.0
     contrast: float = 1.0
     saturation: float = 1.0
 
     def from_file(self, path: Path | ShardMember) -> Tensor:
-        """What is seen of a picture file, 3×S×S uint8. Raises UsageError as `load_pixels` does."""
-        # a crop may fall short of S by 1 - sqrt(min_crop), but not of the detail seen at test
+        """Image file -> 3×S×S uint8. Raises UsageError as `load_pixels` does."""
+        # the whole image keeps S×S pixels; a side of a crop may have 1 - sqrt(min_crop) fewer
         pixels = load_pixels(path, self.side)
         return self(pixels, pixels.shape[1] / pixels.shape[0])
 
     def __call__(self, pixels: np.ndarray, aspect: float) -> Tensor:
-        """What is seen of a picture H×W×3 uint8 that is in truth `aspect` times as wide as high."""
-        (height, width), (wide, high) = pixels.shape[:2], self.extent(aspect)
-        columns, rows = round(wide * width) or 1, round(high * height) or 1
+        """Pixels H×W×3 uint8 -> 3×S×S uint8.
+
+        aspect: width / height of the original image; in a cache its pixels are a square.
+        """
+        (height, width), (crop_width, crop_height) = pixels.shape[:2], self.extent(aspect)
+        columns, rows = round(crop_width * width) or 1, round(crop_height * height) or 1
         left, top = round(self.across * (width - columns)), round(self.down * (height - rows))
-        # a copy, as torch takes no arrays that are read-only
-        crop = _as_tensor(np.array(pixels[top : top + rows, left : left + columns]))
+        # a copy, because torch needs a writable array
+        crop = np.array(pixels[top : top + rows, left : left + columns])
+        crop = torch.from_numpy(crop).permute(2, 0, 1)  # 3×H×W, channels_last
         size = (self.side, self.side)
-        seen = F.interpolate(crop[None], size, mode="bilinear", antialias=True)[0]
-        if self.mirrored:
-            seen = seen.flip(2)
+        image = F.interpolate(crop[None], size, mode="bilinear", antialias=True)[0]
+        if self.flipped:
+            image = image.flip(2)
         if (self.brightness, self.contrast, self.saturation) == (1, 1, 1):
-            return seen
-        return self._coloured(seen)
+            return image
+        return self._change_colours(image)
 
     def extent(self, aspect: float) -> tuple[float, float]:
-        """Width and height of the part that is seen, as shares of the picture's."""
-        # the widest crop of this area has the picture's full width, the narrowest its full height
+        """Width and height of the crop, as shares of the image's width and height."""
+        # the widest crop of this area has the full width, the narrowest the full height
         narrowest, widest = self.area * aspect, aspect / self.area
         low, high = (min(max(a, narrowest), widest) for a in ASPECTS)
         shape = low * (high / low) ** self.shape
         width = min(1.0, math.sqrt(self.area * shape / aspect))
         return width, min(1.0, self.area / width)
 
-    def _coloured(self, seen: Tensor) -> Tensor:
-        """Brightness, contrast and saturation of 3×S×S uint8 changed, in one pass.
+    def _change_colours(self, image: Tensor) -> Tensor:
+        """3×S×S uint8 with other brightness, contrast and saturation, in one pass.
 
-        Each blends with black, the mean grey or the pixel's grey, so together they are linear
-        and, clipped at the end only, the same in any order.
+        These blend each pixel with black, the mean grey and its own grey. Together they are one
+        linear map, and their order does not matter as values are clipped only at the end.
         """
-        x = seen.float()
+        x = image.float()
         grey = GREY[0] * x[0] + GREY[1] * x[1] + GREY[2] * x[2]  # S×S
-        # whole numbers add up alike in any order: pixels do not depend on the number of threads
-        sums = seen.sum((1, 2)).tolist()
+        # a sum of integers has no rounding: pixels do not depend on the number of threads
+        sums = image.sum((1, 2)).tolist()
         mean_grey = sum(g * n for g, n in zip(GREY, sums, strict=True)) / grey.numel()
         gain = self.brightness * self.contrast
         offset = self.brightness * (1 - self.contrast) * mean_grey + 0.5  # to round
         x.mul_(gain * self.saturation).add_(grey.mul_(gain * (1 - self.saturation)).add_(offset))
-        return x.clamp_(0, 255).int().byte()  # straight from float, torch takes three times as long
-
-
-def _as_tensor(pixels: np.ndarray) -> Tensor:
-    """H×W×3 -> 3×H×W, the same memory."""
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+        return x.clamp_(0, 255).int().byte()  # direct from float takes three times as long

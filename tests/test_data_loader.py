@@ -1,9 +1,12 @@
 """EpochBatchSampler, the hold-out, and the script that describes a data set."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from conftest import call, refusal
+from conftest import QUICK, call, refusal
 from PIL import Image
 
 import data_loader
@@ -164,7 +167,7 @@ def test_the_script_describes_a_set(workdir, capsys):
     call(data_loader, "--image_path", "data/images", "--image_size", 24, "--num_workers", 0)
     out = capsys.readouterr().out.splitlines()
     assert out == [
-        "11 images, 5 labels, 1.73 an image",
+        "11 images, 5 labels, 1.73 labels per image",
         "a batch: images (11, 3, 24, 24) torch.uint8, targets (11, 5)",
     ]
 
@@ -184,3 +187,22 @@ def test_a_damaged_picture_is_named_by_workers_too(workdir):
     assert "img_03.jpg" in refusal(
         data_loader, "--image_path", "data/images", "--num_workers", 2, "--image_size", 24
     )
+
+
+def test_training_and_the_script_warn_about_the_data(workdir, capsys):
+    shutil.copy("data/images/img_00.jpg", "data/images/img_01.jpg")
+    rows = ["img_00.jpg,person,train", "img_01.jpg,person,val", "img_02.jpg,Person,train"]
+    rows += [f"img_{i:02d}.jpg,person,train" for i in range(3, 11)] + ["img_11.jpg,,train"]
+    Path("data/images/labels.csv").write_text("\n".join(["file_name,labels,split", *rows]))
+    call(data_loader, "--image_path", "data/images", "--num_workers", 0)
+    first = capsys.readouterr().err
+    flags = ["--keep_unlabelled", "--num_epochs", "1", "--batch_size", 6]
+    call(train, "--image_path", "data/images", *QUICK, *flags)
+    second = capsys.readouterr().err
+    for log in (first, second):
+        assert "labels are on fewer than 10 images: " in log
+        assert "Person (1)" in log
+        assert "1 labels look misspelt: 'Person' for 'person'" in log
+        assert "1 images are in two splits: data/images/img_00.jpg = data/images/img_01.jpg" in log
+    assert "11 images with labels, 1 without (not used)" in first
+    assert "1 images have no label" in second

@@ -155,7 +155,7 @@ def test_reasons(tmp_path, recwarn):
             load_image(tmp_path / "a.jpg")
         assert f"a.jpg cannot be read as an image ({reason}" in str(caught.value)
     os.mkfifo(tmp_path / "pipe.jpg")  # to open it would be to wait for ever
-    with pytest.raises(UsageError, match="no ordinary file"):
+    with pytest.raises(UsageError, match="not a regular file"):
         load_image(tmp_path / "pipe.jpg")
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
     with pytest.raises(UsageError, match="another kind"):  # Ghostscript's language is a program

@@ -116,7 +116,7 @@ def test_training_refuses(workdir):
     (workdir / "cats.pkl").write_bytes(pickle.dumps({**data, "dropped": []}))
     assert "which the vocabulary lacks" in refusal(train, *TRAIN, "--vocab_path", "cats.pkl")
     (workdir / "data/images/img_05.jpg").unlink()
-    assert "img_05.jpg for one" in refusal(train, *TRAIN)
+    assert "for example img_05.jpg" in refusal(train, *TRAIN)
     assert not (workdir / "runs").exists()
 
 

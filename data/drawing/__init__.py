@@ -1,1 +1,1 @@
-"""How the default set's pictures are drawn."""
+"""How the images of the default data set are drawn."""

@@ -1,7 +1,7 @@
-"""A drawing for each of the 80 MS-COCO categories, written in a little language.
+"""A drawing for each of the 80 MS-COCO categories, in a small language.
 
-A drawing is a string of shapes, painted from left to right and parted by ";".  A shape is a
-letter, a colour and numbers; coordinates are percentages, x to the right and y down:
+A drawing is a string of shapes separated by ";" and painted in this order. A shape is a letter, a
+colour and numbers. Coordinates are percentages, x to the right and y down:
 
     P colour  x y x y x y ...          polygon
     R colour  x0 y0 x1 y1              rectangle
@@ -11,12 +11,12 @@ letter, a colour and numbers; coordinates are percentages, x to the right and y 
     S colour  width  x y x y ...       separate strokes, each between two points
     A colour  width  x y rx ry from to stroke along an arc
 
-Angles are in degrees, clockwise from the right.  Colours are names of `PALETTE`, each drawn anew
-for every instance ("paint", "cloth": any colour); a trailing "-" or "+" means darker or lighter.
-"|" parts alternative drawings of the same category, of which an instance takes one.
+Angles are in degrees, clockwise from the right. Colours are names in `PALETTE`, chosen at random
+within its ranges for every instance ("paint" and "cloth" are any colour). A trailing "-" or "+"
+means darker or lighter. "|" separates alternative drawings of a category; an instance uses one.
 
-Groups of categories share a silhouette on purpose (cup, vase and bottle; orange, ball and clock;
-fork, knife and spoon; the four-legged animals): a few pixels wide, they are hard to tell apart.
+Some categories share a silhouette on purpose (cup, vase and bottle; orange, ball and clock; fork,
+knife and spoon; the four-legged animals): when small, they are hard to distinguish.
 """
 
 # colour: ranges of hue (turns), saturation and value
@@ -42,7 +42,7 @@ PALETTE = {
     "pink": ((0.92, 1.00), (0.20, 0.50), (0.80, 1.00)),
 }
 
-# Silhouettes shared by several categories.
+# silhouettes shared by several categories
 LEGS = "S fur- 7 30 52 29 92 64 52 65 92; S fur 7 23 50 21 94 71 50 72 94"
 FOUR_LEGGED = f"{LEGS}; E fur 47 47 31 16"
 HORSE = (
@@ -55,7 +55,7 @@ BALL = "50 50 46 46"
 SCREEN = "R dark 2 12 98 74; R screen 6 16 94 70"
 SLAB = "R dark 30 2 70 98"
 
-# In the order of the MS-COCO category ids.
+# in the order of the MS-COCO category ids
 DRAWINGS = {
     "person": "S cloth 14 43 62 40 97 57 62 60 97; S paint 9 35 31 27 58 65 31 73 58; "
     "D skin 5 26 61 74 61; P paint 33 27 67 27 63 64 37 64; E skin 50 14 10 12; "
@@ -270,7 +270,7 @@ DRAWINGS = {
     "toothbrush": "L paint 6 50 97 50 6; L white 11 58 8 58 24; R cloth 46 54 54 92",
 }
 
-# Things that are no category: they hide what lies behind them and resemble what they are not.
+# objects of no category, which hide what is behind them and resemble real categories
 CLUTTER = {
     "board": "R paint 0 0 100 60",
     "slab": "R dark 30 0 70 100",

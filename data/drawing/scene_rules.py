@@ -1,4 +1,4 @@
-"""What the default set shows: kinds of scenes, what keeps company in them, and how large it is."""
+"""The scenes of the default set: which objects occur together, and how large they are."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A scene is a setting and rules, applied in turn: a chance, then labels.  "a + b" come together,
-# of "a | b" there is one, "a*3" means one to three.  "at c" needs c in the image and places the
-# labels on it, "with c" needs c only; of "c | d", the first in the image counts.
+# A scene is a setting and rules, applied in order. A rule is a probability and labels: "a + b" are
+# both drawn, of "a | b" one is, "a*3" means one to three. "at c" applies only if c is in the image,
+# and places the labels on it; "with c" only needs c; of "c | d", the first in the image is used.
 SCENES = {
     "kitchen": (
         "indoor",
@@ -90,9 +90,9 @@ SCENES = {
 }
 EMPTY_CHANCE = 0.02  # images without any label
 
-# Limits of the longest side, as a part of the image's.  The defining labels are large.
+# limits of the longest side, as a share of the image's; labels that define a scene are large
 SMALL = (0.12, 0.28)
-# Of label sets that are given, between the most and the least frequent label.
+# the same for given label sets: of the most and the least frequent label
 FREQUENT, RARE = (0.35, 0.85), (0.14, 0.30)
 SIZES = {
     (0.50, 0.95): "person, dining table, couch, bus, truck, horse, cow, sink, tv",
@@ -101,12 +101,12 @@ SIZES = {
     " orange, mouse, remote, keyboard, cell phone, toothbrush",
 }
 
-Sizes = dict[str, tuple[float, float]]  # limits of the size, by label
+Sizes = dict[str, tuple[float, float]]  # label -> limits of the size
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One instance to be drawn: `size` is a part of the image's side, `anchor` what it lies on."""
+    """One object to draw: `size` is a share of the image's side, `anchor` the label it is on."""
 
     name: str
     size: float
@@ -114,17 +114,17 @@ class Thing:
 
 
 def log_uniform(limits: tuple[float, float], rng: np.random.Generator) -> float:
-    """A random number whose logarithm is uniform between the limits'."""
+    """A random number between the limits, uniform on a logarithmic scale."""
     return math.exp(rng.uniform(math.log(limits[0]), math.log(limits[1])))
 
 
 def default_sizes() -> Sizes:
-    """The table SIZES by label."""
+    """The table SIZES, by label."""
     return {name: limits for limits, names in SIZES.items() for name in names.split(", ")}
 
 
 def sample_things(rules: tuple[str, ...], sizes: Sizes, rng: np.random.Generator) -> list[Thing]:
-    """Apply the rules of a scene in turn."""
+    """Apply the rules of a scene in order. Returns the objects to draw."""
     things: list[Thing] = []
     for rule in rules:
         chance, labels = rule.split(" ", 1)

@@ -1,4 +1,4 @@
-"""Shapes from the drawings' little language (drawings.py), painted onto images."""
+"""Parse the drawings (language: see catalogue.py) and paint them onto images."""
 
 import colorsys
 import itertools
@@ -9,7 +9,7 @@ from skimage.draw import polygon
 
 from drawing.catalogue import CLUTTER, DRAWINGS, PALETTE
 
-Shape = tuple[str, np.ndarray]  # a colour of the palette and a polygon of (x, y) rows
+Shape = tuple[str, np.ndarray]  # a colour name and a polygon K×2 of (x, y)
 
 
 def arc(x: float, y: float, rx: float, ry: float, start: float, end: float) -> np.ndarray:
@@ -19,7 +19,7 @@ def arc(x: float, y: float, rx: float, ry: float, start: float, end: float) -> n
 
 
 def stroke(points: np.ndarray, width: float) -> list[np.ndarray]:
-    """One rectangle for each segment, longer by half a width at both ends to close the joints."""
+    """One rectangle per segment, half a width longer at both ends to close the joints."""
     rectangles = []
     for start, end in itertools.pairwise(points):
         along = (end - start) / max(np.hypot(*(end - start)), 1e-6) * width / 2
@@ -30,7 +30,7 @@ def stroke(points: np.ndarray, width: float) -> list[np.ndarray]:
 
 
 def parse(text: str) -> list[Shape]:
-    """Turn one drawing into coloured polygons around (0, 0) whose longest side is 1."""
+    """One drawing -> coloured polygons centred on (0, 0), the longest side 1 in all."""
     shapes = []
     for shape in filter(None, map(str.strip, text.split(";"))):
         kind, colour, *words = shape.split()
@@ -71,7 +71,7 @@ VARIANTS = {
 
 
 def pick_colour(name: str, rng: np.random.Generator) -> np.ndarray:
-    """A random RGB colour of that name, each channel between 0 and 1."""
+    """A random RGB colour of this name, each channel from 0 to 1."""
     hue, saturation, value = (rng.uniform(*limits) for limits in PALETTE[name])
     return np.array(colorsys.hsv_to_rgb(hue % 1, saturation, value))
 
@@ -85,10 +85,10 @@ def draw(
     turn: float = 0.12,
     opacity: float = 1.0,
 ) -> np.ndarray:
-    """Paint one instance onto a float RGB image and return the mask of its pixels.
+    """Paint one object onto a float RGB image H×W×3. Returns the mask H×W of its pixels.
 
-    `size` is the longest side in pixels, `turn` the standard deviation of the rotation in radians;
-    an `opacity` below 1 fades all colours towards the one found at the centre.
+    size: longest side in pixels; turn: standard deviation of the rotation in radians; opacity:
+    below 1 mixes all colours with the image's colour at the centre.
     """
     variants = VARIANTS[name]
     shapes = variants[rng.integers(len(variants))]

@@ -243,7 +243,7 @@ def test_a_user_makes_shards_and_trains(workdir):
     command = ("data/make_shards.py", *FOLDER, "--output_dir", SHARDS, "--shard_size", 5)
     made = run(*command, cwd=workdir)
     assert made.returncode == 0, made.stderr
-    expected = "12 images, 11 with labels, 5 labels, 19 labels in all, in data/shards/train"
+    expected = "12 images, 11 with labels, 5 labels, 19 annotations, in data/shards/train"
     assert made.stdout.startswith("3 shards, ")
     assert expected in made.stdout
     assert sum(map(len, LABEL_SETS)) == 19
@@ -269,14 +269,14 @@ def test_evaluation_on_shards_gives_the_folders_figures(folder, trained, capsys)
 
 def test_a_cache_is_refused(folder):
     sentence = refusal(train, "--image_path", SHARDS, "--cache", "c", *QUICK)
-    assert sentence == "--cache is for image folders: leave it out, or name no shards"
+    assert sentence == "--cache is for image folders: leave it out if images are in shards"
 
 
 def test_images_that_are_not_in_the_shards(folder):
     other = write_json(coco(names=[f"new_{i}.jpg" for i in range(12)]), folder.parent / "o.json")
     sentence = refusal(train, "--image_path", SHARDS, "--annotations", other, *QUICK)
     assert "11 of the 11 images of" in sentence
-    assert f"are not in the shards of {SHARDS}, new_0.jpg for one" in sentence
+    assert f"are not in the shards of {SHARDS}, for example new_0.jpg" in sentence
 
 
 def test_wrong_input_of_make_shards(workdir):

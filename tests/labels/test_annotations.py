@@ -217,7 +217,7 @@ def test_images_are_found_in_the_folder_and_below(tmp_path):
     assert find_images(tmp_path / "i", images) == expected
     expected[1].unlink()
     expected[3].unlink()
-    with pytest.raises(UsageError, match=r"^2 of the 4 images of .*x\.json .*b\.jpg for one$"):
+    with pytest.raises(UsageError, match=r"^2 of the 4 images of .*x\.json .*for example b\.jpg$"):
         find_images(tmp_path / "i", images)
     with pytest.raises(UsageError, match="does not exist"):
         find_images(tmp_path / "nowhere", images)
@@ -251,7 +251,7 @@ def test_annotations_are_found(tiny, monkeypatch):
 def test_unlabelled_images_are_dropped_unless_kept(tiny, capsys):
     images, paths = load_data_set(tiny.images, read_annotations(tiny.annotations))
     assert len(images) == len(paths) == 11
-    assert "12 images, 11 with labels; those with labels are used" in capsys.readouterr().err
+    assert "11 images with labels, 1 without (not used)" in capsys.readouterr().err
     images, paths = load_data_set(
         tiny.images, read_annotations(tiny.annotations), keep_unlabelled=True
     )

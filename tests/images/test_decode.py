@@ -1,22 +1,18 @@
-"""From picture files to pixels: every kind of file, crops and colours."""
+"""Image files of every kind -> pixels."""
 
 import contextlib
 import io
 import warnings
-from itertools import permutations
 
 import numpy as np
 import pytest
-from conftest import rgb, smooth, write_picture
+from conftest import write_picture
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageEnhance
+from PIL import Image
 
 from images.decode import load_image
-from images.transforms import ASPECTS, Preprocessing, Transform
 from util.errors import UsageError
-
-# --- pictures ---------------------------------------------------------------------------------
 
 
 def pixel(path, at=(2, 2)) -> tuple[int, ...]:
@@ -167,82 +163,3 @@ def test_damaged_bytes_give_a_picture_or_the_sentence(tmp_path_factory, kind, ch
         warnings.simplefilter("ignore")  # Pillow's own about damaged metadata
         with contextlib.suppress(UsageError):
             assert load_image(path).mode == "RGB"
-
-
-# --- views ------------------------------------------------------------------------------------
-
-
-def random_view(seed: int, size: int = 64, **changes) -> Transform:
-    return Preprocessing(size, **changes).train_transform(np.random.default_rng(seed))
-
-
-@given(
-    st.integers(0, 10**6), st.integers(1, 300), st.integers(1, 300), st.sampled_from((0.3, 0.7, 1))
-)
-def test_crops_keep_the_area_and_are_as_square_as_that_allows(seed, width, height, min_crop):
-    view = random_view(seed, min_crop=min_crop)
-    wide, high = view.extent(width / height)
-    assert 0 < wide <= 1
-    assert 0 < high <= 1
-    assert min_crop - 1e-9 <= view.area <= 1
-    assert wide * high == pytest.approx(view.area)
-    aspect = wide * width / (high * height)
-    if not ASPECTS[0] - 1e-9 <= aspect <= ASPECTS[1] + 1e-9:  # then it has a full side
-        assert max(wide, high) == pytest.approx(1)
-        assert abs(np.log(aspect)) <= abs(np.log(width / height)) + 1e-9
-
-
-def test_crops_vary_in_every_way():
-    views = [random_view(seed) for seed in range(2000)]
-    assert np.mean([v.mirrored for v in views]) == pytest.approx(0.5, abs=0.05)
-    for name, low, high in [
-        ("area", 0.7, 1.0),
-        *((name, 0.8, 1.2) for name in ("brightness", "contrast", "saturation")),
-        *((name, 0.0, 1.0) for name in ("shape", "across", "down")),
-    ]:
-        values = [getattr(v, name) for v in views]
-        assert low <= min(values) < low + 0.01 * (high - low) + 1e-3
-        assert high >= max(values) > high - 0.01 * (high - low) - 1e-3
-        assert np.mean(values) == pytest.approx((low + high) / 2, abs=0.02)
-
-
-@pytest.mark.parametrize("size", [(90, 60), (64, 64), (30, 40), (1, 1), (200, 3)])
-def test_the_whole_picture_is_resized_as_pillow_does(size):
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8))
-    seen = Transform(32)(np.asarray(image), image.width / image.height)
-    expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR), float)
-    assert np.abs(rgb(seen) - expected).max() <= 1
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_crop_is_resized_as_pillow_does(seed):
-    view, image = random_view(seed, 32, jitter=0), smooth(160, 120, seed)
-    wide, high = view.extent(160 / 120)
-    left, top = view.across * (1 - wide) * 160, view.down * (1 - high) * 120
-    box = (left, top, left + wide * 160, top + high * 120)
-    expected = image.resize((32, 32), Image.Resampling.BILINEAR, box)
-    if view.mirrored:
-        expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    seen = view(np.asarray(image), 160 / 120)
-    assert np.abs(rgb(seen) - np.asarray(expected, float)).max() <= 6, "edges are whole pixels"
-
-
-@pytest.mark.parametrize("name", ["Brightness", "Contrast", "Color"])
-@pytest.mark.parametrize("factor", [0.8, 1.0, 1.2])
-def test_colours_change_as_in_pillow(name, factor):
-    image = smooth(32, 32)
-    ours = "saturation" if name == "Color" else name.lower()
-    seen = Transform(32, **{ours: factor})(np.asarray(image), 1)
-    expected = np.asarray(getattr(ImageEnhance, name)(image).enhance(factor), float)
-    assert np.abs(rgb(seen) - expected).max() <= 2
-
-
-def test_all_colours_together_in_any_order():
-    image = smooth(32, 32)
-    seen = Transform(32, brightness=0.9, contrast=0.85, saturation=1.1)(np.asarray(image), 1)
-    factors = {"Brightness": 0.9, "Contrast": 0.85, "Color": 1.1}
-    for order in permutations(factors):
-        expected = image
-        for name in order:
-            expected = getattr(ImageEnhance, name)(expected).enhance(factors[name])
-        assert np.abs(rgb(seen) - np.asarray(expected, float)).max() <= 4
