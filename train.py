@@ -18,9 +18,9 @@ Several processes, or machines that share the output folder, train as one:
 
     torchrun --nproc_per_node=4 train.py
 
-The same command again continues an interrupted run, however it ended, exactly where it was last
-saved. One JSON line per epoch goes to stdout and to log.jsonl in the output folder, beside
-curves.png, last.pt (to continue) and best.pt (to use).
+Run the same command again to continue an interrupted run exactly where it was last saved. One JSON
+line per epoch goes to stdout and to log.jsonl in the output folder, beside curves.png, last.pt (to
+continue) and best.pt (to use).
 """
 
 from __future__ import annotations
@@ -75,18 +75,20 @@ from util.log import log, progress
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     data = parser.add_argument_group("data").add_argument
-    data("--image_path", type=Path, help="image folder, shards or one image; else default set")
-    data("--annotations", type=Path, help="file or folder of labels; looked for beside the images")
-    data("--val_image_path", type=Path, help="validation images, instead of a hold-out")
-    data("--val_annotations", type=Path, help="their labels; they choose epoch and threshold")
+    data("--image_path", type=Path, help="image folder, shards or one image; else the default set")
+    data("--annotations", type=Path, help="labels, a file or folder; else searched near the images")
+    data("--val_image_path", type=Path, help="validation images, if they have their own folder")
+    data("--val_annotations", type=Path, help="labels of the validation images")
     data("--vocab_path", type=Path, help="built if missing; default: in the output folder")
-    data("--val_fraction", type=fraction, default=0.1, help="held out if there are no val images")
-    data("--normalise_tags", action="store_true", help="spellings of a free tag are one label")
-    data("--keep_unlabelled", action="store_true", help="train on images without labels, too")
+    data(
+        "--val_fraction", type=fraction, default=0.1, help="hold-out, if there is no validation set"
+    )
+    data("--normalise_tags", action="store_true", help="merge spellings of the same free tag")
+    data("--keep_unlabelled", action="store_true", help="also train on images without labels")
     data("--limit", type=positive_int, help="use only the first N images, for a quick try")
     data("--image_size", type=positive_int, help="pixels a side; 224, or 64 for the default set")
-    data("--skip_bad_images", action="store_true", help="go on without those that cannot be read")
-    data("--cache", type=Path, help="file for decoded images, built once, for slow decoding")
+    data("--skip_bad_images", action="store_true", help="leave out images that cannot be read")
+    data("--cache", type=Path, help="file for decoded images; use it if decoding is the bottleneck")
     net = parser.add_argument_group("model").add_argument
     net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper is better and slower")
     net(
@@ -94,16 +96,16 @@ def get_args_parser() -> argparse.ArgumentParser:
         type=int,
         choices=range(1, NUM_STAGES + 1),
         default=DEFAULT_STAGES,
-        help="of the encoder that are read: the last one sees no small things",
+        help="how many of the encoder's last stages are read; earlier ones see small objects",
     )
-    net("--decoder", choices=DECODERS, default="chain", help="none: the CNN alone, the control")
-    net("--embed_size", type=positive_int, default=256, help="of the joint image-label space")
+    net("--decoder", choices=DECODERS, default="chain", help="none: the CNN alone, as a control")
+    net("--embed_size", type=positive_int, default=256, help="size of the image-label embedding")
     net("--hidden_size", type=positive_int, default=256, help="LSTM units; raise for many labels")
-    net("--pretrained", action="store_true", help="fetch ImageNet weights: do, if you can")
-    net("--weights", type=Path, help="encoder state dict in torchvision's names, whole or partial")
-    net("--freeze_encoder", action="store_true", help="train only the rest, for tiny data")
+    net("--pretrained", action="store_true", help="start from ImageNet weights; best if you can")
+    net("--weights", type=Path, help="start from a state dict with torchvision's names")
+    net("--freeze_encoder", action="store_true", help="train only the rest; for very few images")
     opt = parser.add_argument_group("optimisation").add_argument
-    opt("--num_epochs", type=positive_int, default=10, help="raise it when starting at random")
+    opt("--num_epochs", type=positive_int, default=10, help="raise it for a random start")
     opt("--batch_size", type=positive_int, default=32, help="lower it if memory runs out")
     opt("--learning_rate", type=positive_float, default=2e-3, help="peak; 1e-4 if pretrained")
     opt("--weight_decay", type=non_negative_float, default=1e-2, help="raise it if it overfits")
@@ -111,18 +113,18 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--cnn_loss_weight",
         type=non_negative_float,
         default=1.0,
-        help="of the CNN's own loss beside the decoder's; 0 only when the encoder is frozen",
+        help="weight of the CNN's own loss; 0 only with --freeze_encoder",
     )
-    opt("--ema_decay", type=fraction, default=0.998, help="per step; 0.9998 for long runs")
+    opt("--ema_decay", type=fraction, default=0.998, help="of the weights; 0.9998 for long runs")
     run = parser.add_argument_group("run").add_argument
     run("--output_dir", type=Path, help="default: runs/<data>-<decoder>")
-    run("--seed", type=non_negative_int, default=0, help="of start, order and augmentation")
+    run("--seed", type=non_negative_int, default=0, help="for weights, order and augmentation")
     run("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     run("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    run("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: where fast")
-    run("--compile", action="store_true", help="the encoder, for a GPU: slow to begin, then faster")
-    run("--save_minutes", type=positive_float, default=10.0, help="between saves in an epoch")
-    run("--accept_changes", action="store_true", help="continue though flags or data have changed")
+    run("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: if faster")
+    run("--compile", action="store_true", help="compile the encoder; GPU only, slow start")
+    run("--save_minutes", type=positive_float, default=10.0, help="between saves within an epoch")
+    run("--accept_changes", action="store_true", help="continue even if flags or data differ")
     return parser
 
 
@@ -187,11 +189,11 @@ def train_one_epoch(
         images = images.to(state.device, non_blocking=True)  # b×3×S×S, this process's share
         with amp:
             losses = state.ddp_model(images, targets)  # set_nll and cnn_bce, b each, in nats
-        # DDP averages over processes: scaled so, the average is the mean over the whole batch
+        # DDP averages gradients over processes: this scale makes it the mean over the whole batch
         scale = world_size() / batch_size
         set_nll, cnn_bce = (scale * losses[name].sum() for name in ("set_nll", "cnn_bce"))
         loss = set_nll
-        if decoder != "none":  # the decoder learns fast and would leave the CNN little to explain
+        if decoder != "none":  # alone, the fast-learning decoder would starve the CNN of gradient
             loss = loss + cnn_loss_weight * cnn_bce
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -257,7 +259,7 @@ def start_or_continue(
             data.bad_images.forget()
     if rank() == 0 and not args.vocab_path.exists():
         save_vocabulary(data.vocabulary, args.vocab_path)
-    # a continued run keeps its precision, and evaluation takes that of its run
+    # a run keeps its precision when it continues, and evaluation uses the same
     precision = resolve_amp(args.amp, state.device, earlier["flags"] if earlier else {})
     flags |= {"device": state.device.type, "amp": all_gather(precision)[0]}
     amp = autocast(state.device, flags["amp"])
@@ -294,10 +296,10 @@ def report_epoch(
 
 
 def resolve_paths(args: argparse.Namespace) -> None:
-    """Fill in every path that was not given; draw the default set if that is what is wanted."""
+    """Fill in the paths that were not given; without images, draw the default set."""
     if args.image_path is None:
         if args.annotations or args.val_annotations or args.val_image_path:
-            raise UsageError("annotations without --image_path: name the image folder, too")
+            raise UsageError("annotations are given but no images: add --image_path")
         rank_zero_first(draw_default_set)
         args.image_path = SCENES / "images/train"
         args.annotations = SCENES / "annotations/instances_train.json"
@@ -315,7 +317,7 @@ def resolve_paths(args: argparse.Namespace) -> None:
     args.vocab_path = args.vocab_path or args.output_dir / "vocab.pkl"
     check_suffix(args.vocab_path)
     if args.pretrained and args.weights:
-        raise UsageError("--pretrained and --weights are two starts of the encoder: give one")
+        raise UsageError("--pretrained and --weights both set the encoder's weights: give only one")
     if args.output_dir.exists() and not args.output_dir.is_dir():
         raise UsageError(f"--output_dir {args.output_dir} is a file; choose another")
     if args.val_annotations:

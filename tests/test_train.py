@@ -212,7 +212,7 @@ def test_a_frozen_encoder_keeps_what_it_was_given(workdir, partial_weights, caps
     call(train, *flags)
     err = capsys.readouterr().err
     loaded = next(line for line in err.splitlines() if "tensors from part.pth" in line)
-    missing = next(line for line in err.splitlines() if "tensors at random" in line)
+    missing = next(line for line in err.splitlines() if "tensors start at random" in line)
     assert f"{len(partial_weights)} tensors" in loaded
     assert all(name in loaded for name in partial_weights)
     assert "layer4.0.conv1.weight" in missing

@@ -44,7 +44,7 @@ def build_model(
 
 
 def load_weights_file(model: HybridNet, path: Path) -> None:
-    """Load an encoder state dict and say exactly what was and what was not in it."""
+    """Load an encoder state dict; log what it has and what it lacks. Raises UsageError."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         loaded, missing = load_encoder_weights(model.encoder, state)
@@ -52,10 +52,10 @@ def load_weights_file(model: HybridNet, path: Path) -> None:
         raise UsageError(f"cannot read --weights {path} ({error.strerror or error})") from None
     except ValueError as error:
         raise UsageError(f"--weights {path} does not fit: {error}") from None
-    except Exception:  # torch raises many things for a file that is not a state dict
+    except Exception:  # torch raises many kinds of errors for a file of another kind
         raise UsageError(f"--weights {path} is not a state dict of tensors") from None
     log(f"encoder: {len(loaded)} tensors from {path}: {', '.join(loaded)}")
-    log(f"encoder: {len(missing)} tensors at random: {', '.join(missing) or 'none'}")
+    log(f"encoder: {len(missing)} tensors start at random: {', '.join(missing) or 'none'}")
 
 
 def load_encoder_weights(
@@ -78,15 +78,15 @@ def load_encoder_weights(
 
 
 def set_deterministic(device: torch.device) -> None:
-    """The same seed gives the same weights to the bit, on a CPU."""
+    """On a CPU, make the same seed give the same weights to the bit."""
     if device.type == "cpu":
-        # or threads would add up gradients of rows in the order in which they come
+        # otherwise threads add gradients of embedding rows in the order in which they finish
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False
 
 
 def draw_default_set() -> None:
-    """Draw it unless it is there. Raises RunError."""
+    """Draw the default set, unless it exists. Raises RunError."""
     if (SCENES / "annotations/instances_val.json").exists():
         return
     script = Path(__file__).parents[1] / "data/make_scenes.py"

@@ -1,4 +1,4 @@
-"""A run that is told to stop saves first, and has its output folder for itself."""
+"""Signals that stop a run after a save, and a lock that keeps its output folder to one run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from util.files import make_folder
 
 
 class StopOnSignal:
-    """Within it, SIGTERM and SIGINT (Ctrl-C) only leave a note; a second one stops at once."""
+    """A context in which SIGTERM and Ctrl-C only set `received`; a second one stops at once."""
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -36,23 +36,25 @@ class StopOnSignal:
         if self.received:
             raise KeyboardInterrupt
         self.received = signal.Signals(number).name
-        # torch would raise at any place, in a save too, that a loader's process has ended
+        # torch's handler would raise anywhere, even in a save, when a DataLoader worker ends
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        # print() may be what was interrupted
-        os.write(2, f"{self.received}: saving, then stopping; again to stop at once\n".encode())
+        # not print(): the signal may have interrupted one
+        os.write(
+            2, f"{self.received}: saving, then stopping; send it again to stop at once\n".encode()
+        )
 
     def is_requested(self) -> bool:
-        """Whether any of the processes was told to stop; all have to ask together."""
+        """Whether any process got a signal; under torchrun all must call this together."""
         return any_rank(self.received is not None)
 
     def error(self) -> RunError:
-        """What ends the run once all is saved."""
+        """The error that ends the run after the save."""
         return RunError(
-            f"stopped by {self.received or 'a signal'}; all is saved: the same command continues"
+            f"stopped by {self.received or 'a signal'}; everything is saved: the same command continues"
         )
 
     def watch(self, batches: Iterable) -> Iterator:
-        """The batches, while nothing was received; `error` then. For work that is not saved."""
+        """Yield the batches; raise `error` on a signal. For validation, which saves nothing."""
         for batch in batches:
             if self.received:
                 raise self.error()
@@ -61,13 +63,13 @@ class StopOnSignal:
 
 @contextlib.contextmanager
 def lock_output_dir(folder: Path) -> Iterator[None]:
-    """Makes `folder`; raises UsageError if another run is writing to it.
+    """Make `folder` and lock it. Raises UsageError if another run is writing to it.
 
-    A dead run's lock is none. A command that is refused before it writes leaves no folder.
+    The lock ends with its process. If nothing was written, a folder made here is removed again.
     """
     is_new = not folder.exists()
     make_folder(folder)
-    if rank() > 0:  # the first process has it for all
+    if rank() > 0:  # the first process holds the lock for all
         yield
         return
     lock = FileLock(folder / ".lock")
@@ -75,7 +77,7 @@ def lock_output_dir(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UsageError(
-            f"another run is training into {folder}: wait for its end, or choose --output_dir"
+            f"another run is writing to {folder}: wait, or choose another --output_dir"
         ) from None
     except OSError as error:
         reason = error.strerror or error

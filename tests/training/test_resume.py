@@ -157,7 +157,7 @@ def test_a_signal_saves_and_ends_the_run(workdir, whole_run, number):
 def test_a_second_run_into_the_same_folder_is_refused(workdir):
     (workdir / OUTPUT).mkdir(parents=True)
     with FileLock(workdir / OUTPUT / ".lock"):
-        assert "another run is training into" in refusal(train, *FLAGS)
+        assert "another run is writing to" in refusal(train, *FLAGS)
         assert [p.name for p in (workdir / OUTPUT).iterdir()] == [".lock"]
 
 
