@@ -162,18 +162,15 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     saver, amp = start_or_continue(args, data, state, earlier)
     with saver:  # SIGTERM and Ctrl-C save before they end the run
         for epoch in range(state.epoch + 1, args.num_epochs + 1):
-            started = time.perf_counter()
             steps = saver.steps(data.train_loader, f"epoch {epoch}/{args.num_epochs}")
             train_one_epoch(state, steps, amp, args.decoder, args.cnn_loss_weight)
             losses = saver.end_steps()  # saves: validation may take long
             val_batches = saver.stop.watch(progress(data.val_loader, "validating"))
             found = validate(state.ema, val_batches, amp)  # the averaged weights are evaluated
-            is_best = saver.end_epoch(found)  # writes best.pt if it is
-            report_epoch(args, data, {"epoch": epoch, **losses}, found, is_best, started)
+            is_best = saver.end_epoch(found)  # if so, writes best.pt
+            report_epoch(args, data, {"epoch": epoch, **losses}, found, is_best, saver.started)
             saver.save()
-    if data.bad_images and (bad := data.bad_images.read()):
-        log(f"{len(bad):,} images could not be read and were left out: {data.bad_images.path}")
-    log(f"trained {args.num_epochs} epochs; the best is {args.output_dir / 'best.pt'}")
+    report_end(args, data)
 
 
 def train_one_epoch(
@@ -293,6 +290,13 @@ def report_epoch(
     paths = [data.val_loader.dataset.paths[i] for i in found.rows]
     labels = data.vocabulary.labels
     log(*format_mistakes(found.predictions, found.threshold, paths, labels), sep="\n")
+
+
+def report_end(args: argparse.Namespace, data: TrainingData) -> None:
+    """Say where the result is, and what was left out."""
+    if data.bad_images and (bad := data.bad_images.read()):
+        log(f"{len(bad):,} images could not be read and were left out: {data.bad_images.path}")
+    log(f"trained {args.num_epochs} epochs; the best is {args.output_dir / 'best.pt'}")
 
 
 def resolve_paths(args: argparse.Namespace) -> None:

@@ -50,7 +50,8 @@ class StopOnSignal:
     def error(self) -> RunError:
         """The error that ends the run after the save."""
         return RunError(
-            f"stopped by {self.received or 'a signal'}; everything is saved: the same command continues"
+            f"stopped by {self.received or 'a signal'}; everything is saved: the same command "
+            "continues"
         )
 
     def watch(self, batches: Iterable) -> Iterator:
