@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from evaluation.metrics import RULES, SHOWN
+from evaluation.metrics import RULES, SCORE_METRICS, SET_METRICS, SET_NLL, SHOWN
 from labels.vocabulary import Vocabulary
 from report.page import number
 from util.log import log
@@ -87,7 +87,9 @@ def write_card(
             few=FEW,
             weakest=ranked[:WEAKEST],
             rules=RULES,
-            shown=SHOWN,
+            score_metrics={**SCORE_METRICS, "set_nll": SET_NLL},
+            set_metrics={name: SET_METRICS[name] for name in SHOWN},
+            intervals=(results or {}).get("intervals", {"predicted_sets": {}}),
             parameters=parameters,
             evaluate=_block(f"python evaluate.py --checkpoint {shlex.quote(str(path))}"),
             export=_block(f"python export.py --checkpoint {shlex.quote(str(path))}"),

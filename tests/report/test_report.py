@@ -14,11 +14,12 @@ from PIL import Image
 
 import evaluate
 import train
+from deploy.model_card import write_card
 from evaluation import metrics
 from evaluation.calibration import calibration_bins
-from evaluation.metrics import SET_METRICS, label_set_sizes
+from evaluation.metrics import SET_METRICS, Metric, label_set_sizes
 from images.transforms import Preprocessing
-from inference.checkpoint import save_checkpoint
+from inference.checkpoint import load_checkpoint, save_checkpoint
 from inference.predictions import DECISIONS
 from labels.coco import read_annotations
 from labels.vocabulary import Vocabulary, count_labels
@@ -306,3 +307,27 @@ def test_coco_sized_results_stay_small(tmp_path):
     with (tmp_path / "pr_curves.csv").open() as file:
         assert sum(1 for _ in file) <= targets.sum() + 1
     assert peak < 500e6
+
+
+# --- a new metric -----------------------------------------------------------------------------
+
+
+def test_a_new_metric_appears_by_itself(hostile, tmp_path, monkeypatch):
+    """One more line in SCORE_METRICS or SET_METRICS is enough for JSON, page and model card."""
+    of_scores = Metric(lambda targets, scores: 12.345, "a new metric of scores", 2)
+    of_sets = Metric(lambda s: s.over_images(s.images.exact), "a new metric of <sets>", 1)
+    monkeypatch.setitem(metrics.SCORE_METRICS, "newscore", of_scores)
+    monkeypatch.setitem(metrics.SET_METRICS, "newset", of_sets)
+    write_checkpoint(count_labels([HOSTILE], HOSTILE), tmp_path / "best.pt")
+    data = ("--image_path", hostile / "images", "--annotations", hostile / "<i>val.json")
+    call(evaluate, "--checkpoint", tmp_path / "best.pt", *data, "--num_workers", 0, "--report")
+    found = json.loads((tmp_path / "metrics.json").read_text())
+    assert found["newscore"] == 12.345
+    assert found["predicted_sets"]["map"]["newset"] == found["predicted_sets"]["map"]["EM"]
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "<dt>newscore</dt><dd><b>12.35</b><small>a new metric of scores</small>" in page
+    assert '<th scope="col" title="a new metric of &lt;sets&gt;">newset</th>' in page
+    checkpoint = load_checkpoint(tmp_path / "best.pt")
+    vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], "test")
+    card = write_card(checkpoint, tmp_path / "best.pt", vocabulary, 1000, tmp_path).decode()
+    assert "| newscore | 12.35 | | a new metric of scores |" in card
