@@ -1,4 +1,4 @@
-"""A tiny COCO-format data set, the shared material, and ways to run the project's scripts."""
+"""Shared by all tests: a tiny COCO data set, ../shared, and helpers that run the scripts."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from PIL import Image
 
 from util import errors
 
-# the tests' tensors are tiny: a second thread costs more than it brings
+# the tests' tensors are tiny: a second thread makes them slower
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the scripts that the tests start
 
@@ -24,7 +24,7 @@ sys.path.insert(0, str(REPO / "data"))  # make_scenes.py imports its neighbour d
 
 
 def pytest_configure(config):
-    """Oracles are exact to the bit, which a GPU's sums are not: only test_gpu.py sees one."""
+    """Hide GPUs from all tests but test_gpu.py: many compare bits, and sums on a GPU vary."""
     if not any("test_gpu" in str(argument) for argument in config.args):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -46,7 +46,7 @@ LABEL_SETS = (
 )
 RANKED = ("person", "cat", "dog", "apple", "zebra")
 COUNTS = (7, 4, 4, 2, 2)
-# neither in order of rank nor of name, and with gaps, as COCO's ids have them
+# not in the order of rank or name, and with gaps, like COCO's ids
 CATEGORY_IDS = {"zebra": 24, "dog": 18, "person": 1, "cat": 17, "apple": 53}
 COLOURS = {
     "person": (200, 60, 40),
@@ -65,7 +65,7 @@ EVALUATE = (
 
 
 def coco(label_sets=LABEL_SETS, names=None, categories=CATEGORY_IDS) -> dict:
-    """A COCO instances dictionary; every label but the first of an image has two boxes."""
+    """COCO instances; on each image the first label has one annotation and the others two."""
     names = names or [f"img_{i:02d}.jpg" for i in range(len(label_sets))]
     annotations = [
         {"image_id": 100 + i, "category_id": categories[label]}
@@ -81,14 +81,14 @@ def coco(label_sets=LABEL_SETS, names=None, categories=CATEGORY_IDS) -> dict:
 
 
 def write_json(content: object, path: Path) -> Path:
-    """Write `content` as json, folders and all; returns the path."""
+    """Write `content` as JSON, making the folders; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
     return path
 
 
 def smooth(width: int, height: int, seed: int = 0) -> Image.Image:
-    """Waves without fine detail: any good way to shrink them gives the same."""
+    """Waves without fine detail: every good method shrinks them to the same image."""
     phases = np.random.default_rng(seed).uniform(0, 6, (3, 2))
     x, y = np.linspace(0, 6, width)[None], np.linspace(0, 6, height)[:, None]
     waves = [127 + 60 * np.sin(x + a) + 60 * np.cos(y + b) for a, b in phases]
@@ -96,12 +96,12 @@ def smooth(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def rgb(view: torch.Tensor) -> np.ndarray:
-    """3×S×S -> S×S×3 that may be subtracted."""
+    """3×S×S -> S×S×3, as floats that can be subtracted."""
     return view.permute(1, 2, 0).numpy().astype(float)
 
 
 def write_picture(path: Path, labels=(), side: int = 40, seed: int = 0) -> Path:
-    """A noisy grey JPEG with a coloured patch for each label, so that there is something to see."""
+    """Write a noisy grey JPEG with a coloured patch for each label; returns the path."""
     pixels = np.random.default_rng(seed).integers(110, 150, (side, side, 3), np.uint8)
     for label in labels:
         top = list(COLOURS).index(label) * side // len(COLOURS)
@@ -112,7 +112,7 @@ def write_picture(path: Path, labels=(), side: int = 40, seed: int = 0) -> Path:
 
 
 def write_tiny_set(folder: Path) -> SimpleNamespace:
-    """A dozen 40x40 JPEGs in data/images and their annotations, where train.py looks for them."""
+    """12 JPEGs of 40×40 pixels in data/images, and their annotations where train.py looks first."""
     images = folder / "data/images"
     for i, labels in enumerate(LABEL_SETS):
         write_picture(images / f"img_{i:02d}.jpg", labels, seed=i)
@@ -121,7 +121,7 @@ def write_tiny_set(folder: Path) -> SimpleNamespace:
 
 
 def run(*args: object, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess:
-    """Run a script of the project as a user does: `run("train.py", "--limit", 3, cwd=folder)`."""
+    """Run a script as a user does: `run("train.py", "--limit", 3, cwd=folder)`."""
     script, *flags = args
     return subprocess.run(
         [sys.executable, REPO / str(script), *map(str, flags)],
@@ -135,12 +135,12 @@ def run(*args: object, cwd: Path, timeout: float = 240) -> subprocess.CompletedP
 
 
 def call(module: ModuleType, *args: object) -> None:
-    """The same within this process, much quicker: parse the flags and call `main`."""
+    """Run a script in this process, which is much faster: parse the flags and call `main`."""
     module.main(module.get_args_parser().parse_args([str(a) for a in args]))
 
 
 def refusal(module: ModuleType, *args: object) -> str:
-    """The one sentence with which a script refuses its input."""
+    """The one sentence of the UsageError that a script raises for this input."""
     with pytest.raises(errors.UsageError) as caught:
         call(module, *args)
     sentence = str(caught.value)
@@ -150,12 +150,12 @@ def refusal(module: ModuleType, *args: object) -> str:
 
 
 def load(path) -> dict:
-    """A checkpoint, read as anyone may read a stranger's file."""
+    """A checkpoint, loaded as safely as one from an unknown source."""
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def same(a, b) -> bool:
-    """Equal to the bit, through all nesting."""
+    """Equal to the bit, also inside dictionaries, lists and tuples."""
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
@@ -166,12 +166,13 @@ def same(a, b) -> bool:
 
 
 def log_lines(folder) -> list[dict]:
+    """The lines of log.jsonl without the times."""
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k not in TIMINGS} for line in lines]
 
 
 def one_error(result, code: int = 2) -> str:
-    """The result of a refused command, end to end; returns its sentence."""
+    """Check that a command failed with one "error:" line on stderr; returns that line."""
     assert result.returncode == code, result.stderr
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
@@ -183,22 +184,22 @@ def one_error(result, code: int = 2) -> str:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The read-only material beside the repository."""
+    """The folder ../shared beside the repository; only for reading."""
     folder = REPO.parent / "shared"
     if not folder.is_dir():
-        pytest.skip(f"../shared is not there: {folder} holds the real label sets and photos")
+        pytest.skip(f"there is no folder {folder}, which holds real label sets and photos")
     return folder
 
 
 @pytest.fixture
 def tiny(tmp_path) -> SimpleNamespace:
-    """The tiny set in a fresh folder."""
+    """The tiny data set in a new folder."""
     return write_tiny_set(tmp_path)
 
 
 @pytest.fixture
 def workdir(tiny, monkeypatch):
-    """The tiny set's folder as the current one; checkpoints (200 MB a run) go after the test."""
+    """The tiny data set's folder as current folder; deletes checkpoints (200 MB a run) after it."""
     monkeypatch.chdir(tiny.folder)
     yield tiny.folder
     for path in [*tiny.folder.rglob("*.pt"), *tiny.folder.rglob("*.pth")]:
@@ -207,7 +208,7 @@ def workdir(tiny, monkeypatch):
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A run of train.py on the tiny set, for all that only need a checkpoint."""
+    """A run of train.py on the tiny data set, for tests that only need a checkpoint."""
     tiny = write_tiny_set(tmp_path_factory.mktemp("trained"))
     command = ("train.py", "--image_path", "data/images", *QUICK)
     result = run(*command, cwd=tiny.folder)

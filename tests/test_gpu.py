@@ -1,6 +1,6 @@
-"""The scripts on a GPU: they work, and say what they say on a CPU.
+"""The scripts on a GPU: they run and give the same results as on a CPU.
 
-It has to be asked for by name: python -m pytest tests/test_gpu.py
+Runs only if named: python -m pytest tests/test_gpu.py
 """
 
 import json
@@ -14,13 +14,14 @@ import evaluate
 import sample
 import train
 
-WHY = "there is no GPU here, or this file was not named"
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason=WHY)
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="there is no GPU, or the command does not name this file"
+)
 GPU = ("--device", "cuda")
 
 
 @pytest.mark.parametrize("flags", [(), ("--compile",), ("--decoder", "none"), ("--amp", "off")])
-def test_a_run_is_continued(workdir, flags):
+def test_continue_a_run(workdir, flags):
     call(train, *TRAIN, *GPU, *flags)
     call(train, *TRAIN, *GPU, *flags, "--num_epochs", 3, "--accept_changes")
     (log,) = workdir.glob("runs/*/log.jsonl")
@@ -29,8 +30,8 @@ def test_a_run_is_continued(workdir, flags):
     assert all(np.isfinite(line["val_set_nll"]) for line in lines)
 
 
-def test_what_is_said_is_said_on_the_cpu_too(workdir):
-    """In float32, labels' probabilities to 1e-3; whatever else can be asked is answered."""
+def test_gpu_and_cpu_agree(workdir):
+    """In float32 the marginals agree to 1e-3. The other options run."""
     call(train, *TRAIN, *GPU)
     found, marginals = {}, {}
     for device in ("cuda", "cpu"):

@@ -1,4 +1,4 @@
-"""The scripts' command lines as a user types them: help, no input, wrong input, the default set."""
+"""The command lines of all scripts: help, no input, wrong input, the default data set."""
 
 import contextlib
 import json
@@ -7,15 +7,7 @@ import shutil
 
 import make_scenes
 import pytest
-from conftest import (
-    TRAIN,
-    call,
-    coco,
-    one_error,
-    refusal,
-    run,
-    write_json,
-)
+from conftest import REPO, TRAIN, call, coco, one_error, refusal, run, write_json
 
 import build_vocab
 import data_loader
@@ -51,10 +43,24 @@ def test_help_works_from_any_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("script", ["build_vocab.py", "data/make_scenes.py"])
+def test_torch_is_not_imported_without_need(tmp_path, script):
+    """Importing torch takes 2 seconds; these scripts start in 0.3 without it."""
+    code = f"""
+import runpy, sys
+sys.path.insert(0, {str((REPO / script).parent)!r})
+runpy.run_path({str(REPO / script)!r})
+print("torch" in sys.modules)
+"""
+    (tmp_path / "imported.py").write_text(code)
+    assert run(tmp_path / "imported.py", cwd=tmp_path).stdout == "False\n"
+
+
 def test_no_input(tmp_path):
     for script, what in (
         ("sample.py", "IMAGE"),
         ("evaluate.py", "no trained model found"),
+        ("export.py", "no trained model found"),
     ):
         result = run(script, cwd=tmp_path)
         assert what in one_error(result)
@@ -96,8 +102,8 @@ def test_bad_flags(script, flag, value, capsys):
 # --- wrong input ------------------------------------------------------------------------------
 
 
-def test_training_refuses(workdir):
-    """Every mistake is told before training starts, and nothing is written for it."""
+def test_wrong_input_of_training(workdir):
+    """Each mistake is reported before training starts, and no file is written."""
     assert "does not exist" in refusal(train, "--image_path", "absent.jpg")
     assert "--device nonsense" in refusal(train, *TRAIN, "--device", "nonsense")
     assert "--image_path" in refusal(train, "--annotations", "data/annotations/instances.json")
@@ -120,8 +126,8 @@ def test_training_refuses(workdir):
     assert not (workdir / "runs").exists()
 
 
-def test_mistakes_end_to_end(workdir):
-    """A handful with the interpreter around them: exit code 2, one line, no traceback."""
+def test_wrong_input_as_a_command(workdir):
+    """Exit code 2, one line on stderr, no traceback."""
     (workdir / "bad.json").write_text("[]")
     for command in (
         ("train.py", *TRAIN, "--device", "nonsense"),
@@ -133,7 +139,7 @@ def test_mistakes_end_to_end(workdir):
         assert result.stderr.count("\n") == 1
 
 
-def test_an_output_folder_that_is_a_file(workdir):
+def test_output_folder_is_a_file(workdir):
     (workdir / "file").write_text("")
     result = run("train.py", *TRAIN, "--output_dir", "file", cwd=workdir)
     assert result.returncode in (1, 2)
@@ -148,14 +154,14 @@ def test_an_output_folder_that_is_a_file(workdir):
 @pytest.mark.parametrize(
     "flags", [("--batch_size", "3"), ("--batch_size", "1")], ids=["last batch", "every batch"]
 )
-def test_a_batch_of_one_image(workdir, flags):
-    """10 training images leave one over; BatchNorm at 1x1 has nothing to normalise then."""
-    with contextlib.suppress(UsageError, RunError):  # a sentence would do, too
+def test_batch_of_one_image(workdir, flags):
+    """10 training images in batches of 3: the last has one image, too few for a 1×1 BatchNorm."""
+    with contextlib.suppress(UsageError, RunError):  # training or one clear sentence: both are fine
         call(train, *TRAIN, *flags, "--num_epochs", 1)
 
 
-def test_json_lines_are_json_when_a_figure_is_undefined(workdir, capsys):
-    """A hold-out without labels has no mAP; JSON has no NaN."""
+def test_json_lines_without_nan(workdir, capsys):
+    """A hold-out without labels has no mAP, and JSON has no nan."""
     write_json(coco([("cat",), ("dog",)] + [()] * 10), workdir / "few.json")
     val = write_json(coco([()] * 12), workdir / "none.json")
     flags = ("--annotations", "few.json", "--val_annotations", val, "--keep_unlabelled")
@@ -168,11 +174,11 @@ def test_json_lines_are_json_when_a_figure_is_undefined(workdir, capsys):
         json.loads(line, parse_constant=fail)
 
 
-# --- the default set --------------------------------------------------------------------------
+# --- the default data set ---------------------------------------------------------------------
 
 
 def test_without_any_flags(tmp_path, monkeypatch, capsys):
-    """train.py, evaluate.py, sample.py on data/scenes, each finding what the last one left."""
+    """train.py, evaluate.py and sample.py on data/scenes: each finds the last one's output."""
     monkeypatch.chdir(tmp_path)
     flags = ("--num_train", 12, "--num_val", 4, "--image_size", 32, "--num_workers", 1)
     call(make_scenes, *flags)

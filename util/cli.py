@@ -37,12 +37,12 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
 
 def positive_int(text: str) -> int:
     """argparse type: an integer, 1 or more."""
-    return _number(text, int, lambda x: x >= 1, "a whole number, 1 or more")
+    return _number(text, int, lambda x: x >= 1, "a whole number of at least 1")
 
 
 def non_negative_int(text: str) -> int:
     """argparse type: an integer, 0 or more."""
-    return _number(text, int, lambda x: x >= 0, "a whole number, 0 or more")
+    return _number(text, int, lambda x: x >= 0, "a whole number of at least 0")
 
 
 def positive_float(text: str) -> float:
@@ -52,12 +52,12 @@ def positive_float(text: str) -> float:
 
 def non_negative_float(text: str) -> float:
     """argparse type: a finite number, 0 or more."""
-    return _number(text, float, lambda x: 0 <= x < float("inf"), "a number, 0 or more")
+    return _number(text, float, lambda x: 0 <= x < float("inf"), "a number of at least 0")
 
 
 def fraction(text: str) -> float:
     """argparse type: a number from 0 up to, but not including, 1."""
-    return _number(text, float, lambda x: 0 <= x < 1, "a number from 0 up to, but not including, 1")
+    return _number(text, float, lambda x: 0 <= x < 1, "at least 0 and below 1")
 
 
 def _number(text: str, kind: type, accept: Callable[[float], bool], what: str):
@@ -66,7 +66,7 @@ def _number(text: str, kind: type, accept: Callable[[float], bool], what: str):
     except ValueError:
         value = None
     if value is None or not accept(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        raise argparse.ArgumentTypeError(f"must be {what}, not {text!r}")
     return value
 
 
