@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from evaluation.metrics import RULES, SCORE_METRICS, SET_METRICS, SET_NLL, SHOWN
+from evaluation.metrics import RULES, SCORE_METRICS, SET_METRICS, SET_NLL, Metric
 from labels.vocabulary import Vocabulary
 from report.page import number
 from util.log import log
@@ -43,11 +43,16 @@ def find_metrics(checkpoint: dict, path: Path) -> dict | None:
     metrics = path.with_name("metrics.json")
     try:
         found = json.loads(metrics.read_text("utf-8"))
+        complete = found.keys() >= _score_metrics().keys() and all(
+            values.keys() >= SET_METRICS.keys() for values in found["predicted_sets"].values()
+        )
         theirs = (found["epoch"], found["threshold"], [row["label"] for row in found["per_label"]])
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError):
-        log(f"note: {metrics} was not written by evaluate.py; its metrics are left out")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        complete = False
+    if not complete:
+        log(f"note: {metrics} is not from this evaluate.py; its metrics are left out")
         return None
     ours = (checkpoint["epoch"], checkpoint["threshold"], checkpoint["vocabulary"]["labels"])
     if theirs != ours:
@@ -87,8 +92,8 @@ def write_card(
             few=FEW,
             weakest=ranked[:WEAKEST],
             rules=RULES,
-            score_metrics={**SCORE_METRICS, "set_nll": SET_NLL},
-            set_metrics={name: SET_METRICS[name] for name in SHOWN},
+            score_metrics=_score_metrics(),
+            set_metrics=SET_METRICS,
             intervals=(results or {}).get("intervals", {"predicted_sets": {}}),
             parameters=parameters,
             evaluate=_block(f"python evaluate.py --checkpoint {shlex.quote(str(path))}"),
@@ -100,6 +105,11 @@ def write_card(
         )
         .encode("utf-8", "replace")
     )
+
+
+def _score_metrics() -> dict[str, Metric]:
+    """The metrics of the card's first table."""
+    return {**SCORE_METRICS, "set_nll": SET_NLL}
 
 
 def _flags(flags: dict) -> list[str]:

@@ -22,6 +22,7 @@ import export
 import sample
 from deploy import model_card, onnx_export, predict_onnx
 from deploy.safetensors_io import load_export
+from evaluation.metrics import SET_METRICS
 from images.transforms import Preprocessing
 from inference.checkpoint import restore
 from labels.vocabulary import Vocabulary
@@ -257,13 +258,12 @@ def test_the_card_has_the_evaluation_of_this_checkpoint_only(trained, tmp_path, 
     checkpoint, metrics = load(best), tmp_path / "metrics.json"
     path = tmp_path / "best.pt"  # need not exist: only its folder is read
     assert f"python evaluate.py --checkpoint {path}" in card_of(checkpoint, path)
-    names = ("CF1", "OF1", "EM", "EBF1")
     results = {
         **{"epoch": checkpoint["epoch"], "threshold": checkpoint["threshold"]},
         **{"command": "python evaluate.py --limit 3", "num_images": 1234, "num_samples": 128},
         **{"protocol": "images with labels", "annotations": "a_b.json", "mAP_labels": 5},
         **{"mAP": 41.237, "mAP@10": 50.0, "set_nll": 3.25, "ECE": 1.5},
-        "predicted_sets": {"map": dict.fromkeys(names, 12.5)},
+        "predicted_sets": {"map": dict.fromkeys(SET_METRICS, 12.5)},
         "per_label": [{"label": x, "AP": 10.0, "support": 7} for x in RANKED],
     }
     metrics.write_text(json.dumps(results))
@@ -273,10 +273,15 @@ def test_the_card_has_the_evaluation_of_this_checkpoint_only(trained, tmp_path, 
     assert "    python evaluate.py --limit 3\n" in card
     assert "There are no intervals; `python evaluate.py --report` adds them." in card
     spans = {"mAP": [40, 42.5], "set_nll": [3, 3.5]}
-    spans["predicted_sets"] = {"map": {name: [11, 14] for name in names}}
+    spans["predicted_sets"] = {"map": {name: [11, 14] for name in SET_METRICS}}
     metrics.write_text(json.dumps({**results, "intervals": spans}))
     assert "| 41.24 | 40.00 to 42.50 |" in card_of(checkpoint, path)
-    for other in ({**results, "epoch": 99}, [], {**results, "per_label": []}):
+    for other in (
+        {**results, "epoch": 99},
+        {**results, "predicted_sets": {"map": {}}},
+        [],
+        {**results, "per_label": []},
+    ):
         metrics.write_text(json.dumps(other))
         assert "41.24" not in card_of(checkpoint, path)
         assert "metrics are left out" in capsys.readouterr().err

@@ -331,3 +331,4 @@ def test_a_new_metric_appears_by_itself(hostile, tmp_path, monkeypatch):
     vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], "test")
     card = write_card(checkpoint, tmp_path / "best.pt", vocabulary, 1000, tmp_path).decode()
     assert "| newscore | 12.35 | | a new metric of scores |" in card
+    assert "- newset: a new metric of <sets>" in card
