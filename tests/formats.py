@@ -1,4 +1,4 @@
-"""The tiny set in every format: each function writes it below a folder, returns what to name."""
+"""The tiny set in every format. Each function writes it to a folder and returns its path."""
 
 import gzip
 import itertools
@@ -94,7 +94,7 @@ def as_nuswide(folder: Path) -> Path:
 
 
 def as_folders(folder: Path) -> Path:
-    """Links for some, copies for the others; one without labels lies beside the folders."""
+    """Some links, some copies; the picture without labels lies beside the folders."""
     root = folder / "photos"
     for i, (name, labels) in enumerate(PAIRS):
         source = folder.parent / "data/images" / name
@@ -111,7 +111,7 @@ def as_folders(folder: Path) -> Path:
 
 
 def write_nuswide(folder, names, training, test, concepts) -> None:
-    """The official layout, with all of its oddities: \\, CRLF, spaces at the ends of lines."""
+    """The official layout, with its oddities: \\, CRLF, spaces at the ends of lines."""
     lists, truth = folder / "ImageList", folder / "Groundtruth"
     for part in (lists, truth / "AllLabels", truth / "TrainTestLabels"):
         part.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""From annotation files to targets: every kind of mistake, and where files are searched."""
+"""From annotation files to targets: every kind of mistake, and where files are found."""
 
 import os
 import subprocess
@@ -106,8 +106,8 @@ def test_annotations_are_read(tiny, capsys):
     assert capsys.readouterr().out == "", "stdout is for data"
 
 
-def test_a_label_that_no_file_can_hold(tmp_path):
-    """A lone surrogate is legal JSON, but no text: no console and no JSON vocabulary takes it."""
+def test_a_label_with_half_a_character(tmp_path):
+    """JSON allows a lone surrogate, but it cannot be printed or written to a file."""
     path = tmp_path / "odd.json"
     path.write_text(
         '{"images": [{"id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name": '
@@ -118,7 +118,7 @@ def test_a_label_that_no_file_can_hold(tmp_path):
 
 
 def test_numbers_and_characters_of_python_json_are_read(tmp_path):
-    """Python writes NaN; of two equal keys the last one counts; other fields may hold anything."""
+    """Python writes NaN. The last of two equal keys counts. Unused fields may contain anything."""
     path = tmp_path / "odd.json"
     path.write_text(
         '{"images": [{"id": 9, "id": 1, "file_name": "a.jpg"}], "categories": [{"id": 1, "name":'
@@ -205,7 +205,7 @@ def test_real_coco_files(shared):
         assert load_image(paths[0]).mode == "RGB"
 
 
-# --- where things lie -------------------------------------------------------------------------
+# --- where files are found --------------------------------------------------------------------
 
 
 def test_images_are_found_in_the_folder_and_below(tmp_path):

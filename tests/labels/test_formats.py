@@ -1,4 +1,4 @@
-"""The same small set in all formats is the same; layouts of full size; protocols end to end."""
+"""One small set in every format, layouts of full size, and the papers' protocols."""
 
 import json
 import resource
@@ -22,10 +22,10 @@ from util.errors import UsageError
 
 
 @pytest.mark.parametrize("write", WRITERS)
-def test_every_format_gives_the_same_samples_vocabulary_and_figures(
+def test_every_format_gives_the_same_samples_vocabulary_and_metrics(
     write, workdir, trained, tmp_path_factory, capsys
 ):
-    """As COCO json gives them: what is trained on, to the last pixel; and every figure."""
+    """The same as COCO json: every pixel of the training data, and every metric."""
     folder = workdir / "other"
     folder.mkdir()
     path = write(folder)
@@ -48,44 +48,44 @@ def test_every_format_gives_the_same_samples_vocabulary_and_figures(
         call(build_vocab, "--annotations", source, "--vocab_path", f"{name}.json")
     assert Path("a.json").read_bytes() == Path("b.json").read_bytes()
 
-    samples, figures = [], []
+    samples, metrics = [], []
     for where in (("data/images", "data/annotations/instances.json"), (images, path)):
         flags = ["--image_path", str(where[0]), "--annotations", str(where[1]), *QUICK]
         args = train.get_args_parser().parse_args([*flags, "--vocab_path", "a.json"])
         loaded = train.load_data(args, torch.device("cpu"))
         batches = [*loaded.train_loader, *loaded.val_loader]
         samples.append([tensor.numpy().tobytes() for batch in batches for tensor in batch])
-        out = tmp_path_factory.mktemp("figures")
+        out = tmp_path_factory.mktemp("metrics")
         best = ("--checkpoint", trained.output / "best.pt", "--output_dir", out)
         call(evaluate, *best, *flags[:4], "--num_workers", 0, "--num_samples", 8)
         result = json.loads((out / "metrics.json").read_text())
         ours = ("command", "annotations", "images_per_second")
-        figures.append({k: v for k, v in result.items() if k not in ours})
+        metrics.append({k: v for k, v in result.items() if k not in ours})
     assert samples[0] == samples[1]
-    assert figures[0] == figures[1]
+    assert metrics[0] == metrics[1]
 
 
 # --- splits -----------------------------------------------------------------------------------
 
 
-def test_a_split_column_is_used_without_being_asked(workdir, capsys):
+def test_a_split_column_is_used_without_a_flag(workdir, capsys):
     parts = ["train"] * 8 + ["Validation"] * 2 + ["test"] * 2
     rows = [f"{n},{'|'.join(s)},{p}" for (n, s), p in zip(PAIRS, parts, strict=True)]
     Path("data/images/labels.csv").write_text("\n".join(["file_name,labels,split", *rows]))
     call(train, "--image_path", "data/images", *QUICK, "--output_dir", "out")
-    told = capsys.readouterr().err
-    assert "12 images: 8 train, 2 val, 2 test, 5 labels" in told
-    assert "training on 7 images" in told, "one of the eight has no label"
+    printed = capsys.readouterr().err
+    assert "12 images: 8 train, 2 val, 2 test, 5 labels" in printed
+    assert "training on 7 images" in printed, "one of the eight has no label"
     checkpoint = load(Path("out/best.pt"))
     assert checkpoint["selected_on"] == "the split val of data/images/labels.csv"
     assert checkpoint["vocabulary"]["num_images"] == 7
     call(evaluate, "--checkpoint", "out/best.pt", "--num_workers", 0)
-    told = capsys.readouterr().err
-    assert "the split test is used, 2 images" in told
-    assert "note: this checkpoint" not in told
+    printed = capsys.readouterr().err
+    assert "the split test is used, 2 images" in printed
+    assert "note: this checkpoint" not in printed
     names = np.load("out/predictions.npz")["file_names"].tolist()
     assert names == NAMES[10:]
-    # a split without validation images: part of the training images is held out
+    # no validation images: part of the training images is held out
     Path("data/images/labels.csv").write_text(
         "\n".join(["file_name,labels,split", *(r.replace("Validation", "train") for r in rows)])
     )
@@ -94,8 +94,8 @@ def test_a_split_column_is_used_without_being_asked(workdir, capsys):
     assert load(Path("two/best.pt"))["selected_on"] == "a hold-out of 1 training images"
 
 
-def test_a_folder_per_label_alone_will_do(workdir):
-    """Divided into train and val; two pictures that share a name are two."""
+def test_a_folder_per_label_needs_no_other_file(workdir):
+    """With the splits train and val; two pictures with one name stay two."""
     for part, label, number in (("train", "cat", 1), ("train", "dog", 2), ("val", "cat", 3)):
         for n in range(3):
             target = Path(f"mine/{part}/{label}/{n}.jpg")
@@ -113,7 +113,7 @@ def test_a_folder_per_label_alone_will_do(workdir):
     assert "9 images: 6 train, 3 val, 2 labels" in result.stderr
     (workdir / "mine/train/cat/loop.jpg").symlink_to("loop.jpg")
     (workdir / "mine/train/up").symlink_to("..")
-    with pytest.raises(UsageError, match=r"loop\.jpg is a link that leads nowhere"):
+    with pytest.raises(UsageError, match=r"loop\.jpg is a broken link"):
         read_labels(Path("mine"))
 
 
@@ -121,7 +121,7 @@ def test_a_folder_per_label_alone_will_do(workdir):
 
 
 def test_nuswide_of_full_size(tmp_path, capsys):
-    """269,648 rows, 81 concepts and 1,000 tags in the official files, made here."""
+    """269,648 rows, 81 concepts and 1,000 tags, in files like the official ones."""
     n, folders = 269_648, 704
     rng = np.random.default_rng(0)
     names = np.array([f"f{i % folders}\\{i:04d}_{10**8 + i}.jpg" for i in range(n)], object)
@@ -133,7 +133,7 @@ def test_nuswide_of_full_size(tmp_path, capsys):
     read = read_labels(tmp_path)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB
     assert "269,648 images: 161,789 train, 107,859 test, 81 labels" in capsys.readouterr().err
-    assert grown < 500_000, "bounded: about a kilobyte an image"
+    assert grown < 500_000, "at most about a kilobyte per image"
     where = {name.replace("\\", "/"): i for i, name in enumerate(names)}
     for i in rng.choice(n, 200, replace=False):
         row = where[read.file_names[i]]
@@ -165,7 +165,7 @@ def test_nuswide_of_full_size(tmp_path, capsys):
     assert read_labels(tags / "All_Tags.txt").label_sets[6] == ("sky", "tag1")
 
 
-def test_images_that_are_gone_are_counted_and_skipped(workdir, capsys):
+def test_missing_images_are_counted_and_skipped(workdir, capsys):
     folder = workdir / "nus"
     folder.mkdir()
     as_nuswide(folder)
@@ -189,7 +189,7 @@ def test_real_coco_labels_of_full_size(shared, capsys):
 
 
 def test_voc_difficult_is_neither_true_nor_false(workdir, trained, capsys):
-    """Left out of AP by an independent count; a positive in training."""
+    """AP leaves it out, checked with an independent count; training counts it as present."""
     root = as_voc(workdir)
     for name, label in ((NAMES[1], "dog"), (NAMES[4], "zebra")):
         xml = root / f"Annotations/{name[:-4]}.xml"
@@ -201,9 +201,9 @@ def test_voc_difficult_is_neither_true_nor_false(workdir, trained, capsys):
     best = ("--checkpoint", trained.output / "best.pt", "--num_workers", 0)
     where = ("--image_path", "data/images", "--annotations", "VOC2007")
     call(evaluate, *best, *where, "--protocol", "voc07", "--output_dir", "out")
-    told = capsys.readouterr()
-    assert "2 labels of difficult objects" in told.err
-    assert "of 11 points" in told.out
+    printed = capsys.readouterr()
+    assert "2 labels of difficult objects" in printed.err
+    assert "of 11 points" in printed.out
     paper = json.loads(Path("out/metrics.json").read_text())["paper"]
     p = np.load("out/predictions.npz")
     call(
@@ -227,7 +227,7 @@ def test_voc_difficult_is_neither_true_nor_false(workdir, trained, capsys):
 
 
 def eleven_points(truth, scores) -> float:
-    """VOC 2007's definition, word by word."""
+    """VOC 2007's definition of AP, step by step."""
     found = []
     for recall in range(11):
         precisions = []

@@ -1,4 +1,4 @@
-"""What users write by mistake, and what strangers write on purpose: handled, or one sentence."""
+"""Mistakes of users and attacks of strangers: each is read, or refused in one sentence."""
 
 import contextlib
 import csv
@@ -24,7 +24,7 @@ def written(folder: Path, content: str | bytes, name: str = "labels.csv") -> Pat
 
 
 EXPECTED = [("a.jpg", ("cat", "traffic light")), ("b.jpg", ()), ("c.jpg", ("dog",))]
-HANDLED = {
+VARIANTS = {
     "plain": "file_name,labels\na.jpg,cat|traffic light\nb.jpg,\nc.jpg,dog\n",
     "windows": "file_name,labels\r\na.jpg,cat|traffic light\r\nb.jpg,\r\nc.jpg,dog\r\n",
     "old mac": "file_name,labels\ra.jpg,cat|traffic light\rb.jpg,\rc.jpg,dog\r",
@@ -45,8 +45,8 @@ HANDLED = {
 }
 
 
-@pytest.mark.parametrize("content", HANDLED.values(), ids=HANDLED)
-def test_handled(tmp_path, content):
+@pytest.mark.parametrize("content", VARIANTS.values(), ids=VARIANTS)
+def test_variants_are_read(tmp_path, content):
     images = read_labels(written(tmp_path, content), tmp_path)
     names = [name.removeprefix("./") for name in images.file_names]
     assert list(zip(names, images.label_sets, strict=True)) == EXPECTED
@@ -110,7 +110,7 @@ def test_jsonl_refused(tmp_path, content, sentence):
         read_labels(written(tmp_path, content, "labels.jsonl"), tmp_path)
 
 
-def test_labels_with_the_separator_in_them(tmp_path, capsys):
+def test_how_labels_are_separated(tmp_path, capsys):
     text = 'file_name;labels\na.jpg;"""cat, wild"",dog"\nb.jpg;dog\n'
     assert read_labels(written(tmp_path, text)).label_sets == [("cat, wild", "dog"), ("dog",)]
     assert "labels are separated by ','" in capsys.readouterr().err
@@ -124,8 +124,8 @@ def test_labels_with_the_separator_in_them(tmp_path, capsys):
     assert words.categories == ["stop sign", "traffic light"]
 
 
-def test_names_that_are_nearly_those_of_the_files(tmp_path):
-    """Case, folders that are not there, absolute names within the image folder, a tool's prefix."""
+def test_names_that_nearly_match_the_files(tmp_path):
+    """Other case, missing folders, absolute names in the image folder, the prefix of a tool."""
     for name in ("A.JPG", "sub/b.jpg", "c.jpg", "d.png"):
         write_picture(tmp_path / "photos" / name)
     names = ["a.jpg", f"{tmp_path}/photos/sub/B.jpg", "my/photos/c.jpg", "0a1b2c3d-d.png"]
@@ -135,16 +135,18 @@ def test_names_that_are_nearly_those_of_the_files(tmp_path):
     found = [path.relative_to(photos).as_posix() for path in find_images(photos, images)]
     assert found == ["A.JPG", "sub/b.jpg", "c.jpg", "d.png"]
     assert find_labels(photos, "train").name == "labels.csv"
-    assert read_labels(photos / "labels.csv").file_names[1].startswith("/"), "no folder: no check"
+    assert read_labels(photos / "labels.csv").file_names[1].startswith("/"), (
+        "not checked without an image folder"
+    )
     images = read_labels(written(photos, f"{H}x/c.jpg,cat\ny/c.jpg,dog\n"), photos)
     with pytest.raises(UsageError, match=r"'x/c.jpg' and 'y/c.jpg' would both be"):
         find_images(photos, images)
-    write_picture(photos / "a.jpg")  # now both spellings are there: each is itself
+    write_picture(photos / "a.jpg")  # now both spellings exist, and each name means its own file
     images = read_labels(written(photos, f"{H}a.jpg,cat\nA.JPG,dog\n"), photos)
     assert [p.name for p in find_images(photos, images)] == ["a.jpg", "A.JPG"]
 
 
-def test_what_a_zip_or_an_xml_may_hide(tmp_path, monkeypatch):
+def test_damaged_and_hostile_zip_and_xml(tmp_path, monkeypatch):
     path = tmp_path / "labels.json.gz"
     whole = gzip.compress(json.dumps(coco()).encode())
     for damaged in (whole[:-9], whole[:40] + b"xx" + whole[42:]):
@@ -178,7 +180,7 @@ def test_what_a_zip_or_an_xml_may_hide(tmp_path, monkeypatch):
         read_labels(tmp_path / "VOC2007")
 
 
-def test_what_is_no_set_of_labels(tmp_path):
+def test_files_and_folders_without_labels(tmp_path):
     for content, name, sentence in (
         (b"\x89PNG\r\n\0", "x.png", "is not a text file"),
         ("<annotation/>", "x.xml", "give the folder that contains Annotations/"),
@@ -220,9 +222,9 @@ sets = st.lists(st.lists(labels, max_size=4, unique=True), min_size=2, max_size=
 @settings(deadline=None, max_examples=60)
 @given(sets=sets, delimiter=st.sampled_from(",;\t"), separator=st.sampled_from("|;,"))
 def test_any_labels_survive_a_csv(tmp_path_factory, sets, delimiter, separator):
-    """Whatever is in them: written as csv in csv, the separator there as a rule."""
+    """Cells are written by the csv module too, so labels with a separator are quoted."""
     sets = [["one", "two"], *sets]
-    if separator != "|":  # a | anywhere in a label would be taken for the separator
+    if separator != "|":  # a stronger separator in any label would win
         stronger = "|;"[: "|;,".index(separator)]
         sets = [
             [x.translate(str.maketrans(stronger, "_" * len(stronger))) for x in s] for s in sets
@@ -253,8 +255,8 @@ def test_any_labels_survive_jsonl_and_coco(tmp_path_factory, sets):
 
 @settings(deadline=None, max_examples=150)
 @given(content=st.binary(max_size=60) | st.text(max_size=60).map(str.encode), header=st.booleans())
-def test_anything_else_is_one_sentence(tmp_path_factory, content, header):
+def test_other_content_is_refused_in_one_sentence(tmp_path_factory, content, header):
     path = written(tmp_path_factory.mktemp("any"), (H.encode() if header else b"") + content)
-    with contextlib.suppress(UsageError):  # any other exception is a traceback for the user
+    with contextlib.suppress(UsageError):  # any other exception would be a traceback
         images = read_labels(path, path.parent)
         assert len(images) == len(images.label_sets)

@@ -38,9 +38,9 @@ def test_tags_are_merged_and_evaluation_repeats_it(workdir, capsys):
     rows = [f"img_{i:02d}.jpg,{t}\n" for i, t in enumerate(tags)]
     Path("tags.csv").write_text("file_name,labels\n" + "".join(rows))
     call(build_vocab, "--annotations", "tags.csv", "--vocab_path", "v.json", "--normalise_tags")
-    told = capsys.readouterr().err
-    assert "'dog' (3 images) is also 'Dogs' (1)" in told
-    assert "7 spellings, 3 labels" in told
+    printed = capsys.readouterr().err
+    assert "'dog' (3 images) is also 'Dogs' (1)" in printed
+    assert "7 spellings, 3 labels" in printed
     vocabulary = load_vocabulary(Path("v.json"))
     assert dict(zip(vocabulary.labels, vocabulary.counts, strict=True)) == {
         "dog": 4,

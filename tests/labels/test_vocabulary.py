@@ -1,4 +1,4 @@
-"""Counting and ranking labels, and the vocabulary's files, friendly and hostile."""
+"""Labels are counted and ranked; vocabulary files, valid, damaged and hostile."""
 
 import collections
 import json
@@ -18,8 +18,8 @@ from util.errors import UsageError
 VOCABULARY = Vocabulary(("person", "dog"), counts=(7, 2), num_images=8, dropped=("cat",))
 
 
-def test_labels_are_counted_once_an_image_and_ranked(tiny, monkeypatch, capsys):
-    """The tiny set has two boxes for most labels; ties go by name, not by category id."""
+def test_labels_are_counted_once_per_image_and_ranked(tiny, monkeypatch, capsys):
+    """The tiny set has two boxes for most labels. Ties are ordered by name, not by category id."""
     monkeypatch.chdir(tiny.folder)
     call(build_vocab, "--annotations", tiny.annotations, "--vocab_path", "v.pkl")
     vocabulary = load_vocabulary(tiny.folder / "v.pkl")
@@ -48,7 +48,7 @@ def test_min_count_drops_and_names_the_rare(tiny, capsys):
     vocabulary = load_vocabulary(path)
     assert vocabulary.labels == ("person", "cat", "dog")
     assert vocabulary.dropped == ("apple", "zebra")
-    assert vocabulary.num_images == 11, "dropping labels must not drop images from the shares"
+    assert vocabulary.num_images == 11, "dropped labels must not change the number of images"
     assert "2 labels on fewer than 4 images are left out: apple, zebra" in capsys.readouterr().err
     sentence = refusal(
         build_vocab, "--annotations", tiny.annotations, "--min_count", 8, "--vocab_path", path
@@ -72,7 +72,7 @@ def test_several_annotation_files_are_counted_together(tiny):
     st.integers(0, 3),
     st.sampled_from([".pkl", ".json"]),
 )
-def test_files_bring_any_label_text_back(tmp_path, labels, num_dropped, suffix):
+def test_files_keep_any_label_text(tmp_path, labels, num_dropped, suffix):
     labels = [*labels, "one"] if "one" not in labels else labels
     dropped = labels[: min(num_dropped, len(labels) - 1)]
     kept = labels[len(dropped) :]
@@ -109,11 +109,11 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         save_vocabulary(Vocabulary(("x",), (1,), 1), path)
     assert path.read_bytes() == before
-    assert list(tmp_path.iterdir()) == [path], "no temporary file stays behind"
+    assert list(tmp_path.iterdir()) == [path], "no temporary file is left"
 
 
 class Hostile:
-    """Unpickled carelessly, makes a file."""
+    """Creates a file when it is unpickled without care."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -174,7 +174,7 @@ def test_foreign_content(tmp_path, content, suffix):
 
 
 def test_foreign_files(tmp_path):
-    """What yunjey-style scripts wrote (a class instance), halves of files, and anything else."""
+    """Pickled class instances, as many scripts write them; half a file; anything else."""
     whole = pickle.dumps(GOOD, protocol=4)
     contents = [
         pickle.dumps(collections.Counter(dog=2)),
@@ -182,7 +182,7 @@ def test_foreign_files(tmp_path):
         whole[: len(whole) // 2],
         b"",
         b"hello",
-        b"\x80\x04\x95" + b"\xff" * 8,  # a frame longer than any memory
+        b"\x80\x04\x95" + b"\xff" * 8,  # a frame larger than any memory
         bytes(range(256)),
         b"[" * 100_000,
     ]
@@ -200,7 +200,7 @@ def test_missing_files(tmp_path):
         load_vocabulary(tmp_path)
 
 
-def test_prior_logits_are_those_of_the_shares():
+def test_prior_logits():
     vocabulary = Vocabulary(("always", "half", "rare"), (8, 4, 1), 8)
     always, half, rare = vocabulary.prior_logits()
     assert half == 0
@@ -208,7 +208,7 @@ def test_prior_logits_are_those_of_the_shares():
 
 
 def test_coco_2014(shared, tmp_path, capsys):
-    """The figures that everyone who counts COCO 2014's labels should get."""
+    """The counts of COCO 2014, as anyone should get them."""
     call(
         build_vocab,
         "--annotations",
