@@ -112,7 +112,7 @@ def test_wrong_input_of_training(workdir):
     empty = write_json([], workdir / "empty.json")
     assert "empty.json" in refusal(train, *TRAIN, "--annotations", empty)
     (workdir / "void.json").write_text("")
-    assert "not a json file" in refusal(train, *TRAIN, "--annotations", "void.json")
+    assert "not COCO instances json" in refusal(train, *TRAIN, "--annotations", "void.json")
     (workdir / "v.pkl").write_bytes(pickle.dumps([1]))
     assert "not a HybridNet vocabulary" in refusal(train, *TRAIN, "--vocab_path", "v.pkl")
     assert ".pkl or .json" in refusal(train, *TRAIN, "--vocab_path", "new.txt")

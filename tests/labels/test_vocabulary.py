@@ -146,6 +146,7 @@ DAMAGED = {
     "text labels": {**GOOD, "labels": "ab"},
     "no number": {**GOOD, "num_images": None},
     "dropped missing": {k: v for k, v in GOOD.items() if k != "dropped"},
+    "normalised missing": {k: v for k, v in GOOD.items() if k != "normalised"},
 }
 FOREIGN = {
     "list": [1, 2],
