@@ -97,36 +97,46 @@ def draw_gallery(
     for group, images in choose_examples(p, predicted, labels).items():
         groups[group] = []
         for i, caption in images:
-            photo = load_image(paths[i])
             with amp:
                 encoding = model.encode(view.from_file(paths[i])[None].to(device))  # 1×3×S×S
             maps = encoding.class_activation_map(0).cpu().numpy()  # C×h×w
+            photo = load_image(paths[i])
             ranked = np.argsort(-p.marginals[i], kind="stable")
-            notable = p.targets[i] | predicted[i]
-            notable[ranked[~notable[ranked]][:OTHERS_SHOWN]] = True
-            seen_as = [c for c in ranked if predicted[i, c]][:MAPS_SHOWN]
+            mapped = [c for c in ranked if predicted[i, c]][:MAPS_SHOWN]
             groups[group].append(
                 {
                     "caption": caption,
                     "file": paths[i].name,
                     "photo": data_uri(_shrink(photo, PHOTO_SIDE)),
-                    "set_nll": float(p.set_nll[i]),
-                    "labels": [
-                        {
-                            "label": labels[c],
-                            "probability": float(p.marginals[i, c]),
-                            "true": bool(p.targets[i, c]),
-                            "predicted": bool(predicted[i, c]),
-                        }
-                        for c in ranked[notable[ranked]]
-                    ],
+                    "labels": _label_bars(p.targets[i], predicted[i], p.marginals[i], labels),
                     "maps": [
                         {"label": labels[c], "picture": data_uri(overlay(photo, maps[c]))}
-                        for c in seen_as
+                        for c in mapped
                     ],
                 }
             )
     return groups
+
+
+def _label_bars(
+    true: np.ndarray, predicted: np.ndarray, marginals: np.ndarray, labels: tuple[str, ...]
+) -> list[dict[str, object]]:
+    """An image's annotated and predicted labels, and the best others, most probable first.
+
+    true, predicted, marginals: C values each, of one image.
+    """
+    ranked = np.argsort(-marginals, kind="stable")
+    shown = true | predicted
+    shown[ranked[~shown[ranked]][:OTHERS_SHOWN]] = True
+    return [
+        {
+            "label": labels[c],
+            "probability": float(marginals[c]),
+            "true": bool(true[c]),
+            "predicted": bool(predicted[c]),
+        }
+        for c in ranked[shown[ranked]]
+    ]
 
 
 def overlay(photo: Image.Image, class_map: np.ndarray) -> Image.Image:

@@ -284,7 +284,7 @@ def test_coco_sized_results_stay_small(tmp_path):
     pairs = {rule: {name: [0.0, 1.0] for name in SET_METRICS} for rule in halves}
     photo = data_uri(Image.effect_noise((360, 270), 60).convert("RGB"))
     heat = [{"label": "label", "picture": photo}] * 6
-    image = {"caption": "typical", "file": "a.jpg", "photo": photo, "set_nll": 1.0, "maps": heat}
+    image = {"caption": "typical", "file": "a.jpg", "photo": photo, "maps": heat}
     gallery = {g: [{**image, "labels": []}] * 8 for g in ("best", "typical", "worst")}
     tracemalloc.start()
     results = {
