@@ -6,7 +6,6 @@ pixels in less time, and at 1/2, 1/4 or 1/8 of its size where that leaves enough
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import stat
@@ -17,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from images.shards import ShardMember
 from util.errors import UsageError
@@ -27,7 +26,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000
 # Pillow's own limit, twice the size that it warns of: 178,956,970 pixels, 0.5 GB in memory
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
 MAX_JPEG_BYTES = 2**26  # larger files are left to Pillow, which reads them in pieces
-TURNED = range(2, 9)  # EXIF orientations other than upright
+TURNS = {  # EXIF orientation -> what makes the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # what Pillow raises for damaged EXIF data
 JUNK = (OSError, ValueError, SyntaxError, struct.error, LookupError, TypeError, AttributeError)
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # our own messages are enough
@@ -59,6 +66,16 @@ def load_pixels(path: Path | ShardMember, least_side: int | None = None) -> np.n
         raise UsageError(f"{path} cannot be read as an image ({_reason(error)})") from None
 
 
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """A PIL image of any mode -> pixels H×W×3 uint8, as `load_pixels` gives for its file.
+
+    Raises what Pillow raises, if the image was opened from a file but not read yet.
+    """
+    image.load()
+    turn = TURNS.get(_orientation(image))
+    return np.asarray(_to_rgb(image if turn is None else image.transpose(turn)))
+
+
 class _UnreadableError(Exception):
     """The message says why."""
 
@@ -87,11 +104,7 @@ def _decode(file: BinaryIO, least_side: int | None) -> np.ndarray:
             image.draft(None, (least_side, least_side))
         if (pixels := _decode_plain_jpeg(file, image, whole)) is not None:
             return pixels
-        image.load()
-        if _orientation(image) in TURNED:
-            with contextlib.suppress(*JUNK):  # the image is turned by then; rewriting EXIF failed
-                ImageOps.exif_transpose(image, in_place=True)
-    return np.asarray(_to_rgb(image))
+        return pixels_of(image)
 
 
 def _decode_plain_jpeg(
@@ -101,7 +114,7 @@ def _decode_plain_jpeg(
 
     image: as Pillow opened it, with the size set by `draft`; whole: the size before.
     """
-    if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) in TURNED:
+    if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) in TURNS:
         return None
     # simplejpeg picks a scale of n / 8 by the resulting size; below 8 pixels two scales can agree
     if max(whole) < 8:

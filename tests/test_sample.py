@@ -70,7 +70,7 @@ def test_sample_refuses(trained, workdir):
     (workdir / "void").mkdir()
     assert "cannot be read as an image" in refusal(sample, "text.txt", *best)
     assert "there is no image absent.jpg" in refusal(sample, "absent.jpg", *best)
-    assert "holds no pictures" in refusal(sample, "void", *best)
+    assert "there are no images in the folder void" in refusal(sample, "void", *best)
     with pytest.raises((UsageError, RunError), match=r"text\.txt"):
         call(sample, "data/images/img_00.jpg", *best, "--output", "text.txt")
 
@@ -85,7 +85,7 @@ def test_sample_with_known_labels(trained, workdir, capsys):
     assert not {"cat", "person"} & set(result["most_probable_sets"][0]["labels"])
     assert 1 <= result["effective_sample_size"] <= 256
     assert "did you mean 'person'" in refusal(sample, *flags, "--known", "persn")
-    assert "'dog' is given as --known and as --absent" in refusal(
+    assert "'dog' is given as known and as absent" in refusal(
         sample, *flags, "--known", "dog", "--absent", "dog"
     )
 
