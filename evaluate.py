@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: mAP, CF1, OF1, exact match, set NLL, calibration, per label and in all.
+"""Evaluate a checkpoint: mAP, CF1, OF1, exact match, set NLL and calibration, in all and per label.
 
 The latest run, on the validation images of the default set or on COCO's val2014:
 
@@ -9,17 +9,18 @@ Any checkpoint on any data, labels in any format (see README.md):
     python evaluate.py --checkpoint runs/instances_train2014-chain/best.pt \\
         --image_path data/images/val2014 --annotations data/annotations/instances_val2014.json
 
-What one known label tells of the others, annotations that look wrong, and what goes with what:
+What one known label says about the others, annotations that look wrong, labels that go together,
+and how often a class activation map peaks on an object of its label:
 
-    python evaluate.py --reveal 1 --label_issues 20 --influence
+    python evaluate.py --reveal 1 --label_issues 20 --influence --pointing
 
-A page to look at, report.html; and finished evaluations of the same images side by side:
+A report as one HTML page; finished evaluations of the same images side by side:
 
     python evaluate.py --report
     python evaluate.py --compare runs/scenes-none/metrics.json runs/scenes-chain/metrics.json
 
-The table goes to the console and to evaluate.log, every figure to metrics.json beside the
-checkpoint, every image's predictions to predictions.npz. A label's score is the decoder's own
+The tables go to the console and to evaluate.log, every metric to metrics.json beside the
+checkpoint, every image's predictions to predictions.npz. A label's score is the decoder's
 marginal, P(label in set | image).
 """
 
@@ -31,23 +32,26 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from data_loader import LabelledImages, load_data_set, make_loader
-from evaluation.analysis import analysis_results, co_occurrence, decode_and_analyse, reveal_labels
-from evaluation.bootstrap import WeightedMetrics, metric_intervals
-from evaluation.calibration import calibration_bins
-from evaluation.compare import PREDICTIONS, compare, save_predictions
-from evaluation.metrics import (
-    PROTOCOLS,
-    all_metrics,
-    label_set_sizes,
-    per_label,
-    protocol_metrics,
+from evaluation.analysis import (
+    Decoded,
+    co_occurrence,
+    decode_and_analyse,
+    influence_agreement,
+    issue_results,
+    reveal_labels,
+    reveal_results,
 )
+from evaluation.compare import PREDICTIONS, compare, save_predictions
+from evaluation.metrics import PROTOCOLS, protocol_metrics
+from evaluation.pointing import pointing_game, read_label_objects
+from evaluation.results import describe_run, metric_results, report_results
 from images.cache import ImageCache
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
-from inference.predictions import DECISIONS, predicted_sets
+from inference.predictions import DECISIONS, Predictions, predicted_sets
 from labels.read import find_labels, read_labels
 from labels.targets import encode_difficult, encode_targets
 from report.gallery import draw_gallery
@@ -67,21 +71,22 @@ SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--checkpoint", type=Path, help="best.pt of a run; the latest run's if not given")
+    add("--checkpoint", type=Path, help="best.pt of a run; default: the latest run's")
     add("--image_path", type=Path, help="image folder; default: the checkpoint's own val images")
-    add("--annotations", type=Path, help="file or folder of labels; looked for beside the images")
+    add("--annotations", type=Path, help="file or folder of labels; default: found by the images")
     add("--keep_unlabelled", action="store_true", help="count images without labels (COCO: 40,504)")
-    add("--limit", type=positive_int, help="the first N images only, for a quick look")
-    add("--cache", type=Path, help="file for decoded images, to evaluate many runs on them")
-    add("--num_samples", type=positive_int, default=128, help="label sets drawn for the marginals")
-    add("--decide", choices=DECISIONS, default="threshold", help="sets of the per-label P, R, F1")
-    add("--protocol", choices=PROTOCOLS, help="also print the figures that papers on this set give")
-    add("--reveal", type=positive_int, metavar="K", help="tell K true labels, measure the others")
+    add("--limit", type=positive_int, help="only the first N images, for a quick look")
+    add("--cache", type=Path, help="file for decoded images, to evaluate several runs faster")
+    add("--num_samples", type=positive_int, default=128, help="label sets sampled for marginals")
+    add("--decide", choices=DECISIONS, default="threshold", help="rule of the per-label P, R, F1")
+    add("--protocol", choices=PROTOCOLS, help="also print the metrics of papers on this data set")
+    add("--reveal", type=positive_int, metavar="K", help="reveal K true labels, test the others")
     add(
         "--label_issues", type=positive_int, metavar="N", help="list the N least likely annotations"
     )
-    add("--influence", action="store_true", help="what goes with what: label_influence.csv, .png")
-    add("--report", action="store_true", help="also write a page to look at: report.html")
+    add("--influence", action="store_true", help="which labels go together: label_influence.csv")
+    add("--pointing", action="store_true", help="do class activation maps peak on the objects?")
+    add("--report", action="store_true", help="also write the page report.html")
     add(
         "--compare",
         type=Path,
@@ -93,13 +98,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--amp", choices=("auto", "on", "off"), default="auto", help="bf16; auto: where it is fast")
-    add("--output_dir", type=Path, help="where metrics.json and the log go (beside the checkpoint)")
+    add("--output_dir", type=Path, help="for metrics.json and the log; default: the checkpoint's")
     add("--json", action="store_true", help="print metrics.json instead of the tables")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Compare finished evaluations; or join torchrun's other processes, if any, and evaluate."""
+    """Compare finished evaluations, or evaluate, together with torchrun's other processes."""
     if args.compare:
         return print_comparison(args) if is_first() else None
     device = pick_device(args.device)
@@ -108,90 +113,102 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace, device: torch.device) -> None:
-    """Predict, measure, print, save."""
+    """Load, decode, measure, save, print."""
     path = args.checkpoint or find_checkpoint()
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
-    output_dir = args.output_dir or path.parent
+    labels, output_dir = vocabulary.labels, args.output_dir or path.parent
     make_folder(output_dir)
-    image_path, annotations = choose_data(args, checkpoint)
-    listed = rank_zero_first(lambda: read_labels(annotations, image_path))  # leaves others an index
-    listed = listed.of_split("test", "val", "train")
+
+    image_path, annotations = choose_data(args.image_path, args.annotations, checkpoint)
+    listed = read_labels(annotations, image_path).of_split("test", "val", "train")
     images, paths = load_data_set(image_path, listed, args.keep_unlabelled, args.limit)
     targets = encode_targets(images, vocabulary)
     warn_of_leaks(checkpoint, annotations, listed.splits[0] if listed.splits else None)
+    objects = read_label_objects(images, vocabulary) if args.pointing else None
     cache = None
-    if args.cache:  # at the model's own size: not a pixel differs from the files'
+    if args.cache:  # at the model's own size, so that pixels are the same as without it
         cache = ImageCache(args.cache, paths, preprocessing.image_size)
         rank_zero_first(lambda: cache.prepare(args.num_workers))
     data = LabelledImages(paths, targets, preprocessing, cache=cache)
     pin = device.type == "cuda"
     loader = make_loader(data, args.batch_size, args.num_workers, pin_memory=pin)
-
     known = reveal_labels(targets, args.reveal) if args.reveal else None
+    flips = bool(args.label_issues or args.influence)
     started = time.perf_counter()
     amp = autocast(device, all_gather(resolve_amp(args.amp, device, checkpoint["flags"]))[0])
     model.to(device)
-    decoded = decode_and_analyse(model, progress(loader, "evaluating"), amp, known, args)
+    decoded = decode_and_analyse(
+        model, progress(loader, "evaluating"), amp, args.num_samples, known, flips, args.pointing
+    )
     seconds = time.perf_counter() - started
     if rank() > 0:
         return  # the first process reports for all
-    p, threshold = decoded.predictions, checkpoint["threshold"]
+
+    p = decoded.predictions
     difficult = encode_difficult(images, vocabulary)
     if difficult is not None:
-        log(f"{difficult.sum():,} labels of difficult objects count in no figure but set NLL")
+        log(f"{difficult.sum():,} labels of difficult objects are left out, except of the set NLL")
         p = p.without(difficult)
-    sets = predicted_sets(p, threshold, checkpoint["label_thresholds"])
+    sets = predicted_sets(p, checkpoint["threshold"], checkpoint["label_thresholds"])
     results = {
         "command": command_line(),
-        "checkpoint": str(path),
-        "epoch": checkpoint["epoch"],
-        "decoder": checkpoint["model"]["decoder"],
-        "annotations": str(annotations),
-        "num_images": len(images),
+        **describe_run(checkpoint, path, annotations),
         "protocol": ("all images" if args.keep_unlabelled else "images with labels")
         + (" (the first ones)" if args.limit else ""),
         "num_samples": args.num_samples,
-        "threshold": threshold,
-        "label_thresholds": checkpoint["label_thresholds"],
-        "threshold_fitted_on": checkpoint["selected_on"],
-        "set_nll": float(p.set_nll.mean()),
-        **all_metrics(p.targets, p.marginals, sets),
-        "decide": args.decide,
-        "per_label": per_label(vocabulary.labels, p.targets, p.marginals, sets[args.decide]),
-        "map_certain": 100 * float(p.certain.mean()),
+        **metric_results(p, sets, labels, args.decide),
         "images_per_second": round(len(images) / seconds, 1),
-        **analysis_results(decoded, known, threshold, paths, vocabulary.labels, args),
+        **asked_results(args, decoded, p, checkpoint["threshold"], known, objects, paths, labels),
     }
-    if args.protocol:
-        results["paper"] = protocol_metrics(args.protocol, p.targets, p.marginals)
     if args.report:
-        log("drawing the images anew, for the intervals")
-        weighted = WeightedMetrics(p.targets, p.marginals, sets, p.set_nll)
-        results["intervals"] = metric_intervals(weighted)
-        results["calibration"] = calibration_bins(p.targets, p.marginals)
-        results["label_set_sizes"] = label_set_sizes(p.targets, sets)
+        log("resampling the images for the intervals")
+        results |= report_results(p, sets)
     if args.influence:
         stem = output_dir / "label_influence"
-        save_influence(decoded.influence, co_occurrence(p.targets), vocabulary.labels, stem)
+        save_influence(decoded.influence, co_occurrence(p.targets), labels, stem)
         log(f"wrote {stem}.csv and label_influence.png")
-    as_json = json.dumps(without_nan(results), indent=1)
-    tables = format_tables(results)
-    save_predictions(p, vocabulary.labels, images.file_names, output_dir)
+    as_json, tables = json.dumps(without_nan(results), indent=1), format_tables(results)
+    save_predictions(p, labels, images.file_names, output_dir)
     for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
         write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
     if args.report:
-        view, chosen = preprocessing.eval_transform(), sets[args.decide]
+        transform, chosen = preprocessing.eval_transform(), sets[args.decide]
         log_path = path.parent / "log.jsonl"
-        gallery = draw_gallery(p, chosen, vocabulary.labels, paths, model, view, amp)
+        gallery = draw_gallery(p, chosen, labels, paths, model, transform, amp)
         write_report(results, p.targets, p.marginals, chosen, gallery, log_path, tables, output_dir)
         log(f"wrote {output_dir / 'report.html'} and pr_curves.csv")
     print(as_json if args.json else tables)
     log(f"wrote {output_dir / 'metrics.json'}, evaluate.log and {PREDICTIONS}")
 
 
+def asked_results(
+    args: argparse.Namespace,
+    decoded: Decoded,
+    p: Predictions,
+    threshold: float,
+    known: np.ndarray | None,
+    objects: list[dict] | None,
+    paths: list,
+    labels: tuple[str, ...],
+) -> dict:
+    """The results that only a flag asks for; `p` are the predictions without difficult labels."""
+    found, targets = {}, decoded.predictions.targets
+    if args.protocol:
+        found["paper"] = protocol_metrics(args.protocol, p.targets, p.marginals)
+    if args.reveal:
+        found["revealed"] = reveal_results(decoded, known, args.reveal, threshold)
+    if args.label_issues:
+        found["label_issues"] = issue_results(decoded, args.label_issues, paths, labels)
+    if args.influence:
+        found["influence_agreement"] = influence_agreement(decoded.influence, targets)
+    if args.pointing:
+        found["pointing"] = pointing_game(decoded.peaks, targets, objects, paths, labels)
+    return found
+
+
 def print_comparison(args: argparse.Namespace) -> None:
-    """--compare: the table or its JSON, and with --report the page comparison.html."""
+    """--compare: print the table or its JSON; with --report also write comparison.html."""
     defaults = vars(get_args_parser().parse_args([]))
     used = {"compare", "report", "output_dir", "json"}
     if given := [k for k, v in vars(args).items() if v != defaults[k] and k not in used]:
@@ -199,22 +216,28 @@ def print_comparison(args: argparse.Namespace) -> None:
     found = {"command": command_line(), **compare(args.compare)}
     text = format_comparison(found)
     if args.report:
-        output_dir = args.output_dir or args.compare[0].parent
-        make_folder(output_dir)
-        page = render("comparison.html", c=found, text=text)
-        write_atomically(output_dir / "comparison.html", lambda t: t.write_bytes(page))
-        log(f"wrote {output_dir / 'comparison.html'}")
+        write_comparison(found, text, args.output_dir or args.compare[0].parent)
     print(json.dumps(without_nan(found), indent=1) if args.json else text)
 
 
-def choose_data(args: argparse.Namespace, checkpoint: dict) -> tuple[Path, Path]:
+def write_comparison(found: dict, text: str, output_dir: Path) -> None:
+    """Write comparison.html from what `compare` found."""
+    make_folder(output_dir)
+    page = render("comparison.html", c=found, text=text)
+    write_atomically(output_dir / "comparison.html", lambda t: t.write_bytes(page))
+    log(f"wrote {output_dir / 'comparison.html'}")
+
+
+def choose_data(
+    image_path: Path | None, annotations: Path | None, checkpoint: dict
+) -> tuple[Path, Path]:
     """The images and annotations to evaluate on: as given, the default set's, or COCO's val2014."""
-    if args.image_path and args.annotations:
-        return args.image_path, args.annotations
-    if args.annotations:
-        raise UsageError(f"name the folder of the images of {args.annotations} with --image_path")
-    if args.image_path:
-        return args.image_path, find_labels(args.image_path, "val")
+    if image_path and annotations:
+        return image_path, annotations
+    if annotations:
+        raise UsageError(f"name the folder of the images of {annotations} with --image_path")
+    if image_path:
+        return image_path, find_labels(image_path, "val")
     flags = checkpoint["flags"]
     if flags.get("val_annotations"):
         return Path(flags["val_image_path"]), Path(flags["val_annotations"])
@@ -225,7 +248,7 @@ def choose_data(args: argparse.Namespace, checkpoint: dict) -> tuple[Path, Path]
     if Path(str(flags.get("annotations"))).stem == "instances_train2014" and annotations.exists():
         return Path("data/images"), annotations
     own = Path(str(flags.get("annotations")))
-    # a name of any length may stand there, for which Path.exists() raises
+    # os.path.exists, as Path.exists() raises for a name that is too long
     if os.path.exists(own) and {"test", "val"} & {*(read_labels(own).splits or ())}:
         return Path(flags["image_path"]), own
     raise UsageError(
@@ -235,7 +258,7 @@ def choose_data(args: argparse.Namespace, checkpoint: dict) -> tuple[Path, Path]
 
 
 def warn_of_leaks(checkpoint: dict, annotations: Path, split: str | None) -> None:
-    """Say so when the reported images also trained the model or chose its epoch."""
+    """Log a note if the evaluated images also trained the model or selected its epoch."""
     flags = checkpoint["flags"]
     uses = (("annotations", "trained on", "train"), ("val_annotations", "selected on", "val"))
     for flag, what, of in (*uses, ("annotations", "selected on", "val")):

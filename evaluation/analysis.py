@@ -1,26 +1,24 @@
 """What the distribution over label sets says beyond a prediction.
 
-    reveal_labels      how much better are the other labels known, once one is conditioned?
-    flip_each_label    which annotations does the model find unlikely; which labels go together?
-    decode_and_analyse         everything evaluate.py asks, of each image once
+    reveal_labels       how much better are the other labels known, given some true labels?
+    flip_each_label     which annotations are unlikely; which labels depend on each other?
+    decode_and_analyse  everything evaluate.py asks, with each image encoded once
 
-Images are encoded already, as in decoding.py; annotated sets are B×C targets.
+Images are given as `Encoding`s, annotated label sets as B×C targets.
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from evaluation.metrics import all_metrics
+from evaluation.pointing import map_peaks
 from inference.decoding import sample_label_sets
 from inference.predictions import Predictions, decode, encode_batches
 from model import Encoding, HybridNet, bernoulli_nll
@@ -28,20 +26,20 @@ from util.distributed import all_gather, gather_batches
 
 
 def reveal_labels(targets: np.ndarray, num_revealed: int, seed: int = 0) -> np.ndarray:
-    """N×C float32, 1 at `num_revealed` random true labels of each image (at all, if it has fewer).
+    """N×C float32, 1 at `num_revealed` random true labels of each image (all, if it has fewer).
 
-    What `sample_label_sets` takes as `known`.
+    `sample_label_sets` takes this as `known`.
     """
-    lottery = np.random.default_rng(seed).random(targets.shape) * targets  # 0 where not true
-    drawn = np.argsort(-lottery, axis=1)[:, :num_revealed]
+    priority = np.random.default_rng(seed).random(targets.shape) * targets  # 0 where not true
+    chosen = np.argsort(-priority, axis=1)[:, :num_revealed]
     known = np.zeros(targets.shape, np.float32)
-    np.put_along_axis(known, drawn, 1, axis=1)
+    np.put_along_axis(known, chosen, 1, axis=1)
     return known * targets
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Each annotated set against the same set with one label flipped."""
+    """Each annotated label set compared with the same set with one label flipped."""
 
     flip_logit: Tensor  # B×C  log P(label l flipped | image) - log P(as annotated | image)
     influence: Tensor  # C×C  z_j with label i on the image minus without it, summed over images
@@ -49,12 +47,12 @@ class Flips:
 
 @torch.no_grad()
 def flip_each_label(model: HybridNet, encoding: Encoding, targets: Tensor) -> Flips:
-    """Put each label on, or take it off, and read the teacher-forced log-odds again.
+    """Flip each label of the annotated sets in turn and compute the teacher-forced logits again.
 
     flip_logit is the log-odds that the annotation of l is wrong, given the image and *all* other
-    annotations: both sets differ in l alone, so nothing else of the distribution enters.
+    annotations: the two sets differ in l alone, so the rest of the distribution cancels.
     influence[i, j] is the log odds ratio of i and j given the image and the annotated labels
-    ranked before j (0 for j <= i); as such it is symmetric: it also says what j does to i.
+    ranked before j (0 for j <= i). Like any odds ratio it is symmetric in i and j.
     """
     targets = targets.float()
     base = model.set_logits(encoding, targets)  # B×C
@@ -66,35 +64,35 @@ def flip_each_label(model: HybridNet, encoding: Encoding, targets: Tensor) -> Fl
         z = model.set_logits(encoding, flipped)
         flip_logits.append(base_nll - bernoulli_nll(z, flipped))
         influence.append(((z - base) * (2 * flipped[:, i : i + 1] - 1)).sum(0))
-    # labels up to i have not read i
+    # the decoder reads labels in rank order: flipping i changes only the logits after it
     return Flips(torch.stack(flip_logits, 1), torch.stack(influence).triu(1))
 
 
 def label_issues(flip_logit: np.ndarray, targets: np.ndarray, how_many: int) -> Iterator[tuple]:
     """The annotations most likely wrong, worst first: (image, label, 'missing' or 'surplus', P).
 
-    flip_logit N×C as in `Flips`; P is the probability of the annotation as it stands, given the
-    image and the image's other annotations.
+    flip_logit is N×C, as in `Flips`. P is the probability that the annotation is right, given the
+    image and its other annotations.
     """
-    for where in np.argsort(-flip_logit, axis=None, kind="stable")[:how_many]:
-        image, label = divmod(int(where), flip_logit.shape[1])
+    for position in np.argsort(-flip_logit, axis=None, kind="stable")[:how_many]:
+        image, label = divmod(int(position), flip_logit.shape[1])
         kind = "surplus" if targets[image, label] else "missing"
         yield image, label, kind, float(1 / (1 + np.exp(np.float64(flip_logit[image, label]))))
 
 
 def co_occurrence(targets: np.ndarray) -> np.ndarray:
-    """C×C log odds ratio of each two labels in N×C annotations, shrunk towards independence.
+    """C×C log odds ratio of every two labels in N×C annotations, shrunk towards independence.
 
-    One more image with both labels is counted, and as many of the other three kinds as would go
-    with it if the labels were independent: rare labels would make the plain ratio a lottery. It
-    is 0 for a label on no image, or on all.
+    One image with both labels is added, and as many with one or none as would match it if the
+    labels were independent. Without this, ratios of rare labels would be mostly chance. It is 0
+    for a label on no image or on all.
     """
-    there = targets.astype(float)
-    count, both = there.sum(0), there.T @ there
+    on = targets.astype(float)
+    count, both = on.sum(0), on.T @ on
     one, other = count[:, None] - both, count[None, :] - both
-    neither = len(there) - both - one - other
-    varies = (count > 0) & (count < len(there))
-    u = np.where(varies, (len(there) - count) / np.maximum(count, 1), 1)  # odds of absence
+    neither = len(on) - both - one - other
+    varies = (count > 0) & (count < len(on))
+    u = np.where(varies, (len(on) - count) / np.maximum(count, 1), 1)  # odds of absence
     odds = (both + 1) * (neither + np.outer(u, u)) / ((one + u[None, :]) * (other + u[:, None]))
     ratio = np.log(np.where(np.outer(varies, varies), odds, 1))
     np.fill_diagonal(ratio, 0)
@@ -103,83 +101,95 @@ def co_occurrence(targets: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Decoded:
-    """All that the images were asked for; None where a flag did not ask."""
+    """The predictions and analyses of a data set; None for what was not asked."""
 
     predictions: Predictions
     conditioned: np.ndarray | None  # N×C  marginals given the revealed labels
-    flip_logit: np.ndarray | None  # N×C  of flipping each annotation, see insights.Flips
+    flip_logit: np.ndarray | None  # N×C  of each annotation, see `Flips`
     influence: np.ndarray | None  # C×C  mean over images, symmetric
+    peaks: np.ndarray | None  # N×C×2  of the class activation maps, see `map_peaks`
 
 
 def decode_and_analyse(
     model: HybridNet,
-    loader: DataLoader,
+    batches: Iterable,
     amp: torch.autocast,
-    known: np.ndarray | None,
-    args: argparse.Namespace,
+    num_samples: int,
+    known: np.ndarray | None = None,
+    flips: bool = False,
+    peaks: bool = False,
 ) -> Decoded:
-    """Encode each image once and ask all that is to be known of it."""
-    rows, conditioned, flip_logits, influence = [], [], [], 0.0
-    for encoding, targets, indices in encode_batches(model, loader, amp):
-        rows.append(decode(model, encoding, targets, args.num_samples))
+    """Encode each image once and compute everything asked.
+
+    num_samples: label sets sampled per image for the marginals. known: N×C revealed labels.
+    flips: whether to flip each annotation. peaks: whether to find the class activation maps' peaks.
+    """
+    rows, conditioned, flip_logits, influence, points = [], [], [], 0.0, []
+    for encoding, targets, indices in encode_batches(model, batches, amp):
+        rows.append(decode(model, encoding, targets, num_samples))
         if known is not None:
-            facts = torch.from_numpy(known[indices.numpy()]).to(targets.device)
-            samples = sample_label_sets(model, encoding, args.num_samples, known=facts)
+            revealed = torch.from_numpy(known[indices.numpy()]).to(targets.device)
+            samples = sample_label_sets(model, encoding, num_samples, known=revealed)
             conditioned.append(samples.marginals.cpu().numpy())
-        if args.label_issues or args.influence:
-            flips = flip_each_label(model, encoding, targets)
-            flip_logits.append(flips.flip_logit.cpu().numpy())
-            influence = influence + flips.influence.double().cpu().numpy()
+        if flips:
+            found = flip_each_label(model, encoding, targets)
+            flip_logits.append(found.flip_logit.cpu().numpy())
+            influence = influence + found.influence.double().cpu().numpy()
+        if peaks:
+            points.append(map_peaks(encoding))
     p = Predictions.join(gather_batches(rows))
-    conditioned, flip_logits = gather_batches(conditioned), gather_batches(flip_logits)
+    conditioned, flip_logits, points = map(gather_batches, (conditioned, flip_logits, points))
     influence = sum(all_gather(influence)) / len(p.targets)
     return Decoded(
         p,
         np.concatenate(conditioned) if conditioned else None,
         np.concatenate(flip_logits) if flip_logits else None,
-        influence + influence.T if args.influence else None,
+        influence + influence.T if flips else None,
+        np.concatenate(points) if points else None,
     )
 
 
-def analysis_results(
-    decoded: Decoded,
-    known: np.ndarray | None,
-    threshold: float,
-    paths: list[Path],
-    labels: tuple[str, ...],
-    args: argparse.Namespace,
+def reveal_results(
+    decoded: Decoded, known: np.ndarray, num_revealed: int, threshold: float
 ) -> dict:
-    """What --reveal, --label_issues and --influence add to the results."""
-    p, results = decoded.predictions, {}
-    if args.reveal:
-        results["revealed"] = {
-            "labels_per_image": args.reveal,
-            "before": metrics_of_the_rest(p.targets, p.marginals, known, threshold),
-            "after": metrics_of_the_rest(p.targets, decoded.conditioned, known, threshold),
+    """What --reveal adds: the metrics of the other labels before and after conditioning."""
+    p = decoded.predictions
+    return {
+        "labels_per_image": num_revealed,
+        "before": metrics_of_the_rest(p.targets, p.marginals, known, threshold),
+        "after": metrics_of_the_rest(p.targets, decoded.conditioned, known, threshold),
+    }
+
+
+def issue_results(
+    decoded: Decoded, how_many: int, paths: list, labels: tuple[str, ...]
+) -> list[dict]:
+    """What --label_issues adds: the least likely annotations, with their images' paths."""
+    found = label_issues(decoded.flip_logit, decoded.predictions.targets, how_many)
+    return [
+        {
+            "image": str(paths[image]),
+            "label": labels[label],
+            "annotation": annotation,
+            "probability": probability,
         }
-    if args.label_issues:
-        keys = ("image", "label", "annotation", "probability")
-        results["label_issues"] = [
-            dict(zip(keys, (str(paths[image]), labels[label], *rest), strict=True))
-            for image, label, *rest in label_issues(
-                decoded.flip_logit, p.targets, args.label_issues
-            )
-        ]
-    if args.influence:
-        pairs = np.triu_indices(len(labels), 1)
-        ours, theirs = decoded.influence[pairs], co_occurrence(p.targets)[pairs]
-        results["influence_agreement"] = (
-            float(spearmanr(ours, theirs).statistic) if ours.any() else np.nan
-        )
-    return results
+        for image, label, annotation, probability in found
+    ]
+
+
+def influence_agreement(influence: np.ndarray, targets: np.ndarray) -> float:
+    """Rank correlation of the C×C label influence with co-occurrence; nan if there is none."""
+    pairs = np.triu_indices(len(influence), 1)
+    ours, theirs = influence[pairs], co_occurrence(targets)[pairs]
+    return float(spearmanr(ours, theirs).statistic) if ours.any() else np.nan
 
 
 def metrics_of_the_rest(
     targets: np.ndarray, scores: np.ndarray, known: np.ndarray, threshold: float
 ) -> dict[str, float]:
-    """mAP, CF1 and OF1 over all image-label pairs but those that are known."""
+    """mAP, CF1 and OF1 over all image-label pairs except the known ones."""
     rest = known == 0
-    # the last in its label's ranking, never true, never predicted: such a pair counts nowhere
+    # a known pair is last in its label's ranking, never true and never predicted: it counts nowhere
     targets, scores = targets & rest, np.where(rest, scores, -1)
     found = all_metrics(targets, scores, {"threshold": scores >= threshold})
     by_threshold = found["predicted_sets"]["threshold"]

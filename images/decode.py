@@ -76,6 +76,21 @@ def pixels_of(image: Image.Image) -> np.ndarray:
     return np.asarray(_to_rgb(image if turn is None else image.transpose(turn)))
 
 
+def read_header(path: Path | ShardMember) -> tuple[int, tuple[int, int]]:
+    """EXIF's orientation, 1 (upright) to 8, and the width and height as stored. Decodes no pixels.
+
+    Raises UsageError for what is not an image.
+    """
+    try:
+        with warnings.catch_warnings(), path.open("rb") as file:
+            warnings.simplefilter("ignore")
+            with Image.open(file, formats=FORMATS) as image:
+                orientation = _orientation(image)
+                return orientation if orientation in TURNS else 1, image.size
+    except Exception as error:  # hostile files make Pillow raise nearly anything
+        raise UsageError(f"{path} cannot be read as an image ({_reason(error)})") from None
+
+
 class _UnreadableError(Exception):
     """The message says why."""
 

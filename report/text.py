@@ -4,63 +4,92 @@ from __future__ import annotations
 
 import math
 
-from evaluation.metrics import RULES, SHOWN
+from evaluation.metrics import RULES, SCORE_METRICS, SET_METRICS, SET_NLL, SHOWN, Metric
 from util.log import printable
 
 
 def format_tables(r: dict) -> str:
-    """The console's and the log's text, from the same dictionary that becomes metrics.json."""
+    """The text for the console and the log, from the dictionary that becomes metrics.json."""
     width = max(5, *(len(row["label"]) for row in r["per_label"]))
     lines = [f"{'label':<{width}} {'images':>7} {'AP':>6} {'P':>6} {'R':>6} {'F1':>6}"]
     for row in r["per_label"]:
         cells = " ".join(f"{row[k]:6.1f}" for k in ("AP", "precision", "recall", "f1"))
         lines.append(f"{row['label']:<{width}} {row['support']:>7,} {cells}")
-    names = ("CP", "CR", "CF1", "macroF1", "OP", "OR", "OF1", "EM", "EBF1")
-    lines += ["", f"{'predicted sets':<14}" + "".join(f"{name:>8}" for name in names)]
+    lines += ["", f"{'predicted sets':<14}" + "".join(f"{name:>8}" for name in SET_METRICS)]
     for rule, meaning in RULES.items():
-        cells = "".join(f"{r['predicted_sets'][rule][name]:8.1f}" for name in names)
-        lines.append(f"{rule:<14}{cells}  {meaning}")
+        values = r["predicted_sets"][rule]
+        cells = (f"{values[name]:8.{m.digits}f}" for name, m in SET_METRICS.items())
+        lines.append(f"{rule:<14}{''.join(cells)}  {meaning}")
     lines += [
         "",
         f"checkpoint {r['checkpoint']} (epoch {r['epoch']}, {r['decoder']}), "
         f"threshold {r['threshold']:.3f} fitted on {r['threshold_fitted_on']}",
         f"{r['num_images']:,} {r['protocol']} of {r['annotations']}",
-        f"mAP {r['mAP']:.2f} over {r['mAP_labels']} labels   mAP@10 {r['mAP@10']:.2f}   "
-        f"set NLL {r['set_nll']:.3f} nats   ECE {r['ECE']:.2f}",
-        f"the most probable set is proved to be it on {r['map_certain']:.1f} % of the images",
+        "   ".join(_score_cells(r)),
+        f"rule map: proved to be the most probable set on {r['map_certain']:.1f} % of the images",
     ]
     if "paper" in r:
         lines += ["", *_paper_lines(r["paper"], r["per_label"])]
     if "intervals" in r:
         lines += ["", *_interval_lines(r["intervals"])]
     if "revealed" in r:
-        lines += ["", f"{r['revealed']['labels_per_image']} true label(s) of each image told:"]
+        count = r["revealed"]["labels_per_image"]
+        lines += ["", f"the other labels, before and after {count} true label(s) are revealed:"]
         for when in ("before", "after"):
             cells = "   ".join(f"{k} {v:.2f}" for k, v in r["revealed"][when].items())
-            lines.append(f"{when:<7}{cells}  over the other labels")
+            lines.append(f"{when:<7}{cells}")
     if "influence_agreement" in r:
-        lines += ["", "label influence and co-occurrence in these annotations: "]
-        lines[-1] += f"rank correlation {r['influence_agreement']:.2f}"
+        agreement = f"rank correlation {r['influence_agreement']:.2f}"
+        lines += ["", f"label influence and co-occurrence in these annotations: {agreement}"]
     if "label_issues" in r:
-        lines += ["", "least likely annotations, given the image and its other annotations", ""]
-        lines[-1] = f"{'P(right)':>9}  {'':<7} {'label':<{width}} image"
+        lines += ["", "least likely annotations, given the image and its other annotations"]
+        lines += [f"{'P correct':>9}  {'':<7} {'label':<{width}} image"]
         for row in r["label_issues"]:
             lines.append(
                 f"{row['probability']:9.2g}  {row['annotation']:<7} {row['label']:<{width}} "
                 f"{row['image']}"
             )
+    if "pointing" in r:
+        lines += ["", *_pointing_lines(r["pointing"], width)]
     return "\n".join(map(printable, lines))
+
+
+def _score_cells(r: dict) -> list[str]:
+    """The metrics of the scores, with their names."""
+    units = {"mAP": f" over {r['mAP_labels']} labels"}
+    cells = [
+        f"{name} {r[name]:.{m.digits}f}{units.get(name, '')}" for name, m in SCORE_METRICS.items()
+    ]
+    return [*cells, f"set NLL {r['set_nll']:.{SET_NLL.digits}f} nats"]
+
+
+def _pointing_lines(pointing: dict, width: int) -> list[str]:
+    """What --pointing adds: a row per label, then the mean over labels and all pairs."""
+    rows = [(row["label"], f"{row['pairs']:,}", row) for row in pointing["per_label"]]
+    for name, key in (("label mean", "label_mean"), ("all pairs", "all_pairs")):
+        values = {point: pointing[point][key] for point in ("peak", "centre")}
+        rows.append((name, f"{pointing['pairs']:,}", values))
+    width = max(width, len("label mean"))
+    return [
+        "pointing game: % of annotated labels with a point on one of their objects",
+        "(peak: of the label's class activation map; centre: of the picture, for comparison)",
+        f"{'label':<{width}} {'pairs':>9} {'peak':>7} {'centre':>7}",
+        *(
+            f"{name:<{width}} {pairs:>9} {values['peak']:7.1f} {values['centre']:7.1f}"
+            for name, pairs, values in rows
+        ),
+    ]
 
 
 def _paper_lines(paper: dict, per_label: list[dict]) -> list[str]:
     """What --protocol adds."""
     about = f"{paper['num_images']:,} images, {paper['num_labels']:,} labels"
-    lines = [f"as papers have it ({paper['protocol']}: {about})"]
+    lines = [f"metrics of papers on this data set ({paper['protocol']}: {about})"]
     rules = {name: values for name, values in paper.items() if isinstance(values, dict)}
     if not rules:
         aps = zip(paper["AP11"], per_label, strict=True)
         lines += [f"{'AP11 ' + row['label']:<24}{ap:8.1f}" for ap, row in aps]
-        return [*lines, f"mAP {paper['mAP11']:.2f} of 11 points (mAP {paper['mAP']:.2f} of all)"]
+        return [*lines, f"11-point mAP {paper['mAP11']:.2f}   mAP {paper['mAP']:.2f}"]
     columns = list(next(iter(rules.values())))
     lines += [f"{'':<14}" + "".join(f"{name:>8}" for name in columns)]
     for rule, values in rules.items():
@@ -69,20 +98,25 @@ def _paper_lines(paper: dict, per_label: list[dict]) -> list[str]:
 
 
 def _interval_lines(intervals: dict) -> list[str]:
-    """95 % intervals of the headline figures, a row for each decision rule."""
+    """95 % intervals of the main metrics, a row per decision rule."""
     lines = [f"{'95 % intervals':<14}" + "".join(f"{name:>16}" for name in SHOWN)]
     for rule, found in intervals["predicted_sets"].items():
-        cells = ("{:.1f} to {:.1f}".format(*found[name]) for name in SHOWN)
+        cells = (_span(found[name], SET_METRICS[name]) for name in SHOWN)
         lines.append(f"{rule:<14}" + "".join(f"{cell:>16}" for cell in cells))
-    m_ap, set_nll = intervals["mAP"], intervals["set_nll"]
-    if math.isnan(set_nll[0]):
+    if math.isnan(intervals["set_nll"][0]):
         return ["no intervals: too few images"]
-    last = f"mAP {m_ap[0]:.2f} to {m_ap[1]:.2f}   set NLL {set_nll[0]:.3f} to {set_nll[1]:.3f}"
+    m_ap, set_nll = intervals["mAP"], intervals["set_nll"]
+    last = f"mAP {_span(m_ap, SCORE_METRICS['mAP'])}   set NLL {_span(set_nll, SET_NLL)}"
     return [*lines, f"{last}   (bootstrap over images)"]
 
 
+def _span(interval: list[float], metric: Metric) -> str:
+    """An interval with the metric's number of digits."""
+    return " to ".join(f"{end:.{metric.digits}f}" for end in interval)
+
+
 def format_comparison(c: dict) -> str:
-    """The console's text for what compare.compare returns."""
+    """The text for what `compare` returns."""
     names = [run["name"] for run in c["runs"]]
     first, *others = names
     width = max(14, *(len(name) for name in names))
@@ -104,7 +138,7 @@ def format_comparison(c: dict) -> str:
         test = c["wilcoxon"][n - 1]
         lines += [
             f"AP of {other} is higher on {test['higher']}, lower on {test['lower']} of "
-            f"{test['labels']} labels; Wilcoxon's signed-rank test p = {test['p']:.2g}"
+            f"{test['labels']} labels; Wilcoxon signed-rank test: p = {test['p']:.2g}"
         ]
     lines = map(printable, lines)
     return "\n".join([*lines, "", "* 0 is outside the interval (bootstrap over images, paired)"])

@@ -85,7 +85,7 @@ def read_input(kind: str, path: Path, folder: Path, valid: dict) -> None:
         checkpoint = load_checkpoint(path)
         model, vocabulary, preprocessing = restore(checkpoint, path)
         with contextlib.suppress(UsageError):
-            evaluate.choose_data(evaluate.get_args_parser().parse_args([]), checkpoint)
+            evaluate.choose_data(None, None, checkpoint)
         evaluate.warn_of_leaks(checkpoint, folder / "instances.json", "val")
         if preprocessing.image_size <= 256:
             image = preprocessing.eval_transform().from_file(
