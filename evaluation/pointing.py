@@ -60,7 +60,7 @@ def map_peaks(encoding: Encoding) -> np.ndarray:
     peak is the centre of the highest cell, the first one if several are equal. (Enlarging the map
     bilinearly would not move it: no interpolated value is above the cells around it.)
     """
-    maps = torch.stack([encoding.class_activation_map(i) for i in range(len(encoding))])
+    maps = torch.stack([encoding.class_activation_map(i) for i in range(len(encoding.cnn_logits))])
     height, width = maps.shape[2:]
     cell = maps.flatten(2).argmax(2)
     x, y = (cell % width + 0.5) / width, (cell // width + 0.5) / height
