@@ -10,7 +10,6 @@ picture is the baseline: photographers aim at their subject, and objects can be 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -170,24 +169,18 @@ def contains(thing: CocoObject, x: float, y: float, size: tuple[int, int]) -> bo
 
 
 def _draw_mask(thing: CocoObject, size: tuple[int, int]) -> np.ndarray:
-    """H×W, 1 on the object."""
+    """H×W, 1 on the object. Raises UsageError for a mask that does not fit the image."""
     (width, height), shape = size, thing.segmentation
-    if isinstance(shape, Mapping):
-        if list(shape["size"]) != [height, width]:
-            raise UsageError(f"{thing.place} has a mask of another size than its image")
-    else:
+    if isinstance(shape, list):
         # drawing a far point would take memory for each pixel on the way
-        limit = np.array(size)
-        for polygon in shape:
-            points = np.reshape(polygon, (-1, 2))
-            if not ((points >= -FAR * limit) & (points <= (1 + FAR) * limit)).all():
-                raise UsageError(f"{thing.place} has a polygon far outside of its image")
+        points, limit = np.concatenate(shape).reshape(-1, 2), np.array(size)
+        if not ((points >= -FAR * limit) & (points <= (1 + FAR) * limit)).all():
+            raise UsageError(f"{thing.place} has a polygon far outside of its image")
+        return coco_mask.decode(coco_mask.merge(coco_mask.frPyObjects(shape, height, width)))
+    plain = not isinstance(shape["counts"], str)
+    if shape["size"] != [height, width] or (plain and sum(shape["counts"]) != height * width):
+        raise UsageError(f"{thing.place} has a mask of another size than its image")
     try:
-        runs = shape
-        if not isinstance(shape, Mapping):
-            runs = coco_mask.merge(coco_mask.frPyObjects(shape, height, width))
-        elif not isinstance(shape["counts"], str):
-            runs = coco_mask.frPyObjects(shape, height, width)
-        return coco_mask.decode(runs)
-    except (ValueError, TypeError, OverflowError):
+        return coco_mask.decode(coco_mask.frPyObjects(shape, height, width) if plain else shape)
+    except (ValueError, OverflowError):
         raise UsageError(f"{thing.place} has a mask that cannot be decoded") from None

@@ -119,8 +119,8 @@ def test_a_mask_counts_before_a_box():
     ("mask", "what"),
     [
         ({"size": [3, 3], "counts": [9]}, "another size"),
-        ({"size": [HEIGHT, WIDTH], "counts": [5, 10**9]}, "cannot be decoded"),
-        ({"size": [HEIGHT, WIDTH], "counts": "z" * 20}, "cannot be decoded"),
+        ({"size": [HEIGHT, WIDTH], "counts": [5, 6]}, "another size"),
+        ({"size": [HEIGHT, WIDTH], "counts": "PPYo1"}, "cannot be decoded"),
         ([[0, 0, 1e9, 0, 0, 1e9]], "far outside"),
     ],
 )
