@@ -53,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
             annotations.write_text(json.dumps({**clean, "annotations": with_errors}), "utf-8")
             for path in args.checkpoints:
                 issues = label_issues(path, args.image_path, annotations, args.label_issues, folder)
-                found = [kind for *where, kind in issues if (*where, kind) in planted]
+                found = [issue[2] for issue in issues if issue in planted]
                 counts[path].append((found.count("missing"), found.count("surplus")))
     print(f"| checkpoint | precision at {args.label_issues} (%) | missing found | surplus found |")
     print("| --- | --- | --- | --- |")

@@ -1,11 +1,12 @@
-"""Kill a training run again and again: does it end as if nothing had happened?
+"""Kill a training run many times: does it end as if nothing had happened?
 
     python benchmarks/robustness/kills.py --kills 50
 
-Trains on drawn scenes without interruption, then again while killing each process at a random
-moment, every second time while it writes a checkpoint, and starting the same command anew; every
-fifth process gets SIGTERM instead of SIGKILL. A run that ends before all kills are spent is
-compared and the next one begins. Prints a Markdown table; exit code 1 if anything differs.
+Trains on drawn scenes without interruption. Then trains again, kills each process at a random
+moment and starts the same command again. Every second kill comes while a checkpoint is written, and
+every fifth is a SIGTERM instead of a SIGKILL. A run that ends before all kills are used up is
+compared with the first one, and another run starts. Prints a Markdown table; exit code 1 if
+anything differs.
 """
 
 from __future__ import annotations
@@ -24,21 +25,24 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from util.cli import ArgumentParser, run_script  # noqa: E402
+from util.errors import RunError  # noqa: E402
+from util.log import log  # noqa: E402
+
 TIMINGS = {"seconds", "images_per_second"}
 FLAGS = "--image_size 48 --batch_size 16 --num_epochs 6 --num_workers 1 --save_minutes 0.02"
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--kills", type=int, default=50, help="processes to kill in all")
-    parser.add_argument("--num_images", type=int, default=400, help="training images drawn")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--kills", type=int, default=50, help="number of kills")
+    parser.add_argument("--num_images", type=int, default=400, help="training images to draw")
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
     return parser
 
 
-def main(args: argparse.Namespace) -> int:
+def main(args: argparse.Namespace) -> None:
     """Train, kill, compare, print."""
     rng, counts = random.Random(args.seed), Counter()
     with tempfile.TemporaryDirectory() as name:
@@ -49,14 +53,15 @@ def main(args: argparse.Namespace) -> int:
         started = time.monotonic()
         process = start(folder, "whole")
         if process.wait():
-            sys.exit("the uninterrupted run failed")
+            show_output(folder / "whole.log")
+            raise RunError("the uninterrupted run failed; its output is above")
         seconds = time.monotonic() - started
-        say(f"the uninterrupted run took {seconds:.0f} s")
-        expected, run = everything(folder / "whole"), 0
+        log(f"the uninterrupted run took {seconds:.0f} s")
+        expected, run = results_of(folder / "whole"), 0
         while counts["kills"] < args.kills:
             run += 1
             interrupt(folder, f"run{run}", args.kills, seconds, rng, counts)
-            found = everything(folder / f"run{run}")
+            found = results_of(folder / f"run{run}")
             counts["runs"] += 1
             counts["other weights"] += not same(found["last"], expected["last"])
             counts["other weights"] += not same(found["best"], expected["best"])
@@ -68,13 +73,14 @@ def main(args: argparse.Namespace) -> int:
     columns += ("lines lost or doubled", "other lines")
     print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
     print("| " + " | ".join(str(counts[c]) for c in columns) + " |")
-    return int(any(counts[c] for c in columns[4:]))
+    if any(counts[c] for c in columns[4:]):
+        raise RunError("an interrupted run did not end like the uninterrupted one")
 
 
 def interrupt(
     folder: Path, name: str, kills: int, seconds: float, rng: random.Random, counts: Counter
 ) -> None:
-    """One run, killed until it ends or all kills are spent."""
+    """Start a run again and again until it ends; kill it while kills are left."""
     while True:
         process = start(folder, name)
         if counts["kills"] < kills:
@@ -89,12 +95,12 @@ def interrupt(
             counts["kills"] += 1
             counts["while saving"] += saving
             counts["SIGTERM"] += gentle
-            # before training has begun, SIGTERM ends the process as it ends any
+            # before training starts, SIGTERM has its default effect
             counts["failed resumes"] += gentle and code not in (1, -signal.SIGTERM)
-            say(f"kill {counts['kills']}: {'SIGTERM' if gentle else 'SIGKILL'}, {saving=}")
+            log(f"kill {counts['kills']}: {'SIGTERM' if gentle else 'SIGKILL'}, {saving=}")
         elif process.returncode:
             counts["failed resumes"] += 1
-            say((folder / f"{name}.log").read_text())
+            show_output(folder / f"{name}.log")
             return
         else:
             return
@@ -103,7 +109,7 @@ def interrupt(
 def wait_for_a_moment(
     process: subprocess.Popen, output: Path, in_a_save: bool, seconds: float, rng: random.Random
 ) -> None:
-    """A random time, from the start of the process; or one after which it is writing a file."""
+    """Wait for a random time; with `in_a_save`, then also until the process writes a checkpoint."""
     end = time.monotonic() + rng.uniform(0, min(seconds, 12))
     while process.poll() is None and time.monotonic() < end:
         time.sleep(0.005)
@@ -114,21 +120,21 @@ def wait_for_a_moment(
 
 
 def is_saving(process: subprocess.Popen, output: Path) -> bool:
-    """Whether it has a checkpoint half written."""
+    """Whether the process is writing a checkpoint."""
     return any(output.glob(f".*.pt.tmp{process.pid}"))
 
 
 def start(folder: Path, name: str) -> subprocess.Popen:
-    """The command, always the same but for the folder it writes to."""
+    """Start train.py; only the output folder differs between runs."""
     files = ["--image_path", folder / "scenes/images/train", "--output_dir", folder / name]
     files += ["--annotations", folder / "scenes/annotations/instances_train.json"]
     command = [sys.executable, ROOT / "train.py", *FLAGS.split(), *files]
-    with open(folder / f"{name}.log", "ab") as log:
-        return subprocess.Popen([str(c) for c in command], stdout=log, stderr=log)
+    with open(folder / f"{name}.log", "ab") as output:
+        return subprocess.Popen([str(c) for c in command], stdout=output, stderr=output)
 
 
-def everything(output: Path) -> dict:
-    """What must not depend on the interruptions."""
+def results_of(output: Path) -> dict:
+    """All results that must not depend on interruptions: checkpoints and log."""
     found = {}
     for name in ("best", "last"):
         found[name] = torch.load(output / f"{name}.pt", weights_only=True)
@@ -139,7 +145,7 @@ def everything(output: Path) -> dict:
 
 
 def same(a: object, b: object) -> bool:
-    """Equal to the bit, through all nesting."""
+    """Whether two nested values are equal to the bit."""
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
@@ -149,9 +155,10 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+def show_output(file: Path) -> None:
+    """Print what a process has printed."""
+    log(*file.read_text("utf-8").splitlines(), sep="\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main(get_args_parser().parse_args()))
+    run_script(main, get_args_parser())

@@ -1,6 +1,6 @@
-"""What mutations.py reads: valid files, and how each of them is changed at random.
+"""Valid files changed at random, and files made to do harm: the inputs of mutations.py.
 
-make_input draws one input of a kind; all that is random in it comes from the generator given.
+make_input makes one input of a kind; everything random in it comes from the given generator.
 """
 
 from __future__ import annotations
@@ -10,24 +10,13 @@ import json
 import os
 import pickle
 import struct
-import sys
 import zipfile
 import zlib
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import nn
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-from images.transforms import Preprocessing
-from inference.checkpoint import FORMAT_VERSION
-from labels.vocabulary import Vocabulary
-from model import HybridNet, settings_of
 
 HOSTILE = (
     *(None, True, -1, 0, 2**31, 2**63, -(2**70), 10**400, 0.5, float("nan"), float("inf"), -0.0),
@@ -36,94 +25,8 @@ HOSTILE = (
 )
 
 
-# --- valid files -------------------------------------------------------------------------------
-
-
-def tiny_resnet(weights: object = None) -> nn.Module:
-    """In place of torchvision's: the same parts, a few thousand numbers."""
-    net = nn.Module()
-    net.conv1, net.bn1, net.relu = nn.Conv2d(3, 8, 3, 4), nn.BatchNorm2d(8), nn.ReLU()
-    net.maxpool = nn.MaxPool2d(2)
-    for i, (before, width) in enumerate(pairwise((8, 1, 2, 4, 8)), 1):  # each twice as wide
-        setattr(net, f"layer{i}", nn.Conv2d(before, width, 1))
-    net.fc = nn.Linear(8, 10)
-    return net
-
-
-def write_valid(folder: Path) -> dict:
-    """A tiny set in `folder`, and what the mutations start from."""
-    rng = np.random.default_rng(0)
-    (folder / "images").mkdir()
-    pictures = []
-    for i, (suffix, mode) in enumerate(
-        (suffix, mode)
-        for suffix, modes in {
-            "jpg": ("RGB", "L", "CMYK"),
-            "png": ("RGB", "RGBA", "P", "I;16", "1"),
-            "gif": ("P",),
-            "bmp": ("RGB",),
-            "tif": ("RGB", "F", "I;16"),
-            "webp": ("RGB", "RGBA"),
-            "ppm": ("RGB",),
-            "tga": ("RGB",),
-            "avif": ("RGB",),
-            "jp2": ("RGB",),
-        }.items()
-        for mode in modes
-    ):
-        pixels = rng.integers(0, 255, (24, 32, 3), np.uint8)
-        image = Image.fromarray(pixels)
-        image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 256) if mode == "I;16" else image
-        image = image if mode == "I;16" else image.convert(mode)
-        exif = Image.Exif()
-        exif[0x0112] = 6
-        path = folder / f"images/{i:02d}.{suffix}"
-        extra = {"exif": exif} if suffix in ("jpg", "png", "webp") else {}
-        if suffix == "gif":
-            extra = {"save_all": True, "append_images": [image.rotate(90)]}
-        image.save(path, **extra)
-        pictures.append((suffix, path.read_bytes()))
-    names = sorted(p.name for p in (folder / "images").iterdir())
-    coco = {
-        "images": [{"id": i, "file_name": name} for i, name in enumerate(names)],
-        "categories": [{"id": i, "name": f"label {i}"} for i in range(5)],
-        "annotations": [
-            {"id": i, "image_id": i % len(names), "category_id": i % 5} for i in range(40)
-        ],
-    }
-    (folder / "instances.json").write_text(json.dumps(coco))
-    vocabulary = Vocabulary(tuple(f"label {i}" for i in range(5)), (9, 8, 7, 6, 5), 20)
-    settings = settings_of({"embed_size": 4, "hidden_size": 4, "stages": 2})
-    checkpoint = {
-        "format": FORMAT_VERSION,
-        "commit": "an older one",
-        "model": settings,
-        "vocabulary": vocabulary.to_dict(),
-        "preprocessing": Preprocessing(32).to_dict(),
-        "weights": HybridNet(num_labels=5, **settings).state_dict(),
-        "temperature": 1.2,
-        "prior_weight": 0.1,
-        "threshold": 0.4,
-        "label_thresholds": [0.4] * 5,
-        "epoch": 3,
-        "metrics": {"val_mAP": 20.0},
-        "selected_on": "a hold-out of 3 training images",
-        "flags": {"annotations": "data/x.json", "amp": "off", "device": "cpu", "seed": 0},
-    }
-    torch.save(checkpoint, folder / "best.pt")
-    return {
-        "annotations": coco,
-        "vocabulary": vocabulary.to_dict(),
-        "checkpoint": checkpoint,
-        "images": pictures,
-    }
-
-
-# --- mutations ---------------------------------------------------------------------------------
-
-
 class Payload:
-    """Unpickled carelessly, makes a file."""
+    """Creates a file when it is unpickled without protection."""
 
     def __init__(self, path: Path, by_shell: bool) -> None:
         self.path, self.by_shell = str(path), by_shell
@@ -135,7 +38,7 @@ class Payload:
 
 
 def mutate_bytes(data: bytes, rng: np.random.Generator) -> bytes:
-    """A few edits: flips, cuts, repeats, runs of one byte, extreme numbers."""
+    """One to five edits: flips, cuts, repeats, runs of one byte, extreme numbers."""
     data = bytearray(data)
     for _ in range(rng.integers(1, 6)):
         if not data:
@@ -162,7 +65,7 @@ def mutate_bytes(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def mutate_values(value: object, rng: np.random.Generator, payload: object = None) -> object:
-    """A copy of nested dictionaries and lists with one to three places changed."""
+    """A copy of nested dictionaries and lists with one to three changes."""
     value = _copied(value)
     for _ in range(rng.integers(1, 4)):
         spots = list(_spots(value))
@@ -203,8 +106,8 @@ def _copied(value: object) -> object:
     return [_copied(v) for v in value] if isinstance(value, list) else value
 
 
-def _spots(value: object):
-    """(container, key) of everything within."""
+def _spots(value: object) -> Iterator[tuple[dict | list, object]]:
+    """(container, key) of each nested value."""
     if isinstance(value, (dict, list)):
         for key in list(value) if isinstance(value, dict) else range(len(value)):
             yield value, key
@@ -212,12 +115,14 @@ def _spots(value: object):
 
 
 def hostile_pickle(plain: object, canary: Path, rng: np.random.Generator) -> bytes:
-    """Pickles that would run code, hang or fill the memory where they are read carelessly."""
+    """A pickle that runs code, hangs or fills the memory if it is read without protection."""
     bomb = b"(" + b"X\x01\x00\x00\x00a" + b"\x85\x94" + b"h\x00h\x00\x86\x94" * 3 + b"t."
     nest = b"\x80\x04}\x94)\x94" + b"".join(
         b"h" + bytes([i]) + b"h" + bytes([i]) + b"\x86\x94" for i in range(1, 90)
     )
-    slow = b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(1, 90))  # in torch's opcodes
+    slow = b"".join(
+        b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(1, 90)
+    )  # the opcodes that torch allows
     choices = (
         b"\x80\x02}q\x00)q\x01" + slow + b"h\x00h\x5aK\x01s.",
         pickle.dumps(mutate_values(plain, rng, Payload(canary, True)), int(rng.integers(6))),
@@ -237,7 +142,7 @@ def hostile_pickle(plain: object, canary: Path, rng: np.random.Generator) -> byt
 
 
 def rezip(data: bytes, rng: np.random.Generator, new_pickle: bytes | None) -> bytes:
-    """A checkpoint whose archive is whole and whose pickle, or another record, is changed."""
+    """A checkpoint with an intact archive, whose pickle or another record is changed."""
     out = io.BytesIO()
     method = zipfile.ZIP_DEFLATED if rng.random() < 0.2 else zipfile.ZIP_STORED
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w", method) as new:
@@ -253,13 +158,12 @@ def rezip(data: bytes, rng: np.random.Generator, new_pickle: bytes | None) -> by
     return out.getvalue()
 
 
-def huge_picture(rng: np.random.Generator) -> tuple[str, bytes]:
-    """A small file that says it has very many pixels; or very oblong ones, which are fine."""
-    wide, high = ((40_000, 40_000), (2**31 - 1, 2**31 - 1), (30_000, 1), (1, 30_000), (13_400, 1))[
-        rng.integers(5)
-    ]
-    header = b"IHDR" + struct.pack(">IIBBBBB", wide, high, 1, 0, 0, 0, 0)
-    rows = zlib.compress(bytes(min((wide // 8 + 2) * high, 1 << 20)))
+def huge_image(rng: np.random.Generator) -> tuple[str, bytes]:
+    """A small file that claims very many pixels, or one that is very wide or high (allowed)."""
+    sizes = ((40_000, 40_000), (2**31 - 1, 2**31 - 1), (30_000, 1), (1, 30_000), (13_400, 1))
+    width, height = sizes[rng.integers(len(sizes))]
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(min((width // 8 + 2) * height, 1 << 20)))
     body = b"IDAT" + rows
     chunks = [
         struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c))
@@ -268,41 +172,69 @@ def huge_picture(rng: np.random.Generator) -> tuple[str, bytes]:
     return "png", b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def make_input(kind: str, valid: dict, folder: Path, canary: Path, rng) -> Path:
-    """Write one mutated file of that kind into `folder`; returns its path."""
-    how, content = rng.random(), valid[kind]
+def mutate_image(images: list[tuple[str, bytes]], rng: np.random.Generator) -> tuple[str, bytes]:
+    """(suffix, content) of an image file; a few are huge or are PostScript programs."""
+    how = rng.random()
+    suffix, data = huge_image(rng) if how < 0.03 else images[rng.integers(len(images))]
+    if how > 0.97:  # Pillow would start a program to read this
+        data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) (w) file closefile\n"
+    elif how > 0.03:
+        data = mutate_bytes(data, rng)
+    return suffix, data
+
+
+def mutate_annotations(coco: dict, rng: np.random.Generator) -> bytes:
+    """A COCO json with other values, other bytes or both."""
+    how = rng.random()
+    text = json.dumps(mutate_values(coco, rng) if how < 0.6 else coco).encode()
+    return mutate_bytes(text, rng) if how > 0.5 else text
+
+
+def mutate_vocabulary(
+    vocabulary: dict, canary: Path, rng: np.random.Generator
+) -> tuple[str, bytes]:
+    """(suffix, content) of a vocabulary: pickle or json."""
+    how, as_pickle = rng.random(), rng.random() < 0.7
+    values = mutate_values(vocabulary, rng) if how < 0.4 else vocabulary
+    data = pickle.dumps(values, 4) if as_pickle else json.dumps(values).encode()
+    if as_pickle and how > 0.7:
+        data = hostile_pickle(vocabulary, canary, rng)
+    if 0.4 < how < 0.7 or (how > 0.7 and rng.random() < 0.3):
+        data = mutate_bytes(data, rng)
+    return "pkl" if as_pickle else "json", data
+
+
+def mutate_checkpoint(checkpoint: dict, canary: Path, rng: np.random.Generator) -> bytes:
+    """A checkpoint with other values, other bytes, another archive or a hostile pickle."""
+    how, file = rng.random(), io.BytesIO()
+    torch.save(mutate_values(checkpoint, rng) if how < 0.5 else checkpoint, file)
+    data = file.getvalue()
+    if 0.5 < how < 0.6:
+        data = mutate_bytes(data, rng)
+    elif 0.6 < how < 0.8:
+        data = rezip(data, rng, None)
+    elif how > 0.8:
+        plain = {k: v for k, v in checkpoint.items() if k != "weights"}
+        data = hostile_pickle(plain, canary, rng)
+        data = data if rng.random() < 0.2 else rezip(file.getvalue(), rng, data)
+    return data
+
+
+def make_input(
+    kind: str, valid: dict, folder: Path, canary: Path, rng: np.random.Generator
+) -> Path:
+    """Write one mutated file of a kind into `folder`; returns its path.
+
+    valid: what write_valid returns. canary: the file that hostile pickles create if they run.
+    """
     if kind == "images":
-        suffix, data = huge_picture(rng) if how < 0.03 else content[rng.integers(len(content))]
-        if how > 0.97:  # a program for whoever reads all that Pillow does
-            data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) (w) file closefile\n"
-        elif how > 0.03:
-            data = mutate_bytes(data, rng)
-        path = folder / f"mutated.{suffix}"
+        suffix, data = mutate_image(valid[kind], rng)
     elif kind == "annotations":
-        text = json.dumps(mutate_values(content, rng) if how < 0.6 else content).encode()
-        data = mutate_bytes(text, rng) if how > 0.5 else text
-        path = folder / "mutated.json"
+        suffix, data = "json", mutate_annotations(valid[kind], rng)
     elif kind == "vocabulary":
-        as_pickle = rng.random() < 0.7
-        values = mutate_values(content, rng) if how < 0.4 else content
-        data = pickle.dumps(values, 4) if as_pickle else json.dumps(values).encode()
-        if as_pickle and how > 0.7:
-            data = hostile_pickle(content, canary, rng)
-        if 0.4 < how < 0.7 or (how > 0.7 and rng.random() < 0.3):
-            data = mutate_bytes(data, rng)
-        path = folder / ("mutated.pkl" if as_pickle else "mutated.json")
+        suffix, data = mutate_vocabulary(valid[kind], canary, rng)
     else:
-        file = io.BytesIO()
-        torch.save(mutate_values(content, rng) if how < 0.5 else content, file)
-        data = file.getvalue()
-        if 0.5 < how < 0.6:
-            data = mutate_bytes(data, rng)
-        elif 0.6 < how < 0.8:
-            data = rezip(data, rng, None)
-        elif how > 0.8:
-            plain = {k: v for k, v in content.items() if k != "weights"}
-            data = hostile_pickle(plain, canary, rng)
-            data = data if rng.random() < 0.2 else rezip(file.getvalue(), rng, data)
-        path = folder / "mutated.pt"
+        suffix, data = "pt", mutate_checkpoint(valid[kind], canary, rng)
+    path = folder / f"mutated.{suffix}"
     path.write_bytes(data)
     return path

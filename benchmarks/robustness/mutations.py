@@ -1,20 +1,20 @@
-"""Mutated inputs, thousands of them, read as the scripts read them: what comes of each?
+"""Read thousands of mutated files as the scripts read them: what happens with each?
 
     python benchmarks/robustness/mutations.py --inputs 10000
 
-A fourth each are annotations, vocabularies, checkpoints and images. Each is a valid file whose
-bytes or values are changed at random (by --seed and its number alone), or one made to run code or
-to exhaust memory. Every 20th goes through a whole script, the rest through the functions that it
-calls. The network in the checkpoints is a tiny one, so that a thousand can be written and read.
+A fourth each are annotations, vocabularies, checkpoints and images. Each file is a valid one with
+random changes of its bytes or values (they depend on --seed and its number only), or one made to
+run code or to fill the memory. Every 20th is read by a whole script, the others by the functions
+that the scripts call. The network in the checkpoints is tiny, so that thousands can be written.
 
-    accepted    nothing wrong was found in it
+    accepted    no problem was found
     refused     UsageError: one sentence, exit code 2
-    tracebacks  anything else raised, or the process died
-    hangs       no answer within 20 seconds
-    code run    a program started, a connection, a file of a payload made
-    written     a file opened for writing elsewhere than in the output folder
+    tracebacks  any other exception, or the process died
+    hangs       no result within 20 seconds
+    code run    a program was started, a connection opened, or a file created by a pickle
+    written     a file outside the output folder was opened for writing
 
-The last two are what Python's audit hooks saw, beside a look at what lies in the folder.
+The last two are seen by Python's audit hooks, and by a look at the folder.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ import io
 import multiprocessing
 import os
 import resource
-import shutil
 import sys
 import tempfile
 import time
 import traceback
 from collections import Counter
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,8 @@ import torchvision
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from mutated_inputs import make_input, tiny_resnet, write_valid
+from mutated_inputs import make_input
+from valid_inputs import tiny_resnet, write_valid
 
 import build_vocab
 import data_loader
@@ -52,24 +53,21 @@ from inference.predictions import decode
 from labels.coco import read_annotations
 from labels.targets import encode_targets
 from labels.vocabulary import count_labels, load_vocabulary
-from util.cli import code_commit, run_script
+from util.cli import ArgumentParser, code_commit, run_script
 from util.errors import UsageError
 from util.log import printable
 
 KINDS = ("annotations", "vocabulary", "checkpoint", "images")
 OUTCOMES = ("accepted", "refused", "tracebacks", "hangs", "code run", "written")
 PATIENCE = 20  # seconds
-MEMORY = 12 << 30  # bytes of addresses, so that a bomb cannot take the machine along
+MEMORY = 12 << 30  # bytes of address space, so that no file can fill the machine's memory
 SCRIPT_EVERY = 20
 STARTS = {"os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect"}
 STARTS |= {"os.remove", "os.rename", "os.rmdir", "shutil.rmtree", "ctypes.dlopen"}
 
 
-# --- reading them ------------------------------------------------------------------------------
-
-
-def read_input(kind: str, path: Path, folder: Path, valid: dict) -> None:
-    """What the scripts do with such a file, function by function."""
+def read_input(kind: str, path: Path, folder: Path) -> None:
+    """Call the functions with which the scripts read such a file."""
     if kind == "images":
         load_image(path)
         Preprocessing(32).eval_transform().from_file(path)
@@ -96,7 +94,7 @@ def read_input(kind: str, path: Path, folder: Path, valid: dict) -> None:
 
 
 def run_a_script(kind: str, path: Path, folder: Path) -> None:
-    """The whole script that reads such a file; raises what `read_input` would by its exit code."""
+    """Run the script that reads such a file. Raises UsageError for its exit code 2."""
     images, instances, best = folder / "images", folder / "instances.json", folder / "best.pt"
     out = folder / "out"
     if kind == "annotations":
@@ -106,25 +104,25 @@ def run_a_script(kind: str, path: Path, folder: Path) -> None:
     elif kind == "checkpoint":
         module, args = evaluate, ["--checkpoint", path, "--image_path", images]
         args += ["--annotations", instances, "--output_dir", out, "--num_workers", 0]
-    else:  # no script reads a vocabulary but train.py, which takes minutes
-        return read_input(kind, path, folder, {})
+    else:  # only train.py reads a vocabulary, and it takes minutes
+        return read_input(kind, path, folder)
     sys.argv = [module.__name__, *map(str, args)]
-    code, said = 0, io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+    code, stderr = 0, io.StringIO()
+    with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
         try:
             run_script(module.main, module.get_args_parser())
         except SystemExit as end:
             code = end.code
     if code:
-        last = said.getvalue().splitlines()[-1]
-        if code != 2 or not last.startswith("error: ") or "Traceback" in said.getvalue():
-            raise RuntimeError(f"exit code {code}: {said.getvalue()}")
+        last = stderr.getvalue().splitlines()[-1]
+        if code != 2 or not last.startswith("error: ") or "Traceback" in stderr.getvalue():
+            raise RuntimeError(f"exit code {code}: {stderr.getvalue()}")
         raise UsageError(last)
     return None
 
 
 class Watch:
-    """Audit hooks: what the code under test starts, and which files it writes to."""
+    """An audit hook: records what the tested code starts, and which files it writes to."""
 
     def __init__(self, output: Path) -> None:
         self.output, self.on = str(output), False
@@ -133,14 +131,13 @@ class Watch:
         sys.addaudithook(self.hook)
 
     def hook(self, event: str, args: tuple) -> None:
-        """Called by Python for each event; must be quick."""
+        """Called by Python for each event; must be fast."""
         if not self.on:
             return
         if event in STARTS:
             inside = event in ("os.remove", "os.rename") and str(args[0]).startswith(self.output)
-            # no library but what runs already
-            itself = event == "ctypes.dlopen" and args[0] is None
-            if not (inside or itself):
+            no_library = event == "ctypes.dlopen" and args[0] is None  # Python itself
+            if not (inside or no_library):
                 self.started.append(f"{event} {args[:2]}")
         elif event == "open" and isinstance(args[2], int):
             writes = args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
@@ -148,8 +145,8 @@ class Watch:
                 self.written.append(str(args[0]))
 
 
-def work(kind: str, first: int, last: int, seed: int, folder: Path, connection) -> None:
-    """Send (number, outcome, detail) of the inputs from first to before last."""
+def work(kind: str, first: int, last: int, seed: int, folder: Path, connection: Connection) -> None:
+    """Make and read inputs first to last - 1; sends (number, outcome, detail) of each."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     torch.set_num_threads(1)
     torchvision.models.resnet18 = tiny_resnet
@@ -159,8 +156,8 @@ def work(kind: str, first: int, last: int, seed: int, folder: Path, connection) 
     (folder / "out").mkdir()
     canary = folder / "canary"
     watch = Watch(folder / "out")
-    code_commit()  # asks git once, before the watch
-    with contextlib.redirect_stdout(io.StringIO()):  # what is imported late is imported now
+    code_commit()  # calls git once, before the hook is on
+    with contextlib.redirect_stdout(io.StringIO()):  # do late imports before the hook is on
         run_a_script("checkpoint", folder / "best.pt", folder)
         run_a_script("images", next((folder / "images").glob("*.jpg")), folder)
     for i in range(first, last):
@@ -171,7 +168,7 @@ def work(kind: str, first: int, last: int, seed: int, folder: Path, connection) 
         watch.on = True
         try:
             read = run_a_script if i % SCRIPT_EVERY == 0 else read_input
-            read(kind, path, folder, *([valid] if read is read_input else []))
+            read(kind, path, folder)
         except UsageError as error:
             outcome, detail = "refused", str(error)
             if not detail or "\n" in printable(detail):
@@ -189,8 +186,8 @@ def work(kind: str, first: int, last: int, seed: int, folder: Path, connection) 
     connection.close()
 
 
-def run_kind(kind: str, count: int, seed: int, keep: Path | None = None) -> tuple[Counter, list]:
-    """Outcomes of `count` inputs, and (number, outcome, detail) of those that should not be."""
+def run_kind(kind: str, count: int, seed: int) -> tuple[Counter, list]:
+    """Counts of outcomes, and (number, outcome, detail) of every failure."""
     counts, bad, start = Counter(), [], 0
     context = multiprocessing.get_context("spawn")
     while start < count:
@@ -200,7 +197,7 @@ def run_kind(kind: str, count: int, seed: int, keep: Path | None = None) -> tupl
             process = context.Process(target=work, args=args)
             process.start()
             there.close()
-            patience, outcome = 120, "hangs"  # it imports torch first
+            patience, outcome = 120, "hangs"  # the process imports torch first
             try:
                 while start < count and here.poll(patience):
                     number, what, detail = here.recv()
@@ -214,8 +211,6 @@ def run_kind(kind: str, count: int, seed: int, keep: Path | None = None) -> tupl
                 process.join(1)
                 counts[outcome] += 1
                 bad.append((start, outcome, f"exit code {process.exitcode}"))
-                if keep:
-                    shutil.copytree(folder, keep / f"{kind}-{start}", dirs_exist_ok=True)
                 start += 1
             process.kill()
             process.join()
@@ -223,17 +218,15 @@ def run_kind(kind: str, count: int, seed: int, keep: Path | None = None) -> tupl
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--inputs", type=int, default=10_000, help="of all kinds together")
-    parser.add_argument("--seed", type=int, default=0, help="another one is another 10,000")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="only these")
+    parser = ArgumentParser(__doc__)
+    parser.add_argument("--inputs", type=int, default=10_000, help="files of all kinds together")
+    parser.add_argument("--seed", type=int, default=0, help="of the random changes")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS, help="kinds of files")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Run all kinds, print the table; exits with 1 if anything is not as it should be."""
+    """Run all kinds, print the table; exit code 1 if there is a failure."""
     total, failures, started = Counter(), [], time.perf_counter()
     print(f"| inputs | {' | '.join(('number', *OUTCOMES))} |")
     print("| --- " * (2 + len(OUTCOMES)) + "|")
@@ -253,4 +246,4 @@ def main(args: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main(get_args_parser().parse_args())
+    run_script(main, get_args_parser())
