@@ -1,4 +1,4 @@
-"""HybridNet with one thing changed, to see in quality.py what each of its parts brings."""
+"""HybridNet with one thing changed, so that quality.py can measure what each part gains."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Maximum(HybridNet):
 
 
 class RandomStart(HybridNet):
-    """The decoder has a say from the first step on, at random."""
+    """The decoder starts at random instead of at zero."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
@@ -28,12 +28,13 @@ class RandomStart(HybridNet):
 
 
 class SampledPrefixes(HybridNet):
-    """Some of the labels read are the model's own, as in scheduled sampling (Bengio et al., 2015).
+    """Reads some of the model's own labels, as in scheduled sampling (Bengio et al., 2015).
 
-    In one pass, and without a schedule: each is drawn given the true labels before it.
+    Unlike there it takes one pass and has no schedule: each label is sampled given the true labels
+    before it.
     """
 
-    SHARE = 0.25
+    SHARE = 0.25  # of the labels read
 
     def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
         encoding, targets = self.encode(images), targets.to(images.device)
@@ -47,12 +48,12 @@ class SampledPrefixes(HybridNet):
 
 
 class UntiedDecoder(ChainDecoder):
-    """Labels are read by one matrix and scored by another."""
+    """One matrix embeds the labels that are read, another one scores labels."""
 
     def __init__(self, *args: object) -> None:
         super().__init__(*args)
-        begin = torch.randn_like(self.label_embedding) * self.label_embedding.shape[1] ** -0.5
-        self.output_embedding = nn.Parameter(begin)
+        start = torch.randn_like(self.label_embedding) * self.label_embedding.shape[1] ** -0.5
+        self.output_embedding = nn.Parameter(start)
 
     def logits(self, state: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
         x = torch.tanh(self.project_output(state[..., : self.hidden_size]) + image_embedding)
@@ -60,7 +61,7 @@ class UntiedDecoder(ChainDecoder):
 
 
 class AtStartDecoder(ChainDecoder):
-    """The image embedding is there until the first label is read; b(I) stays."""
+    """The image embedding is used only until the first label is read; b(I) is always used."""
 
     def logits(self, state: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
         nothing_read = (state == 0).all(-1, keepdim=True)
@@ -68,7 +69,7 @@ class AtStartDecoder(ChainDecoder):
 
 
 class _OtherDecoder(HybridNet):
-    """HybridNet with a chain decoder of another kind."""
+    """HybridNet with another kind of chain decoder."""
 
     kind: type[ChainDecoder]
 

@@ -1,7 +1,7 @@
-"""What HybridNet is compared with in quality.py: models of one encoder.
+"""The models that quality.py compares HybridNet with; all have the same encoder.
 
-All are HybridNets as far as training and decoding are concerned, so that data, augmentation,
-optimizer, schedule, averaging of weights and figures are the same code for everyone.
+Each is a subclass of HybridNet or has other arguments, so that data, augmentation, optimizer,
+schedule, averaging of weights and metrics are the same code for all.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from model import DEFAULT_STAGES, Encoding, HybridNet, bernoulli_nll
 
 
 class Average(HybridNet):
-    """Plain average pooling, as ResNets are trained for one label."""
+    """Plain average pooling, as in the original ResNet."""
 
     def pool(self, average: Tensor, maps: list[Tensor]) -> Tensor:
         return average
 
 
 class Asymmetric(HybridNet):
-    """Trained on the asymmetric loss (Ridnik et al., ICCV 2021), constants of the authors' scripts.
+    """Trained with the asymmetric loss (Ridnik et al., ICCV 2021), with the authors' constants.
 
-    Its scores are no log-odds; `calibrate` makes them such, as well as two numbers can.
+    Its scores are not logits of probabilities; `calibrate` turns them into logits with two numbers.
     """
 
     def __init__(self, *args: object, **kwargs: object) -> None:
@@ -40,7 +40,7 @@ class Asymmetric(HybridNet):
         self.register_buffer("scale_and_shift", torch.tensor([1.0, 0.0]))
 
     def scores(self, features: list[Tensor]) -> Tensor:
-        """B×C, before they are calibrated."""
+        """Uncalibrated scores B×C."""
         return HybridNet.encode_features(self, features).cnn_logits
 
     def encode_features(self, stages: list[Tensor]) -> Encoding:
@@ -55,7 +55,7 @@ class Asymmetric(HybridNet):
         return {"set_nll": losses, "cnn_bce": losses.detach()}
 
     def calibrate(self, scores: np.ndarray, targets: np.ndarray) -> None:
-        """Platt scaling: fit scale and shift to scores N×C of images that it did not learn from."""
+        """Platt scaling: fit scale and shift to scores and targets N×C of the hold-out."""
         scores, targets = torch.from_numpy(scores).double(), torch.from_numpy(targets)
         fitted = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS([fitted], max_iter=100, line_search_fn="strong_wolfe")
@@ -79,12 +79,12 @@ class MLDecoderNet(Asymmetric):
         logits = self.classifier.bias.detach()
         del self.classifier
         self.head = MLDecoder(num_labels, initial_num_features=width)
-        # torch's stack of (one) layers passes arguments by now that timm's layer does not take
+        # today's torch passes arguments through its stack of layers that timm's layer does not take
         (self.head.decoder,) = self.head.decoder.layers
-        self.head.duplicate_pooling_bias.data.copy_(logits)  # where everyone begins
+        self.head.duplicate_pooling_bias.data.copy_(logits)  # where all models start
 
     def scores(self, features: list[Tensor]) -> Tensor:
-        # larger than the ResNet, so it learns in the ResNet's precision; probabilities stay exact
+        # the head is larger than the ResNet, so it is trained in the ResNet's precision
         last, dtype = features[-1], features[-1].dtype
         low = self.training and dtype != torch.float32
         with torch.autocast(last.device.type, dtype if low else torch.bfloat16, enabled=low):
@@ -93,16 +93,16 @@ class MLDecoderNet(Asymmetric):
 
 @dataclass(frozen=True)
 class Contender:
-    """A model, and what differs from HybridNet's own in how it is trained."""
+    """A model, and how its training differs from HybridNet's."""
 
     about: str
     kind: type[HybridNet] = HybridNet
-    settings: dict = field(default_factory=dict)  # of HybridNet
-    order: str = "frequent"  # of the labels: frequent or rare first, or random
-    flags: dict = field(default_factory=dict)  # of train.py
+    settings: dict = field(default_factory=dict)  # arguments of HybridNet
+    order: str = "frequent"  # of the labels: "frequent" or "rare" first, or "random"
+    flags: dict = field(default_factory=dict)  # flags of train.py
 
     def vocabulary(self, vocabulary: Vocabulary, seed: int) -> Vocabulary:
-        """The labels in this contender's order."""
+        """The vocabulary with its labels in this contender's order."""
         places = np.arange(len(vocabulary))
         if self.order == "rare":
             places = places[::-1]
@@ -114,7 +114,7 @@ class Contender:
         return replace(vocabulary, labels=labels, counts=counts)
 
     def build(self, vocabulary: Vocabulary) -> HybridNet:
-        """The model, of random weights."""
+        """The model with random weights."""
         settings = {"decoder": "none", "stages": DEFAULT_STAGES, **self.settings}
         return self.kind(
             arch="resnet18",
@@ -124,7 +124,7 @@ class Contender:
         )
 
 
-LAST = {"stages": 1}  # the last one only, as published
+LAST = {"stages": 1}  # only the last stage, as published
 CONTENDERS = {
     "chain": Contender("HybridNet", settings={"decoder": "chain"}),
     "average": Contender("average pooling, cross-entropy", Average, LAST),
@@ -140,7 +140,7 @@ CONTENDERS = {
     "softmax-random": Contender(
         "softmax CNN-RNN, random order", settings={"decoder": "softmax", **LAST}, order="random"
     ),
-    # what the stages and the decoder bring, each without the other
+    # the stages without the decoder, and the decoder without the stages
     "none": Contender("HybridNet without its decoder"),
     "chain-last": Contender("HybridNet on the last stage", settings={"decoder": "chain", **LAST}),
 }
