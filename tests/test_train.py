@@ -1,4 +1,4 @@
-"""train.py: what a run leaves, its continuation, and the weights it starts from."""
+"""train.py: the files of a run, how it continues, and the weights it starts from."""
 
 import io
 import json
@@ -34,7 +34,7 @@ from util.errors import RunError
 
 
 def test_the_readme_command(tmp_path):
-    """One image whose labels the network learns by heart; verbatim but for its size."""
+    """The README's command for one image, word for word, with a smaller image size."""
     write_picture(tmp_path / "data/images/img.jpg", ("person", "dog"), side=300)
     content = coco([("person", "dog"), ("cat",)], ["img.jpg", "other.jpg"])
     write_json(content, tmp_path / "data/annotations/instances_train2014.json")
@@ -55,8 +55,8 @@ def test_the_readme_command(tmp_path):
     shutil.rmtree(output)
 
 
-def test_the_smallest_annotations_of_the_data_readme(workdir):
-    """data/README.md's json, word for word; and the vocabulary is the whole file's."""
+def test_the_example_json_of_the_data_readme(workdir):
+    """data/README.md's JSON, word for word. The vocabulary has all labels of the file."""
     text = (REPO / "data/README.md").read_text().split("```json")[1].split("```")[0]
     (workdir / "own").mkdir()
     write_picture(workdir / "own/img.jpg")
@@ -66,13 +66,13 @@ def test_the_smallest_annotations_of_the_data_readme(workdir):
     assert vocabulary["labels"] == ["cat", "couch"]
 
 
-def test_limit_leaves_the_vocabulary_whole(workdir):
+def test_limit_does_not_change_the_vocabulary(workdir):
     call(train, *TRAIN, "--limit", 3, "--num_epochs", 1, "--vocab_path", "v.json")
     assert json.loads((workdir / "v.json").read_text())["labels"] == list(RANKED)
 
 
 @pytest.mark.parametrize("num_steps", range(1, 13))
-def test_any_number_of_steps_can_be_scheduled(num_steps):
+def test_schedule_of_any_number_of_steps(num_steps):
     args = train.get_args_parser().parse_args([])
     state = TrainState(torch.nn.Linear(2, 2), torch.device("cpu"), 1, num_steps, args.learning_rate)
     for _ in range(num_steps):
@@ -83,7 +83,7 @@ def test_any_number_of_steps_can_be_scheduled(num_steps):
     assert state.steps == num_steps
 
 
-def test_the_run_tells_what_it_does(trained):
+def test_output_of_a_run(trained):
     result = trained.result
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
@@ -95,7 +95,7 @@ def test_the_run_tells_what_it_does(trained):
     ]
 
 
-def test_a_finished_run_stays_as_it_is(trained):
+def test_a_finished_run_does_not_change(trained):
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in trained.output.iterdir()}
     result = run(*trained.command, cwd=trained.folder)
     assert result.returncode == 0, result.stderr
@@ -113,7 +113,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(workdir):
     assert all((workdir / name).is_file() for name in batch["images"])
 
 
-def test_changed_flags_are_refused_by_name(trained, monkeypatch):
+def test_changed_flags_are_named_in_the_error(trained, monkeypatch):
     monkeypatch.chdir(trained.folder)
     flags = trained.command[1:]
     for flag, value in (
@@ -141,7 +141,7 @@ VOCAB = ("--annotations", "data/annotations/instances.json")
 
 
 def test_checkpoints_hold_plain_types(trained):
-    """weights_only=True refuses everything that could run code."""
+    """weights_only=True rejects everything that could run code."""
     plain = (str, int, float, bool, type(None), torch.Tensor)
 
     def check(value, where=""):
@@ -165,7 +165,7 @@ def test_checkpoints_hold_plain_types(trained):
     assert 0 < best["threshold"] < 1
 
 
-def test_the_calibration_is_kept_and_used(trained):
+def test_calibration_is_saved_and_used(trained):
     checkpoint = load_checkpoint(trained.output / "best.pt")
     model, vocabulary, _ = restore(checkpoint, trained.output)
     assert model.decoder.temperature == checkpoint["temperature"] != 1
@@ -174,7 +174,7 @@ def test_the_calibration_is_kept_and_used(trained):
 
 
 def test_checkpoints_that_cannot_be_continued(trained, workdir):
-    """best.pt in last.pt's place, and a file of another kind."""
+    """last.pt is a copy of best.pt, or not a checkpoint at all."""
     output = workdir / "runs/instances-chain"
     output.mkdir(parents=True)
     shutil.copy(trained.output / "best.pt", output / "last.pt")
@@ -196,7 +196,7 @@ def test_a_damaged_log_does_not_stop_training(workdir, capsys):
 
 @pytest.fixture
 def partial_weights(workdir):
-    """A ResNet-18 state dict without its last stage, as ../shared/weights has it."""
+    """A ResNet-18 state dict without its last stage, like the one in ../shared/weights."""
     torch.manual_seed(5)
     state = torchvision.models.resnet18().state_dict()
     for name, tensor in state.items():
@@ -207,7 +207,7 @@ def partial_weights(workdir):
     return state
 
 
-def test_a_frozen_encoder_keeps_what_it_was_given(workdir, partial_weights, capsys):
+def test_a_frozen_encoder_keeps_its_weights(workdir, partial_weights, capsys):
     flags = (*TRAIN, "--weights", "part.pth", "--freeze_encoder", "--num_epochs", 1)
     call(train, *flags)
     err = capsys.readouterr().err
@@ -245,13 +245,10 @@ def test_encoder_weights_that_do_not_fit(workdir, partial_weights):
         assert "cannot read --weights" in refusal(train, *TRAIN, "--weights", name)
 
 
-def test_the_shared_weights_say_what_is_missing(shared, workdir, capsys):
+def test_missing_tensors_of_the_shared_weights(shared, workdir, capsys):
     path = shared / "weights/resnet18-conv1-layer3.pth"
-    model, _ = setup.build_model(
-        train.get_args_parser().parse_args(["--weights", str(path), "--decoder", "none"]),
-        vocabulary.Vocabulary(("person",), (1,), 2),
-        fresh=True,
-    )
+    labels = vocabulary.Vocabulary(("person",), (1,), 2)
+    model = setup.build_model({"decoder": "none"}, labels, pretrained=False, weights=path)
     missing = capsys.readouterr().err.splitlines()[-1]
     assert missing.count("layer4") == missing.split("tensors")[1].count(",") + 1
     assert torch.equal(model.encoder.conv1.weight, load(path)["conv1.weight"])

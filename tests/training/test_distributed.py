@@ -1,4 +1,4 @@
-"""Several processes against one: same images, same losses, same figures."""
+"""Several processes give the results of one: the same images, losses and metrics."""
 
 import json
 import os
@@ -24,7 +24,7 @@ FLAGS += ("--batch_size", 11, "--val_fraction", 0, "--learning_rate", 1e-4)
 
 
 def torchrun(num_processes: int, *args: object, cwd) -> subprocess.CompletedProcess:
-    """A script under torchrun, as a user starts it."""
+    """Run a script with torchrun, as a user does."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += [f"--nproc_per_node={num_processes}", REPO / str(args[0]), *args[1:]]
     return subprocess.run(
@@ -39,8 +39,8 @@ def torchrun(num_processes: int, *args: object, cwd) -> subprocess.CompletedProc
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 5), st.integers(1, 3), st.booleans())
-def test_every_image_is_dealt_once(length, batch_size, num_processes, repeats, shuffle):
-    def dealt(number: int, of: int) -> list[list[tuple[int, int]]]:
+def test_every_image_is_used_once(length, batch_size, num_processes, repeats, shuffle):
+    def batches_of(number: int, of: int) -> list[list[tuple[int, int]]]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(sampler, "rank", lambda: number)
             patch.setattr(sampler, "world_size", lambda: of)
@@ -50,25 +50,25 @@ def test_every_image_is_dealt_once(length, batch_size, num_processes, repeats, s
             assert len(got) == len(batches)
             return got
 
-    whole = dealt(0, 1)
+    whole = batches_of(0, 1)
     assert [len(batch) for batch in whole] == EpochBatchSampler(
         length, batch_size, 0, repeats
     ).batch_sizes()
     assert sorted(index for batch in whole for _, index in batch) == sorted(
         list(range(length)) * repeats
     )
-    shares = [dealt(number, num_processes) for number in range(num_processes)]
+    shares = [batches_of(number, num_processes) for number in range(num_processes)]
     if shuffle:  # training: a part of every batch
         for batch, *parts in zip(whole, *shares, strict=True):
             assert sorted(batch) == sorted(item for part in parts for item in part)
-    else:  # evaluation: whole batches, put in order again
+    else:  # evaluation: whole batches; gather_batches restores their order
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(distributed, "all_gather", lambda _: shares)
             assert gather_batches([]) == whole
 
 
 def _normalise(number: int, folder: str) -> None:
-    """One of three processes, the last without any image."""
+    """One of three processes; the last one has no image."""
     store = torch.distributed.FileStore(f"{folder}/store", 3)
     torch.distributed.init_process_group("gloo", store=store, rank=number, world_size=3)
     x = torch.load(f"{folder}/x.pt")
@@ -103,7 +103,7 @@ def test_global_batch_norm_is_batch_norm_of_the_whole_batch(tmp_path):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """The same run by one process and by two; twelve images make steps of 11 and 1."""
+    """The same run with one process and with two. The 12 images make steps of 11 and 1."""
     tiny = write_tiny_set(tmp_path_factory.mktemp("distributed"))
     one = run("train.py", *FLAGS, "--output_dir", "one", "--keep_unlabelled", cwd=tiny.folder)
     assert one.returncode == 0, one.stderr
@@ -118,7 +118,7 @@ def runs(tmp_path_factory):
 def test_two_processes_train_as_one(runs):
     folder, one, two = runs
     lines = [[json.loads(line) for line in r.stdout.splitlines()] for r in (one, two)]
-    assert len(lines[0]) == len(lines[1]) == 2, "one line an epoch, whatever the processes"
+    assert len(lines[0]) == len(lines[1]) == 2, "one line per epoch, for any number of processes"
     for a, b in zip(*lines, strict=True):
         for name in ("train_loss", "train_set_nll", "train_cnn_bce", "val_set_nll"):
             assert b[name] == pytest.approx(a[name], rel=1e-4)
@@ -129,9 +129,9 @@ def test_two_processes_train_as_one(runs):
 
 
 def test_the_losses_of_each_step_agree(tmp_path):
-    """An epoch of one step has that step's loss in its line."""
+    """With one step per epoch, the log has the loss of each step."""
     tiny = write_tiny_set(tmp_path)
-    # Adam's first steps make as much of a rounding error as of a gradient: keep them short
+    # Adam's first steps are as long for a rounding error as for a gradient: use a small rate
     flags = (*FLAGS, "--limit", 11, "--num_epochs", 4, "--learning_rate", 1e-5)
     one = run("train.py", *flags, "--output_dir", "one", cwd=tiny.folder)
     two = torchrun(2, "train.py", *flags, "--output_dir", "two", cwd=tiny.folder)
@@ -143,7 +143,7 @@ def test_the_losses_of_each_step_agree(tmp_path):
 
 
 def test_checkpoints_are_interchangeable(runs):
-    """What two processes began one can continue: nothing is left to do, and it says so."""
+    """One process continues the run of two processes; here all epochs are done already."""
     folder, *_ = runs
     flags = ("--output_dir", "two", "--keep_unlabelled")
     again = run("train.py", *FLAGS, *flags, cwd=folder)
@@ -164,7 +164,7 @@ def test_two_processes_evaluate_as_one(runs):
     assert a == b
 
 
-def test_alone_everything_is_as_it_was():
+def test_one_process_needs_no_communication():
     assert (distributed.rank(), distributed.world_size()) == (0, 1)
     assert distributed.all_gather(5) == [5]
     assert distributed.rank_zero_first(lambda: 7) == 7

@@ -1,4 +1,4 @@
-"""Encoder weights: partial ones are copied by name, those of another encoder are refused."""
+"""Encoder weights: a partial state dict is copied by name, that of another encoder is an error."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_partial_weights_are_copied_and_named():
     assert all(torch.equal(own[k], part[k]) for k in part)
 
 
-def test_weights_of_another_arch_are_refused_without_copying():
+def test_weights_of_another_arch_are_an_error_and_not_copied():
     source = HybridNet(2, "resnet50", "none").encoder.state_dict()
     model = HybridNet(2, "resnet18", "none")
     before = {k: v.clone() for k, v in model.encoder.state_dict().items()}

@@ -1,4 +1,4 @@
-"""A run that ends early, in whatever way, and is started again ends as if nothing had happened."""
+"""A run that is interrupted and started again gives the same files as one without interruption."""
 
 import json
 import os
@@ -9,16 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import (
-    REPO,
-    TRAIN,
-    call,
-    load,
-    log_lines,
-    refusal,
-    same,
-    write_tiny_set,
-)
+from conftest import REPO, TRAIN, call, load, log_lines, refusal, same, write_tiny_set
 from filelock import FileLock
 
 import train
@@ -32,17 +23,17 @@ OUTPUT = "runs/instances-chain"
 
 
 @pytest.fixture(autouse=True)
-def no_waiting_for_the_disk(monkeypatch):
-    """A run saves 180 MB, some of these after each step."""
+def no_fsync(monkeypatch):
+    """Do not wait for the disk: a run saves 180 MB, in some tests after each step."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
 class Stopped(BaseException):
-    """As if the process had ended here."""
+    """Stands for the end of the process."""
 
 
 def everything(output) -> dict:
-    """All that a run leaves which must not depend on how it came about."""
+    """The files of a run that must not depend on interruptions."""
     files = {name: load(output / name) for name in ("best.pt", "last.pt")}
     for content in files.values():
         content["flags"] = {k: v for k, v in content["flags"].items() if k not in resume.MAY_CHANGE}
@@ -63,7 +54,7 @@ def whole_run(tmp_path_factory):
 
 
 def stop_at(patch, module, name: str, number: int, done: bool) -> None:
-    """The process ends with this call of a function: before it is done, or right after it."""
+    """End the process at this call of a function: before it runs, or (done) right after it."""
     original, calls = getattr(module, name), []
 
     def stopping(*args):
@@ -76,11 +67,14 @@ def stop_at(patch, module, name: str, number: int, done: bool) -> None:
     patch.setattr(module, name, stopping)
 
 
-# each run has two stops, of which the second is in what continues the first
+# each run stops twice: the second stop is in the run that continues after the first
 STOPS = [
-    (("save_last", 2, True), ("save_last", 3, True)),  # in mid-epoch, twice
-    (("save_last", 3, True), ("save_best", 1, False)),  # a pass is done; then before best.pt
-    (("save_best", 1, True), ("append_log", 1, True)),  # best.pt, but not last.pt
+    (("save_last", 2, True), ("save_last", 3, True)),  # within an epoch, twice
+    (
+        ("save_last", 3, True),
+        ("save_best", 1, False),
+    ),  # after an epoch's steps; then before best.pt
+    (("save_best", 1, True), ("append_log", 1, True)),  # best.pt is written, last.pt is not
     (("draw_curves", 2, True), ("save_last", 1, False)),
     (("end_step", 5, True), ("end_step", 1, False)),  # between saves
 ]
@@ -93,7 +87,7 @@ MODULES = {
 
 
 @pytest.mark.parametrize("stops", STOPS, ids=lambda stops: stops[0][0])
-def test_a_run_in_pieces_is_the_run(workdir, monkeypatch, whole_run, stops):
+def test_an_interrupted_run_gives_the_same_files(workdir, monkeypatch, whole_run, stops):
     often = OFTEN if stops[0][0] == "save_last" else ()
     for name, number, done in stops:
         with monkeypatch.context() as patch:
@@ -104,7 +98,9 @@ def test_a_run_in_pieces_is_the_run(workdir, monkeypatch, whole_run, stops):
     assert same(everything(workdir / OUTPUT), whole_run)
 
 
-def test_a_damaged_checkpoint_falls_back_to_the_one_before(workdir, monkeypatch, whole_run, capsys):
+def test_a_damaged_checkpoint_is_replaced_by_the_previous_one(
+    workdir, monkeypatch, whole_run, capsys
+):
     with monkeypatch.context() as patch:
         stop_at(patch, saver, "save_last", 5, True)
         with pytest.raises(Stopped):
@@ -121,7 +117,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(workdir, monkeypatch,
     assert not list(last.parent.glob(".*pt*"))
 
 
-def test_without_any_readable_checkpoint_nothing_is_trained(workdir):
+def test_two_damaged_checkpoints_are_an_error(workdir):
     (workdir / OUTPUT).mkdir(parents=True)
     for name in ("last.pt", "previous.pt"):
         (workdir / OUTPUT / name).write_bytes(b"PK\x03\x04 garbage")
@@ -130,7 +126,7 @@ def test_without_any_readable_checkpoint_nothing_is_trained(workdir):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_the_run(workdir, whole_run, number):
-    """The whole process group gets it, as from a terminal or a scheduler: the workers, too."""
+    """The workers get the signal too, as from a terminal or a scheduler."""
     flags = [*map(str, FLAGS), "--num_workers", "1"]
     process = subprocess.Popen(
         [sys.executable, REPO / "train.py", *flags],
@@ -154,7 +150,7 @@ def test_a_signal_saves_and_ends_the_run(workdir, whole_run, number):
     assert same(everything(workdir / OUTPUT), whole_run)
 
 
-def test_a_second_run_into_the_same_folder_is_refused(workdir):
+def test_two_runs_in_the_same_folder_are_an_error(workdir):
     (workdir / OUTPUT).mkdir(parents=True)
     with FileLock(workdir / OUTPUT / ".lock"):
         assert "another run is writing to" in refusal(train, *FLAGS)
@@ -183,12 +179,12 @@ def test_changes_are_named_and_can_be_accepted(workdir, capsys):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a disk of 250 MB: room for one last.pt (143 MB), not for the next beside it."""
+    """A folder on a disk of 250 MB: enough for one last.pt (143 MB), but not for two."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=250m", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root may mount a small disk")
+        pytest.skip("only root can mount a small disk")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 
@@ -198,26 +194,26 @@ def remount(disk, options: str) -> None:
 
 
 def test_a_full_disk_leaves_the_old_checkpoint(workdir, whole_run, small_disk):
-    """With room made, the same command ends as if nothing had happened."""
+    """With space on the disk, the same command continues and gives the same files."""
     flags = (*FLAGS, "--output_dir", small_disk / "run")
     with pytest.raises(RunError, match=r"cannot write .*pt \(.*(No space left|disk full)"):
         call(train, *flags)
     assert load(small_disk / "run/last.pt")["training"]["progress"][2] == 3
-    assert not list((small_disk / "run").glob(".*tmp*")), "nothing half written takes up room"
+    assert not list((small_disk / "run").glob(".*tmp*")), "no half-written file remains"
     remount(small_disk, "size=2g")
     call(train, *flags)
     assert same(everything(small_disk / "run"), whole_run)
 
 
-def test_a_disk_that_cannot_be_written_is_a_sentence(workdir, small_disk):
+def test_a_read_only_disk_is_one_error(workdir, small_disk):
     (small_disk / "run").mkdir()
     remount(small_disk, "ro")
     assert "cannot" in refusal(train, *FLAGS, "--output_dir", small_disk / "run")
     assert "cannot make the folder" in refusal(train, *FLAGS, "--output_dir", small_disk / "new")
 
 
-def test_an_image_that_goes_during_training(workdir, monkeypatch, whole_run):
-    """What was done is kept; with the image back, the run ends as it would have."""
+def test_an_image_disappears_during_training(workdir, monkeypatch, whole_run):
+    """The steps so far are saved. When the image is back, the run gives the same files."""
     original = state.TrainState.end_step
     image, away = workdir / "data/images/img_03.jpg", workdir / "away.jpg"
 
@@ -235,8 +231,8 @@ def test_an_image_that_goes_during_training(workdir, monkeypatch, whole_run):
     assert same(everything(workdir / OUTPUT), whole_run)
 
 
-def test_a_killed_worker_is_one_sentence(workdir, whole_run):
-    """As the system does when memory runs out; torch then raises wherever the step has come to."""
+def test_a_killed_worker_is_one_error(workdir, whole_run):
+    """The system kills workers if memory runs out; torch then raises at any place in a step."""
     code = (
         "import model, multiprocessing, time, train\n"
         "from util.cli import run_script\n"
@@ -267,8 +263,8 @@ def test_a_killed_worker_is_one_sentence(workdir, whole_run):
     assert same(everything(workdir / OUTPUT), whole_run)
 
 
-def test_flipped_bytes_are_noticed(workdir, capsys):
-    """torch does not compare a file with its checksums."""
+def test_changed_bytes_are_detected(workdir, capsys):
+    """torch does not check the checksums of a file."""
     call(train, *TRAIN, "--num_epochs", 1)
     last = workdir / OUTPUT / "last.pt"
     content = bytearray(last.read_bytes())

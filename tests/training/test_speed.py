@@ -1,4 +1,4 @@
-"""What speed is bought with: precision chosen once, losses looked at late, rows of a table."""
+"""What makes training fast: bfloat16, torch.compile, memory that is kept, losses checked late."""
 
 import ctypes
 import functools
@@ -30,7 +30,7 @@ TRAIN = ("--image_path", "data/images", *QUICK)
 
 
 @pytest.mark.parametrize("pays", [False, True])
-def test_auto_is_what_the_run_had_or_else_what_is_faster(monkeypatch, pays):
+def test_amp_auto_is_the_precision_of_the_run_or_the_faster_one(monkeypatch, pays):
     monkeypatch.setattr(device, "bf16_pays", lambda device: pays)
     faster = "on" if pays else "off"
     for then in ("on", "off"):
@@ -41,7 +41,7 @@ def test_auto_is_what_the_run_had_or_else_what_is_faster(monkeypatch, pays):
     assert device.resolve_amp("auto", CPU, {"device": "auto", "amp": "auto"}) == faster
 
 
-def test_measuring_bfloat16_leaves_the_random_numbers_alone():
+def test_timing_bfloat16_does_not_change_random_numbers():
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
@@ -52,8 +52,8 @@ def test_measuring_bfloat16_leaves_the_random_numbers_alone():
 @pytest.mark.parametrize(
     ("name", "number"), [("auto", 0), ("cuda", 0), ("cuda:1", 1), ("auto", 2), ("cuda", 2)]
 )
-def test_a_gpu_is_chosen_by_its_number(monkeypatch, name, number):
-    """torch.cuda.set_device refuses one without; there need be none here."""
+def test_pick_device_chooses_a_gpu_by_number(monkeypatch, name, number):
+    """torch.cuda.set_device needs a device with a number. Works without a GPU."""
     chosen = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
@@ -65,8 +65,8 @@ def test_a_gpu_is_chosen_by_its_number(monkeypatch, name, number):
     assert device.pick_device(name) == chosen[0] == torch.device("cuda", number)
 
 
-def test_a_compiled_encoder_learns_the_same(monkeypatch):
-    """With torch's graphs, followed through the encoder whole; kernels of its own are a GPU's."""
+def test_a_compiled_encoder_learns_the_same_weights(monkeypatch):
+    """With backend "eager": one graph of the whole encoder, but no compiled kernels."""
     graphs = functools.partial(torch.compile, backend="eager", fullgraph=True)
     monkeypatch.setattr(torch, "compile", graphs)
     generator = torch.Generator().manual_seed(0)
@@ -86,7 +86,7 @@ def test_a_compiled_encoder_learns_the_same(monkeypatch):
         torch.testing.assert_close([*compiled.values()], [*plain.values()], rtol=1e-3, atol=1e-5)
 
 
-def test_a_cpu_compiles_nothing(workdir):
+def test_compile_on_a_cpu_is_an_error(workdir):
     assert "--compile gains nothing on a CPU" in refusal(train, *TRAIN, "--compile")
 
 
@@ -94,8 +94,8 @@ GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
 
 
 @pytest.mark.skipif(not GLIBC, reason="the C library is not glibc")
-def test_freed_memory_is_taken_again(tmp_path):
-    """Pages the system has to give for sums that were done before: of ten times, the fewest."""
+def test_freed_memory_is_reused(tmp_path):
+    """Page faults of the same sum, repeated ten times; the minimum of them."""
     script = """
 import resource, sys, torch
 sys.path.insert(0, sys.argv[1])
@@ -114,16 +114,16 @@ print(min(faults))
     path = tmp_path / "faults.py"
     path.write_text(script)
     found = {}
-    for way in ("kept", "given back"):
+    for way in ("kept", "returned"):
         result = subprocess.run(
             [sys.executable, path, REPO, way], capture_output=True, text=True, check=True
         )
         found[way] = int(result.stdout)
-    assert found["kept"] < found["given back"] / 10
+    assert found["kept"] < found["returned"] / 10
 
 
 def test_a_continued_run_keeps_its_precision(workdir, monkeypatch, capsys):
-    """Even where a second measurement ends otherwise."""
+    """Even if a second measurement has another result."""
     monkeypatch.setattr(device, "bf16_pays", lambda device: True)
     save = saver.save_last
 
@@ -167,7 +167,7 @@ def test_the_first_loss_that_is_not_finite_is_named(tmp_path):
     }
 
 
-def test_the_classic_loop_minimises_the_same():
+def test_the_classic_loop_has_the_same_loss():
     torch.manual_seed(0)
     model = HybridNet(6, "resnet18", "chain", 8, 8, stages=3)
     for parameter in [*model.stage_heads.parameters(), *model.decoder.parameters()]:
@@ -184,7 +184,7 @@ def test_rows_of_the_table():
     assert "|  |  |" in bench.format_row(Ratio("a : b", 9.0, 3.0, 0.1))
 
 
-def test_an_unknown_topic_is_refused(tmp_path):
+def test_an_unknown_topic_is_an_error(tmp_path):
     result = run("benchmarks/speed/bench.py", "nonsense", cwd=tmp_path)
     assert result.returncode == 2
     assert result.stdout == ""
