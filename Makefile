@@ -1,6 +1,7 @@
-# make demo   everything once: environment, default set, vocabulary, training, evaluation, a sample
-# make test   environment and the whole test suite
-# make lint   ruff's checks and formatting
+# make demo    the environment, the default data set, vocabulary, training, evaluation, one sample
+# make test    the environment and all tests
+# make lint    ruff: checks and formatting
+# make clean   delete the environment, the default data set and all runs
 
 PYTHON ?= python3
 RUN = .venv/bin/python
@@ -14,7 +15,7 @@ demo: .venv/installed $(SCENES)/annotations/instances_val.json
 	$(RUN) train.py --output_dir $(DEMO)
 	$(RUN) evaluate.py --checkpoint $(DEMO)/best.pt
 	$(RUN) sample.py $(SCENES)/images/val/scene_val_000027.jpg --checkpoint $(DEMO)/best.pt --output $(DEMO)
-	@echo "checkpoint $(DEMO)/best.pt, figures $(DEMO)/metrics.json, log $(DEMO)/evaluate.log, picture $(DEMO)/scene_val_000027_labels.png"
+	@echo "checkpoint $(DEMO)/best.pt, metrics $(DEMO)/metrics.json, log $(DEMO)/evaluate.log, picture $(DEMO)/scene_val_000027_labels.png"
 
 $(SCENES)/annotations/instances_val.json: | .venv/installed
 	$(RUN) data/make_scenes.py --output_dir $(SCENES)

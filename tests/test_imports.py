@@ -153,7 +153,6 @@ def test_no_file_is_over_350_lines():
     assert not long, "\n".join(long)
 
 
-@pytest.mark.xfail(reason="training/ and evaluation/analysis.py still take args", strict=False)
 def test_functions_below_the_scripts_take_values():
     found = functions_with_args(REPO)
     assert not found, "\n".join(found)
