@@ -1,7 +1,7 @@
-"""Finished evaluations side by side: how they differ on the same images, and how sure that is.
+"""Finished evaluations of the same images side by side, with intervals of their differences.
 
-evaluate.py leaves two files of a run: metrics.json, every figure, and beside it predictions.npz,
-every image's predictions, which drawing images anew needs.
+evaluate.py writes two files: metrics.json with every metric and predictions.npz with every image's
+predictions, which the bootstrap needs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def save_predictions(
     arrays = {field.name: getattr(p, field.name) for field in fields(p)}
 
     def write(path: Path) -> None:
-        with path.open("wb") as file:  # given a name, numpy would add its own ending
+        with path.open("wb") as file:  # given a path, numpy would add its own ending
             np.savez_compressed(
                 file, labels=np.array(labels), file_names=np.array(file_names), **arrays
             )
@@ -39,7 +39,7 @@ def save_predictions(
 
 @dataclass(frozen=True)
 class Run:
-    """What evaluate.py wrote of one checkpoint."""
+    """What evaluate.py wrote for one checkpoint."""
 
     path: Path  # of its metrics.json
     results: dict
@@ -49,18 +49,18 @@ class Run:
 
 
 def read_run(path: Path) -> Run:
-    """Read metrics.json and its neighbour predictions.npz. Raises UsageError."""
-    again = "run evaluate.py again to make it"
+    """Read metrics.json and predictions.npz beside it. Raises UsageError."""
+    again = "run evaluate.py again to write it"
     try:
         results = json.loads(path.read_text("utf-8"))
         needed = ("set_nll", "threshold", "label_thresholds", "per_label", "predicted_sets")
-        figures = [results[k] for k in needed]
+        values = [results[k] for k in needed]
     except OSError as error:
         raise UsageError(
             f"cannot read {path} ({error.strerror}); --compare takes metrics.json"
         ) from None
     except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{path} is not a metrics.json of evaluate.py; {again}") from None
+        raise UsageError(f"{path} is not a metrics.json from evaluate.py; {again}") from None
     arrays_path = path.with_name(PREDICTIONS)
     try:
         with np.load(arrays_path, allow_pickle=False) as file:
@@ -69,40 +69,41 @@ def read_run(path: Path) -> Run:
         labels, names = arrays["labels"].tolist(), arrays["file_names"].tolist()
     except FileNotFoundError:
         raise UsageError(f"{arrays_path} is missing beside {path.name}; {again}") from None
-    except Exception:  # numpy and zipfile raise many things for a file of another kind
+    except Exception:  # numpy and zipfile raise almost anything for a damaged file
         raise UsageError(f"{arrays_path} is damaged; {again}") from None
-    belongs = p.targets.shape == p.marginals.shape == (len(names), len(labels))
-    if not belongs or not np.isclose(p.set_nll.mean(), figures[0], rtol=1e-5):
-        raise UsageError(f"{path} and {arrays_path.name} are not of the same evaluation; {again}")
+    fits = p.targets.shape == p.marginals.shape == (len(names), len(labels))
+    if not fits or not np.isclose(p.set_nll.mean(), values[0], rtol=1e-5):
+        raise UsageError(f"{path} and {arrays_path.name} are from different evaluations; {again}")
     return Run(path, results, labels, names, p)
 
 
 def compare(paths: list[Path]) -> dict:
-    """The first run against each other one; plain types, what console, JSON and page show.
+    """Every run compared with the first one, in plain types for the console, JSON and page.
 
-    runs        what they are
-    figures     values of all; of the others minus the first: differences, and 95 % intervals
-                [low, high] of these, drawing images with replacement, the same ones for both
+    runs        name, paths, decoder and epoch of each
+    metrics     of each metric: the values of all runs, the differences from the first run, and
+                the differences' 95 % intervals [low, high] (paired bootstrap over images)
     per_label   AP in percent of all runs
-    wilcoxon    of each other run: on how many labels its AP is higher and lower, and the p of
-                scipy's signed-rank test that the AP of labels do not differ (labels share images,
-                so take it for a description more than for a test)
+    wilcoxon    for each run but the first: on how many labels its AP is higher and lower, and p of
+                the Wilcoxon signed-rank test that AP does not differ. Labels share images and are
+                not independent, so p is a description rather than a test.
 
-    Raises UsageError if they are not of the same images and labels.
+    Raises UsageError unless all runs have the same images and labels.
     """
     if len(paths) < 2:
         raise UsageError("--compare needs two metrics.json or more")
     first, *others = runs = [read_run(path) for path in paths]
     for other in others:
         _refuse_to_mix(first, other)
-    figures = [_weighted_metrics(run) for run in runs]
-    kept = [k for k, name in enumerate(figures[0].names) if len(name) == 1 or name[2] in SHOWN]
-    values = [[_look_up(run.results, figures[0].names[k]) for run in runs] for k in kept]
+    weighted = [_weighted_metrics(run) for run in runs]
+    names = weighted[0].names
+    kept = [k for k, name in enumerate(names) if len(name) == 1 or name[-1] in SHOWN]
+    values = [[_look_up(run.results, names[k]) for run in runs] for k in kept]
     differences = [
         bootstrap_intervals(
-            lambda w, other=other: other(w)[kept] - figures[0](w)[kept], len(first.file_names)
+            lambda w, other=other: other(w)[kept] - weighted[0](w)[kept], len(first.file_names)
         )
-        for other in figures[1:]
+        for other in weighted[1:]
     ]
     ap = np.array([[_number(row["AP"]) for row in run.results["per_label"]] for run in runs])
     return {
@@ -116,7 +117,7 @@ def compare(paths: list[Path]) -> dict:
         ],
         "metrics": [
             {
-                "metric": " ".join(figures[0].names[k][-2:]),
+                "metric": " ".join(names[k][-2:]),
                 "values": of_runs,
                 "differences": [value - of_runs[0] for value in of_runs[1:]],
                 "intervals": [pairs[i].tolist() for pairs in differences],
@@ -133,7 +134,7 @@ def compare(paths: list[Path]) -> dict:
 
 
 def _names(paths: list[Path]) -> list[str]:
-    """What to call the runs: their folders, numbered if two are called alike."""
+    """The runs' names: their folders, numbered if two have the same name."""
     names = [path.resolve().parent.name for path in paths]
     if len(set(names)) == len(names):
         return names
@@ -141,13 +142,13 @@ def _names(paths: list[Path]) -> list[str]:
 
 
 def _refuse_to_mix(a: Run, b: Run) -> None:
-    """Raise UsageError unless both runs say something of the same images and labels."""
+    """Raise UsageError unless both runs have the same images and labels."""
     if a.labels != b.labels:
-        raise UsageError(f"{a.path} and {b.path} are of other labels, or rank them otherwise")
+        raise UsageError(f"{a.path} and {b.path} have different labels, or rank them differently")
     same_truth = np.array_equal(a.predictions.targets, b.predictions.targets)
     if a.file_names != b.file_names or not same_truth:
         raise UsageError(
-            f"{a.path} and {b.path} are of different images or annotations: evaluate both with "
+            f"{a.path} and {b.path} have different images or annotations: evaluate both with "
             "the same --image_path, --annotations, --limit and --keep_unlabelled"
         )
 
@@ -165,12 +166,12 @@ def _look_up(results: dict, name: tuple[str, ...]) -> float:
 
 
 def _number(value: float | None) -> float:
-    """JSON has null for an undefined figure."""
+    """JSON has null for an undefined metric."""
     return float("nan") if value is None else value
 
 
 def _signed_ranks(differences: np.ndarray) -> dict[str, float]:
-    """Wilcoxon's signed-rank test over labels whose AP is defined; p is 1 where none differs."""
+    """Wilcoxon signed-rank test over labels with a defined AP; p is 1 if none differs."""
     differences = differences[~np.isnan(differences)]
     higher, lower = int((differences > 0).sum()), int((differences < 0).sum())
     p = float(wilcoxon(differences).pvalue) if higher + lower else 1.0

@@ -1,4 +1,4 @@
-"""evaluate.py: its tables and files, and the checkpoints it takes and refuses."""
+"""evaluate.py: its tables and files, and the checkpoints it accepts and refuses."""
 
 import csv
 import json
@@ -17,7 +17,7 @@ import train
 
 
 def test_evaluate_end_to_end(trained):
-    """Numbers on the console, in the log and in the JSON are the same numbers."""
+    """The console, the log and the JSON show the same numbers."""
     result = run("evaluate.py", *EVALUATE, cwd=trained.folder)
     assert result.returncode == 0, result.stderr
     assert "using runs/instances-chain/best.pt" in result.stderr
@@ -27,9 +27,9 @@ def test_evaluate_end_to_end(trained):
     assert results["num_images"] == 11
     assert f"mAP {results['mAP']:.2f} over {results['mAP_labels']} labels" in result.stdout
     assert f"set NLL {results['set_nll']:.3f}" in result.stdout
-    for rule, figures in results["predicted_sets"].items():
+    for rule, values in results["predicted_sets"].items():
         row = next(x for x in result.stdout.splitlines() if x.startswith(f"{rule} "))
-        assert row.split()[1:10] == [f"{value:.1f}" for value in figures.values()]
+        assert row.split()[1:10] == [f"{value:.1f}" for value in values.values()]
     for row in results["per_label"]:
         line = next(x for x in result.stdout.splitlines() if x.startswith(row["label"]))
         cells = [f"{row[k]:.1f}" for k in ("AP", "precision", "recall", "f1")]
@@ -38,7 +38,7 @@ def test_evaluate_end_to_end(trained):
 
 
 def test_evaluate_json_without_nan(trained, workdir, capsys):
-    """Zebra and apple are on none of these images: undefined figures are null, not NaN."""
+    """Zebra and apple are on none of these images: undefined metrics are null, not NaN."""
     val = write_json(coco([("person",), ("dog",), ("cat", "person"), ()]), workdir / "val.json")
     best = trained.output / "best.pt"
     flags = ("--checkpoint", best, "--image_path", "data/images", "--annotations", val)
@@ -58,7 +58,7 @@ def test_evaluate_json_without_nan(trained, workdir, capsys):
 
 
 def test_evaluation_is_repeatable(trained, workdir, capsys):
-    """Neither batch size nor workers may change a figure."""
+    """Batch size and workers do not change any metric."""
     found = []
     for flags in (("--batch_size", 4), ("--batch_size", 4, "--num_workers", 2)):
         best = trained.output / "best.pt"
@@ -69,7 +69,7 @@ def test_evaluation_is_repeatable(trained, workdir, capsys):
     assert found[0] == found[1]
 
 
-def test_what_evaluate_can_be_asked_beside_the_figures(trained, workdir, capsys):
+def test_reveal_label_issues_and_influence(trained, workdir, capsys):
     best = ("--checkpoint", trained.output / "best.pt", "--output_dir", "o")
     asked = (
         "--reveal",
@@ -120,13 +120,13 @@ def test_each_label_has_its_own_threshold(trained, workdir, capsys):
     for c, (row, threshold) in enumerate(
         zip(found["per_label"], found["label_thresholds"], strict=True)
     ):
-        said = marginals[:, c] >= threshold
-        hits = (targets[:, c] & said).sum()
+        predicted = marginals[:, c] >= threshold
+        hits = (targets[:, c] & predicted).sum()
         assert row["recall"] == pytest.approx(100 * hits / targets[:, c].sum())
-        assert row["precision"] == pytest.approx(100 * hits / max(said.sum(), 1))
+        assert row["precision"] == pytest.approx(100 * hits / max(predicted.sum(), 1))
 
 
-def test_checkpoints_of_another_kind(trained, workdir):
+def test_checkpoints_of_other_programs_are_refused(trained, workdir):
     torch.save([1, 2], "list.pt")
     torch.save(torchvision.models.resnet18().state_dict(), "resnet.pt")
     torch.save({"format": "hybridnet-checkpoint-1"}, "empty.pt")
@@ -147,13 +147,13 @@ def test_checkpoints_of_another_kind(trained, workdir):
 
 
 class Hostile:
-    """Unpickled carelessly, makes a file."""
+    """Writes a file when it is unpickled."""
 
     def __reduce__(self):
         return (open, ("hacked", "w"))
 
 
-def test_a_hostile_checkpoint_does_not_run(workdir):
+def test_a_hostile_checkpoint_runs_no_code(workdir):
     torch.save({"format": "hybridnet-checkpoint-1", "weights": Hostile()}, "bad.pt")
     assert "damaged" in refusal(sample, "data/images", "--checkpoint", "bad.pt")
     assert "is not a state dict" in refusal(train, *TRAIN, "--weights", "bad.pt")

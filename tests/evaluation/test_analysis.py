@@ -1,4 +1,4 @@
-"""Revealed labels, flipped annotations and label influence, against enumeration and counting."""
+"""Revealed labels, flipped annotations and label influence, checked by enumeration and counting."""
 
 import itertools
 import math
@@ -27,7 +27,7 @@ SETS = arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 9)))
 
 
 @given(SETS, st.integers(1, 10), st.integers(0, 3))
-def test_revealed_labels_are_true_and_as_many_as_asked_for(targets, num_revealed, seed):
+def test_revealed_labels_are_true_and_as_many_as_asked(targets, num_revealed, seed):
     known = reveal_labels(targets, num_revealed, seed)
     assert not known[~targets].any()
     assert (known.sum(1) == np.minimum(targets.sum(1), num_revealed)).all()
@@ -41,7 +41,7 @@ def test_every_true_label_is_revealed_equally_often():
 
 
 @given(SETS, st.integers(0, 100))
-def test_figures_of_the_rest_leave_the_known_pairs_out(targets, seed):
+def test_metrics_of_the_rest_leave_out_known_pairs(targets, seed):
     scores = np.random.default_rng(seed).random(targets.shape).round(1)
     known = reveal_labels(targets, 1)
     found = metrics_of_the_rest(targets, scores, known, 0.5)
@@ -60,7 +60,7 @@ def test_figures_of_the_rest_leave_the_known_pairs_out(targets, seed):
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(DECODERS), st.sampled_from([0, 1, TRAINED]), st.integers(0, 63))
 def test_flips_agree_with_enumeration(decoder, seed, row):
-    """flip_logit from the table of all set probabilities; influence as a ratio of summed odds."""
+    """flip_logit from the probabilities of all sets; influence as a ratio of summed odds."""
     model, encoding, log_probs, _ = enumerate_sets(decoder, seed)
     targets = ALL_SETS[row].expand(NUM_IMAGES, -1)
     flips = flip_each_label(model, encoding, targets)
@@ -83,7 +83,7 @@ def test_flips_agree_with_enumeration(decoder, seed, row):
         assert float(flips.influence[i, j]) == pytest.approx(float(ratio.sum()), abs=2e-3)
 
 
-def test_suspects_are_sorted_and_named():
+def test_label_issues_are_sorted_and_named():
     flip_logit = np.array([[-3.0, 2.0], [0.0, 5.0]])
     targets = np.array([[True, False], [True, True]])
     (a, b, c) = label_issues(flip_logit, targets, 3)
@@ -110,7 +110,7 @@ def test_co_occurrence_is_the_log_odds_ratio_of_the_counts(targets):
     assert sorted(clustered_order(ratio)) == list(range(targets.shape[1]))
 
 
-def test_labels_that_go_together_become_neighbours():
+def test_labels_that_go_together_are_placed_side_by_side():
     scene = np.random.default_rng(0).random((200, 2)) < 0.5
     targets = scene[:, [0, 1, 0, 1, 0, 1]]
     order = clustered_order(co_occurrence(targets))
@@ -118,7 +118,7 @@ def test_labels_that_go_together_become_neighbours():
 
 
 @pytest.mark.parametrize("num_labels", [1, 2, 3])
-def test_few_or_odd_labels_can_be_drawn(tmp_path, num_labels):
+def test_few_labels_and_odd_names_can_be_drawn(tmp_path, num_labels):
     labels = ["$x^2$", "a,b", 'say "hi"'][:num_labels]
     zeros = np.zeros((num_labels, num_labels))
     save_influence(zeros, zeros, labels, tmp_path / "m")
@@ -126,7 +126,7 @@ def test_few_or_odd_labels_can_be_drawn(tmp_path, num_labels):
     assert len((tmp_path / "m.csv").read_text().splitlines()) == num_labels + 1
 
 
-def test_colours_end_at_the_strongest_pairs_even_if_few_are_not_zero():
+def test_colour_limit_is_the_strongest_pair_even_if_few_are_not_zero():
     ratio = np.zeros((60, 60))
     assert colour_limit(ratio) == 1
     ratio[3, 5] = ratio[5, 3] = -2.5

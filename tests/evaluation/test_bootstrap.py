@@ -154,7 +154,7 @@ def test_compare_refuses(tmp_path):
     other_labels = write_run(tmp_path / "labels", 2, tuple("vwxyz"))
     other_truth = write_run(tmp_path / "truth", 2, seed=5)
     assert "two metrics.json or more" in refusal(evaluate, "--compare", a)
-    assert "other labels" in refusal(evaluate, "--compare", a, other_labels)
+    assert "different labels" in refusal(evaluate, "--compare", a, other_labels)
     assert "different images" in refusal(evaluate, "--compare", a, other_truth)
     assert "leave out --limit" in refusal(evaluate, "--compare", a, a, "--limit", 3)
     assert "cannot read" in refusal(evaluate, "--compare", a, tmp_path / "absent.json")
@@ -164,7 +164,7 @@ def test_compare_refuses(tmp_path):
     alone = write_json(json.loads(a.read_text()), tmp_path / "alone/metrics.json")
     assert "is missing" in refusal(evaluate, "--compare", a, alone)
     mixed = write_run(tmp_path / "mixed", 2, set_nll=1.0)
-    assert "not of the same evaluation" in refusal(evaluate, "--compare", a, mixed)
+    assert "from different evaluations" in refusal(evaluate, "--compare", a, mixed)
 
 
 def test_compare_never_unpickles(tmp_path):
