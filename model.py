@@ -139,8 +139,7 @@ class ChainDecoder(Decoder):
     ) -> None:
         super().__init__(num_labels)
         self.num_labels, self.hidden_size, self.link = num_labels, hidden_size, link
-        self.state_size = 2 * hidden_size  # S: the LSTM's hidden state, then its cell state
-        num_tokens = num_labels + (link == "softmax")  # END; the chain ends by saying no C times
+        num_tokens = num_labels + (link == "softmax")  # END; the chain decides on every label
         self.label_embedding = nn.Parameter(torch.randn(num_tokens, embed_size) * embed_size**-0.5)
         self.lstm = nn.LSTM(embed_size, hidden_size, batch_first=True)
         self.project_output = nn.Linear(hidden_size, embed_size, bias=False)  # U_o
@@ -153,7 +152,7 @@ class ChainDecoder(Decoder):
         return self.project_image(features)
 
     def initial_state(self, num_rows: int) -> Tensor:
-        return self.label_embedding.new_zeros(num_rows, self.state_size)
+        return self.label_embedding.new_zeros(num_rows, 2 * self.hidden_size)  # hidden, cell
 
     def advance(self, state: Tensor, labels: Tensor) -> Tensor:
         read, state = self.label_embedding[labels], state.chunk(2, dim=1)
@@ -174,9 +173,10 @@ class ChainDecoder(Decoder):
 
         A row is one step of one image, M = sum(counts + 1) rows in all, in PackedSequence's order:
         the first step of every image, then the second step of all images that have one, …
+        Targets on a GPU are slow: counting them would wait for all its work.
         """
         device = encoding.cnn_logits.device
-        targets = targets.cpu().bool()  # counting on a GPU would wait for all its work
+        targets = targets.cpu().bool()
         counts = targets.sum(1)  # B  labels per image
         order = counts.argsort(descending=True)
         place = order.argsort()  # B  of an image among the rows of a step
@@ -186,7 +186,6 @@ class ChainDecoder(Decoder):
         step = targets.cumsum(1) - targets.long()  # B×C  labels read before position j
         row = first[step] + place[:, None]  # B×C  the row that decides on label j
         image = torch.cat([order[:size] for size in sizes])  # M
-
         hidden = self.label_embedding.new_zeros(len(targets), self.hidden_size)
         if len(sizes) > 1:
             rows, ranks = targets.nonzero(as_tuple=True)
@@ -195,9 +194,8 @@ class ChainDecoder(Decoder):
             labels = self.label_embedding[read.to(device, non_blocking=True)]
             hidden = torch.cat([hidden, self.lstm(PackedSequence(labels, sizes[1:]))[0].data])
         row, image = (index.to(device, non_blocking=True) for index in (row, image))
-        return self.logits(
-            hidden, encoding.image_embedding[image], encoding.cnn_logits[image]
-        ).gather(0, row)
+        z = self.logits(hidden, encoding.image_embedding[image], encoding.cnn_logits[image])  # M×C
+        return z.gather(0, row)
 
 
 class HybridNet(nn.Module):
@@ -315,8 +313,7 @@ class HybridNet(nn.Module):
         set_nll   -log P(targets | image), with teacher forcing; trains the decoder
         cnn_bce   binary cross-entropy of b(I) alone; equals set_nll for `none`
 
-        Validation measures bernoulli_nll itself, whatever the training loss is. Targets should come
-        on the CPU: to count them on a GPU is to wait for all its work.
+        Validation uses bernoulli_nll, not these. Keep targets on the CPU: see ChainDecoder.
         """
         encoding = self.encode(images)
         z = self.set_logits(encoding, targets)

@@ -5,19 +5,16 @@ import json
 import os
 import struct
 import sys
-import zipfile
 import zlib
 from collections import Counter
 
 import numpy as np
 import pytest
-import torch
 from conftest import REPO, coco, one_error, run, write_json
 from PIL import Image
 
 from images.decode import MAX_PIXELS, load_image, load_pixels
 from images.transforms import Preprocessing
-from inference.checkpoint import load_checkpoint, restore
 from labels.coco import read_annotations
 from labels.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
 from report.influence import draw_influence
@@ -204,7 +201,7 @@ def test_long_junk_is_noticed_without_being_kept(tmp_path, fill, monkeypatch):
         read_annotations(path)
 
 
-# --- vocabularies and checkpoints --------------------------------------------------------------
+# --- vocabularies -----------------------------------------------------------------------------
 
 
 def test_pickles_that_take_forever_or_all_memory(tmp_path):
@@ -228,79 +225,6 @@ def test_vocabularies_too_large_to_be_true(tmp_path):
         (tmp_path / "v.json").write_text(json.dumps({**good, **change}))
         with pytest.raises(UsageError, match="damaged vocabulary"):
             load_vocabulary(tmp_path / "v.json")
-
-
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    """A checkpoint of a tiny network, and a way to write it changed."""
-    monkeypatch.setattr(mutations.torchvision.models, "resnet18", mutations.tiny_resnet)
-    (tmp_path / "valid").mkdir()
-    checkpoint = mutations.write_valid(tmp_path / "valid")["checkpoint"]
-
-    def load_with(part: str, value: object) -> str:
-        torch.save({**checkpoint, part: value}, tmp_path / "x.pt")
-        with pytest.raises(UsageError) as caught:
-            restore(load_checkpoint(tmp_path / "x.pt"), tmp_path / "x.pt")
-        assert "x.pt is damaged" in str(caught.value)
-        return str(caught.value)
-
-    return checkpoint, load_with, tmp_path
-
-
-def test_checkpoints_with_wrong_parts(small):
-    checkpoint, load_with, _ = small
-    settings, weights = checkpoint["model"], checkpoint["weights"]
-    for change in (
-        {"arch": "get_model"},
-        {"arch": "vit_b_16"},
-        {"embed_size": 10**9},
-        {"hidden_size": "4"},
-        {"hidden_size": -1},
-        {"stages": 0},
-        {"stages": torch.tensor([1, 2])},
-        {"pretrained": True},  # would fetch a file
-    ):
-        assert "model" in load_with("model", {**settings, **change})
-    assert "do not fit" in load_with("model", {**settings, "hidden_size": 60_000})
-    boundless = torch.zeros(1).expand(2**20, 2**20)
-    for tensor in (boundless, torch.eye(3).to_sparse(), torch.full((3,), float("nan")), "text"):
-        assert "weights" in load_with("weights", {**weights, "classifier.bias": tensor})
-    for value in (float("nan"), float("inf"), "0.5", None, True):
-        assert "threshold" in load_with("threshold", value)
-    for value in ([0.5, float("nan")], [0.5, "0.5"], [[0.5, 0.5]], "0.5", None, {"a": 0.5}):
-        assert "label_thresholds" in load_with("label_thresholds", value)
-    assert "do not fit" in load_with("label_thresholds", [0.5] * 1000)
-    for value in (float("nan"), float("inf"), 0.0, -1.0, "1", None, True):
-        assert "temperature" in load_with("temperature", value)
-    for value in (float("nan"), float("inf"), "0", None, True):
-        assert "prior_weight" in load_with("prior_weight", value)
-    for value in ({"annotations": 7}, {"val_annotations": "x"}, {"a": {}}, {"annotations": "\0"}):
-        assert "flags" in load_with("flags", value)
-    for value in ({"image_size": 10**9}, {"image_size": -1}, {"image_size": 32.0}, {}, {"a": 1}):
-        load_with("preprocessing", value)
-
-
-def test_a_compressed_checkpoint_is_refused(small):
-    """Its records could unpack to a thousand times its size."""
-    _, _, folder = small
-    with (
-        zipfile.ZipFile(folder / "valid/best.pt") as old,
-        zipfile.ZipFile(folder / "x.pt", "w", zipfile.ZIP_DEFLATED) as new,
-    ):
-        for name in old.namelist():
-            new.writestr(name, old.read(name))
-    with pytest.raises(UsageError, match="damaged or not a checkpoint"):
-        load_checkpoint(folder / "x.pt")
-
-
-def test_a_checkpoint_that_would_hash_for_ever_is_refused(small):
-    """A key of 2**90 tuples in 400 bytes, which torch.load would go through one by one."""
-    slow = b"".join(b"h%ch%c\x86q%c" % (i, i, i + 1) for i in range(1, 90))
-    with zipfile.ZipFile(small[2] / "x.pt", "w") as archive:
-        archive.writestr("x/data.pkl", b"\x80\x02}q\x00)q\x01" + slow + b"h\x00h\x5aK\x01s.")
-        archive.writestr("x/version", "3\n")
-    with pytest.raises(UsageError, match="damaged or not a checkpoint"):
-        load_checkpoint(small[2] / "x.pt")
 
 
 # --- names ------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The network: its distribution against definitions written out by hand, and its invariants."""
+"""The model: its distribution against definitions written by hand, and its properties."""
 
 import itertools
 import math
@@ -6,17 +6,17 @@ import math
 import pytest
 import torch
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
-from model import ARCHS, Encoding, HybridNet, bernoulli_nll
+from model import ARCHS, DECODERS, Encoding, HybridNet, bernoulli_nll, settings_of
 
 NUM_LABELS = 6
 ALL_SETS = torch.tensor(list(itertools.product([0.0, 1.0], repeat=NUM_LABELS)))  # 2^C×C
 
 
 def make_model(decoder: str, num_labels: int = NUM_LABELS, seed: int = 0) -> HybridNet:
-    """A small model whose decoder is far from its start at zero."""
+    """A small model with a random, calibrated decoder; a new one would start at zero."""
     torch.manual_seed(seed)
     model = HybridNet(num_labels, "resnet18", decoder, 8, 8, stages=1).eval()
     for parameter in model.decoder.parameters():
@@ -27,7 +27,7 @@ def make_model(decoder: str, num_labels: int = NUM_LABELS, seed: int = 0) -> Hyb
 
 
 def make_encoding(model: HybridNet, num_images: int = 1, seed: int = 1) -> Encoding:
-    """Encodings as the encoder might make them, without its cost."""
+    """Random encodings, without the cost of an encoder."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(num_images, 512, generator=generator) / 8
     scores = torch.randn(num_images, len(model.classifier.bias), generator=generator)
@@ -36,7 +36,7 @@ def make_encoding(model: HybridNet, num_images: int = 1, seed: int = 1) -> Encod
 
 
 def train_decoder(model: HybridNet, num_steps: int = 60) -> HybridNet:
-    """Fit the decoder to labels that come in threes, so that it is sure of some things."""
+    """Fit the decoder to labels that come in threes, so that some sets are very probable."""
     generator = torch.Generator().manual_seed(5)
     scenes = torch.rand(64, 2, generator=generator) < 0.5
     noise = torch.rand(64, NUM_LABELS, generator=generator) < 0.1
@@ -56,7 +56,7 @@ def train_decoder(model: HybridNet, num_steps: int = 60) -> HybridNet:
 
 
 def repeat(encoding: Encoding, times: int) -> Encoding:
-    """One image's encoding, `times` rows of it."""
+    """The encoding of one image as `times` rows."""
     return Encoding(
         encoding.image_embedding.expand(times, -1), encoding.cnn_logits.expand(times, -1), None
     )
@@ -70,7 +70,7 @@ def log_prob_of_all_sets(model: HybridNet, encoding: Encoding) -> Tensor:
 
 @torch.no_grad()
 def log_prob_token_by_token(model: HybridNet, encoding: Encoding, labels: list[int]) -> float:
-    """The definition in shared terms: next-token probabilities, one LSTM step at a time."""
+    """log P(set | image) by its definition: next-token probabilities, one LSTM step at a time."""
     decoder, end = model.decoder, NUM_LABELS
     hidden = cell = torch.zeros(1, 8)
     last, total = -1, 0.0
@@ -113,7 +113,7 @@ def test_teacher_forcing_is_the_product_of_next_token_probabilities(decoder):
 
 
 @pytest.mark.parametrize("decoder", ["chain", "softmax", "none"])
-def test_every_log_odds_is_calibrated(decoder):
+def test_all_logits_are_calibrated(decoder):
     model = make_model(decoder)
     prior = torch.tensor([0.0, -0.25, -0.5, -0.75, -1, -1.25])
     encoding, state = make_encoding(model, 3), model.decoder.initial_state(3)
@@ -150,7 +150,7 @@ def test_batch_without_any_label():
 
 @pytest.mark.parametrize("decoder", ["chain", "none"])
 def test_training_starts_at_the_independent_classifier(decoder):
-    """And that at the labels' frequencies, up to the random features."""
+    """And b(I) starts at the labels' frequencies, apart from random features."""
     torch.manual_seed(0)
     logits = [math.log(p / (1 - p)) for p in (0.5, 0.2, 0.1)]
     model = HybridNet(3, "resnet18", decoder, 8, 8, label_logits=logits).eval()
@@ -162,7 +162,7 @@ def test_training_starts_at_the_independent_classifier(decoder):
 
 
 def test_every_trained_parameter_gets_a_gradient_after_one_step():
-    """U_o and U_I start at zero: the LSTM hears of the loss from the second step on."""
+    """U_o and U_I start at zero: the LSTM gets a gradient from the second step on."""
     torch.manual_seed(0)
     model = HybridNet(5, "resnet18", "chain", 8, 8)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -172,8 +172,8 @@ def test_every_trained_parameter_gets_a_gradient_after_one_step():
         optimizer.zero_grad()
         model(images, targets)["set_nll"].mean().backward()
         optimizer.step()
-    silent = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert silent == []
+    without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
 
 
 def test_pixels_are_normalised_inside_the_model():
@@ -190,7 +190,7 @@ def test_pixels_are_normalised_inside_the_model():
 
 
 def test_encoder_is_torchvisions():
-    """Its values, gradients and running statistics, whatever order the parts come in here."""
+    """Same values, gradients and running statistics, although maxpool is before relu here."""
     torch.manual_seed(0)
     ours = HybridNet(2, "resnet18", "none").encoder.double()
     resnet = torchvision.models.resnet18().double()
@@ -210,8 +210,8 @@ def test_encoder_is_torchvisions():
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_arch_encodes(arch):
     model = HybridNet(4, arch, "chain", 8, 8, stages=4).eval()
-    for classifier in model.stage_heads:
-        torch.nn.init.normal_(classifier.weight, std=classifier.in_features**-0.5)
+    for head in model.stage_heads:
+        torch.nn.init.normal_(head.weight, std=head.in_features**-0.5)
     with torch.no_grad():
         encoding = model.encode(torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8))
     assert [tuple(maps.shape) for maps in encoding.class_maps] == [
@@ -222,15 +222,72 @@ def test_every_arch_encodes(arch):
     ]
     assert encoding.cnn_logits.shape == (1, 4)
     pooled = sum(maps.mean((2, 3)) / 2 + maps.amax((2, 3)) / 2 for maps in encoding.class_maps)
-    # in the hundreds, and averaged in another order
+    # the logits are in the hundreds, and summed in another order
     torch.testing.assert_close(
         encoding.cnn_logits, pooled + model.classifier.bias, rtol=1e-5, atol=1e-5
     )
     assert encoding.class_activation_map(0).shape == (4, 16, 16)
 
 
+def test_another_encoder_needs_only_build_encoder(monkeypatch):
+    """Parts of any names and widths, some of which end no stage."""
+    convolutions = (nn.Conv2d(3, 5, 3, 4), nn.Conv2d(5, 3, 3, 2), nn.Identity(), nn.Conv2d(3, 7, 1))
+    encoder, widths = nn.Sequential(*convolutions), {"0": 5, "1": 3, "3": 7}
+    monkeypatch.setattr("model.build_encoder", lambda arch, pretrained: (encoder, widths))
+    model = HybridNet(4, stages=2)
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    encoding = model.encode(images)
+    assert [maps.shape[1:] for maps in encoding.class_maps] == [(4, 3, 3), (4, 3, 3)]
+    assert model.decoder.project_image.in_features == 3 + 7
+    model(images, torch.ones(2, 4))["set_nll"].sum().backward()
+    assert all(p.grad is not None for p in model.encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("arch", "vgg16"),
+        ("decoder", "lstm"),
+        ("embed_size", 0),
+        ("hidden_size", 2**16 + 1),
+        ("stages", 5),
+    ],
+)
+def test_wrong_arguments_are_named(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is {value!r}; possible are "):
+        HybridNet(2, **{name: value})
+
+
+def test_settings_rebuild_the_model():
+    assert settings_of({"arch": "resnet34", "epochs": 3}) == {
+        "arch": "resnet34",
+        "decoder": "chain",
+        "embed_size": 256,
+        "hidden_size": 256,
+        "stages": 3,
+        "freeze_encoder": False,
+    }
+    settings = settings_of({"embed_size": 4, "hidden_size": 6, "decoder": "softmax", "stages": 2})
+    assert [p.shape for p in HybridNet(3, **settings).parameters()] == [
+        p.shape
+        for p in HybridNet(3, decoder="softmax", embed_size=4, hidden_size=6, stages=2).parameters()
+    ]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_state_is_one_row_of_numbers(decoder):
+    """Rows are independent: a state read alone is the state read beside others."""
+    model = make_model(decoder)
+    state = model.decoder.initial_state(5)
+    assert state.shape == (5, 0 if decoder == "none" else 16)
+    for labels in torch.tensor([[0, 1, 2, 0, 1], [3, 4, 5, 2, 2]]):
+        one = model.decoder.advance(state[3:4], labels[3:4])
+        state = model.decoder.advance(state, labels)
+        torch.testing.assert_close(one, state[3:4])
+
+
 @pytest.mark.parametrize("stages", [1, 2, 3, 4])
-def test_stages_before_the_last_begin_with_nothing_to_say(stages):
+def test_earlier_stages_start_without_effect(stages):
     torch.manual_seed(0)
     plain = HybridNet(4, "resnet18", "none", stages=1).eval()
     model = HybridNet(4, "resnet18", "none", stages=stages).eval()

@@ -27,7 +27,8 @@ def build_model(
 ) -> HybridNet:
     """HybridNet(**settings) for these labels, the encoder from ImageNet or from a file.
 
-    Raises RunError if ImageNet weights cannot be fetched, UsageError if the file does not fit.
+    Raises RunError if ImageNet weights cannot be fetched, UsageError if settings or file do not
+    fit.
     """
     try:
         model = HybridNet(
@@ -38,6 +39,8 @@ def build_model(
         )
     except OSError as error:  # urllib's errors are OSErrors
         raise RunError(f"--pretrained could not fetch the weights ({error})") from None
+    except ValueError as error:  # it starts with the name of the argument, which is the flag's
+        raise UsageError(f"--{error}") from None
     if weights:
         load_weights_file(model, weights)
     return model
