@@ -1,4 +1,4 @@
-"""Images that cannot be read: found by --check, refused in training, or left out and listed."""
+"""Images that cannot be read: listed by --check; training stops, or skips and lists them."""
 
 import json
 import multiprocessing
@@ -37,13 +37,13 @@ from util.errors import UsageError
 CHECK = ("--image_path", "data/images", "--check", "--num_workers")
 
 
-def spoil(folder) -> dict[str, str]:
-    """Four of the tiny set's images made bad, one of each kind; image -> part of the reason."""
+def damage(folder) -> dict[str, str]:
+    """Damage four images of the tiny set, each in another way. Image -> part of the reason."""
     images = folder / "data/images"
     data = (images / "img_01.jpg").read_bytes()
     (images / "img_01.jpg").write_bytes(data[: len(data) // 2])
     (images / "img_04.jpg").write_bytes(b"")
-    (images / "img_07.jpg").write_text("no picture")  # has no label
+    (images / "img_07.jpg").write_text("not an image")  # has no label
     (images / "img_10.jpg").unlink()
     reasons = ("(truncated)", "(the file is empty)", "(damaged or another kind)", "no image")
     names = ("img_01.jpg", "img_04.jpg", "img_07.jpg", "img_10.jpg")
@@ -51,7 +51,7 @@ def spoil(folder) -> dict[str, str]:
 
 
 def listed(path) -> dict[str, str]:
-    """Name -> reason of a list of bad images."""
+    """Name -> reason, from a list of bad images."""
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert len({line["image"] for line in lines}) == len(lines)
     return {line["image"].rsplit("/")[-1]: line["reason"] for line in lines}
@@ -62,7 +62,7 @@ def test_check_lists_every_bad_image(workdir, num_workers, capsys):
     call(data_loader, *CHECK, num_workers)
     assert capsys.readouterr().out == "12 images checked, 0 cannot be read\n"
     assert (workdir / "bad_images.jsonl").read_bytes() == b""
-    bad = spoil(workdir)
+    bad = damage(workdir)
     sentence = refusal(data_loader, *CHECK, num_workers, "--bad_images", "b.jsonl")
     assert "b.jsonl lists the bad images" in sentence
     assert capsys.readouterr().out == "12 images checked, 4 cannot be read\n"
@@ -72,7 +72,7 @@ def test_check_lists_every_bad_image(workdir, num_workers, capsys):
 
 
 def test_check_exits_with_2_if_an_image_is_bad(workdir):
-    spoil(workdir)
+    damage(workdir)
     result = run("data_loader.py", *CHECK, 2, cwd=workdir)
     assert result.returncode == 2
     assert "Traceback" not in result.stderr
@@ -80,8 +80,8 @@ def test_check_exits_with_2_if_an_image_is_bad(workdir):
 
 
 def test_training_stops_and_names_the_bad_images_of_a_batch(workdir):
-    spoil(workdir)
-    write_picture(workdir / "data/images/img_10.jpg")  # missing ones are seen at the start
+    damage(workdir)
+    write_picture(workdir / "data/images/img_10.jpg")  # a missing image stops the run earlier
     flags = (*TRAIN[:-1], 2, "--batch_size", 12, "--val_fraction", 0)
     sentence = one_error(run("train.py", *flags, cwd=workdir))
     assert "img_01.jpg cannot be read as an image (truncated)" in sentence
@@ -91,8 +91,8 @@ def test_training_stops_and_names_the_bad_images_of_a_batch(workdir):
 
 
 def test_a_run_that_fails_leaves_no_process(workdir, monkeypatch):
-    """At once: processes that load would keep the run from ending, or outlive it."""
-    spoil(workdir)
+    """Loader processes end with the run: they must not delay its end or outlive it."""
+    damage(workdir)
     write_picture(workdir / "data/images/img_10.jpg")
     flags = (*TRAIN[:-1], 2, "--batch_size", 4, "--val_fraction", 0)
     monkeypatch.setattr(sys, "argv", ["train.py", *map(str, flags)])
@@ -102,15 +102,15 @@ def test_a_run_that_fails_leaves_no_process(workdir, monkeypatch):
 
 
 def test_evaluation_stops_at_a_bad_image(workdir, trained):
-    """Figures must never be of fewer images than they say."""
-    spoil(workdir)
+    """Metrics must not be computed on fewer images than they say."""
+    damage(workdir)
     write_picture(workdir / "data/images/img_10.jpg")
     sentence = refusal(evaluate, *EVALUATE, "--checkpoint", trained.output / "best.pt")
     assert "img_01.jpg" in sentence
 
 
 def loaders(folder, num_workers: int, *flags: object) -> tuple:
-    """Of a run with --skip_bad_images: for training (7 images) and validation (4)."""
+    """Training (7 images) and validation (4) loaders of a run with --skip_bad_images."""
     args = train.get_args_parser().parse_args(
         [*map(str, (*TRAIN, "--skip_bad_images", "--val_fraction", 0.4, *flags))]
     )
@@ -132,8 +132,8 @@ def passes(training, validation) -> list:
 
 @pytest.mark.parametrize("flags", [(), ("--cache", "c.bin")])
 def test_skipping_depends_on_seed_and_epoch_alone(workdir, flags):
-    """Whatever the number of workers: training batches keep their sizes, validation loses rows."""
-    bad = spoil(workdir).keys() - {"img_07.jpg"}
+    """Not on the number of workers. Training batches keep their sizes, validation loses rows."""
+    bad = damage(workdir).keys() - {"img_07.jpg"}
     training, validation = loaders(workdir / "a", 0, *flags)
     first, second, held = passes(training, validation)
     again = loaders(workdir / "b", 3, *flags)
@@ -159,9 +159,9 @@ def test_skipping_depends_on_seed_and_epoch_alone(workdir, flags):
     assert len(bad & set(held_names)) == 4 - len(rows)
 
 
-def test_training_without_the_bad_images(workdir, capsys):
-    """From end to end, interrupted after an epoch and continued: as if it had not been."""
-    bad = spoil(workdir)
+def test_training_skips_bad_images(workdir, capsys):
+    """A whole run. Interrupted after an epoch and resumed, it gives the same weights and log."""
+    bad = damage(workdir)
     flags = (*TRAIN, "--skip_bad_images", "--val_fraction", 0.4)
     call(train, *flags, "--output_dir", "whole")
     err = capsys.readouterr().err
@@ -187,7 +187,7 @@ def test_training_without_the_bad_images(workdir, capsys):
 
 
 def test_an_image_removed_during_training(workdir, monkeypatch):
-    """By default the run stops; with the flag the same command then goes on."""
+    """By default the run stops; with --skip_bad_images the same command continues it."""
     append = train.append_log
 
     def remove(line, path):
@@ -201,20 +201,20 @@ def test_an_image_removed_during_training(workdir, monkeypatch):
     assert [line.get("bad_images") for line in log_lines(workdir / "run")] == [None, 1]
 
 
-def test_nothing_can_be_read(workdir):
+def test_no_image_can_be_read(workdir):
     for path in (workdir / "data/images").iterdir():
         path.write_bytes(b"")
     sentence = refusal(train, *TRAIN, "--skip_bad_images")
     assert "none of the 10 training images can be read" in sentence
 
 
-def test_a_list_that_is_none(tmp_path):
-    (tmp_path / "bad_images.jsonl").write_text("no list\n")
+def test_a_damaged_list(tmp_path):
+    (tmp_path / "bad_images.jsonl").write_text("not a list\n")
     with pytest.raises(UsageError, match="is damaged: remove it"):
         BadImages(tmp_path / "bad_images.jsonl").read()
 
 
-# --- sets at the edge of what can be trained on -------------------------------------------------
+# --- very small and unusual data sets -----------------------------------------------------------
 
 EDGES = {
     "one image, one label": ([("cat",)], ()),
@@ -226,10 +226,10 @@ EDGES = {
 
 
 @pytest.mark.parametrize(("label_sets", "flags"), EDGES.values(), ids=EDGES)
-def test_sets_at_the_edge(tiny, monkeypatch, label_sets, flags, recwarn):
-    """They train and evaluate; what is undefined is null in metrics.json."""
+def test_unusual_data_sets(tiny, monkeypatch, label_sets, flags, recwarn):
+    """Training and evaluation work; undefined metrics are null in metrics.json."""
     monkeypatch.chdir(tiny.folder)
-    if "v.json" in flags:  # of other images
+    if "v.json" in flags:  # a vocabulary of other images
         call(build_vocab, "--annotations", tiny.annotations, "--vocab_path", "v.json")
     write_json(coco(label_sets), tiny.annotations)
     call(

@@ -1,4 +1,4 @@
-"""EpochBatchSampler, the hold-out, and the script that describes a data set."""
+"""Batches, the hold-out, and the script that describes a data set."""
 
 import shutil
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(tiny):
     assert equal(second, epoch_of(with_workers, 2))
 
 
-def test_the_same_image_is_seen_differently_in_another_epoch(tiny):
+def test_an_image_is_augmented_differently_in_each_epoch(tiny):
     data = make_data(tiny)
     views = [data[epoch, 2][0] for epoch in range(6)]
     assert len({view.numpy().tobytes() for view in views}) == 6
@@ -76,7 +76,7 @@ def test_the_same_image_is_seen_differently_in_another_epoch(tiny):
     assert not torch.equal(views[1], other[1, 2][0])
 
 
-def test_repeats_are_different_views(tiny):
+def test_repeats_are_augmented_differently(tiny):
     loader = make_loader(make_data(tiny), 11, shuffle=True, repeats=3)
     assert len(loader) == 3
 
@@ -104,7 +104,7 @@ def split(*flags) -> tuple[LabelledImages, LabelledImages, str]:
     return loaded.train_loader.dataset, loaded.val_loader.dataset, loaded.selected_on
 
 
-def test_the_hold_out_is_apart_and_reproducible(workdir):
+def test_the_hold_out_is_separate_and_reproducible(workdir):
     training, held, selected_on = split("--val_fraction", "0.3")
     assert len(held) == 3
     assert not set(training.paths) & set(held.paths)
@@ -117,27 +117,27 @@ def test_the_hold_out_is_apart_and_reproducible(workdir):
     assert any(paths != held.paths for paths in others)
 
 
-def test_named_validation_images_leave_all_others_to_training(workdir):
+def test_with_validation_images_all_others_are_trained_on(workdir):
     training, held, selected_on = split("--val_annotations", "data/annotations/instances.json")
     assert len(training) == len(held) == 11
     assert "named by the user" in selected_on
 
 
-def test_too_few_images_to_hold_any_out(workdir):
+def test_too_few_images_for_a_hold_out(workdir):
     training, held, selected_on = split("--limit", "4")
     assert len(training) == len(held) == 4
     assert "the training images themselves" in selected_on
 
 
-def test_a_hold_out_of_everything_is_refused(workdir):
+def test_a_hold_out_of_all_images_is_an_error(workdir):
     """0.96 of 11 images rounds to all 11 of them."""
     with pytest.raises(UsageError, match="val_fraction"):
         split("--val_fraction", "0.96")
 
 
-def test_validation_sees_a_file_as_sample_does(workdir, trained, monkeypatch, capsys):
-    """Training's validation and sample.py must agree to the last bit, or figures mean nothing."""
-    for i in range(12):  # not square, and stored lying on its side
+def test_validation_and_sample_load_the_same_pixels(workdir, trained, monkeypatch, capsys):
+    """Validation in training and sample.py must give the model the same pixels, bit by bit."""
+    for i in range(12):  # not square, and rotated by EXIF
         exif = Image.Exif()
         exif[0x0112] = 6
         image = Image.fromarray(
@@ -172,18 +172,18 @@ def test_the_script_describes_a_set(workdir, capsys):
     ]
 
 
-def test_the_script_refuses(workdir):
+def test_the_script_names_bad_input(workdir):
     assert "does not exist" in refusal(
         data_loader, "--image_path", "none", "--annotations", "data/annotations/instances.json"
     )
-    (workdir / "data/images/img_03.jpg").write_text("no picture")
+    (workdir / "data/images/img_03.jpg").write_text("not an image")
     flags = ("--image_path", "data/images", "--num_workers", 0)
     assert "img_03.jpg" in refusal(data_loader, *flags)
 
 
-def test_a_damaged_picture_is_named_by_workers_too(workdir):
-    """The error crosses a process border on its way to the user."""
-    (workdir / "data/images/img_03.jpg").write_text("no picture")
+def test_a_damaged_image_is_named_by_workers_too(workdir):
+    """The error comes from another process."""
+    (workdir / "data/images/img_03.jpg").write_text("not an image")
     assert "img_03.jpg" in refusal(
         data_loader, "--image_path", "data/images", "--num_workers", 2, "--image_size", 24
     )

@@ -1,4 +1,4 @@
-"""The drawn data sets: repeatable, complete, and with exactly the labels they claim."""
+"""Drawn data sets: reproducible, complete, and with exactly the annotated labels."""
 
 import contextlib
 import hashlib
@@ -23,7 +23,7 @@ ALL_LABELS = tuple(DRAWINGS)
 
 
 def digests(folder) -> dict[str, str]:
-    """Every file below `folder` by its content."""
+    """File below `folder` -> hash of its content."""
     return {
         str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
         for p in sorted(folder.rglob("*"))
@@ -93,7 +93,7 @@ def test_boxes_are_where_objects_are_visible(tmp_path, monkeypatch):
         for number, name in enumerate(drawn, start=1):
             rows, columns = np.nonzero(owner == number)
             if name in DRAWINGS and len(rows):
-                x, y = columns.min() / 2, rows.min() / 2  # two drawn pixels for one of the image
+                x, y = columns.min() / 2, rows.min() / 2  # 2×2 drawn pixels make one
                 box = (x, y, (columns.max() + 1) / 2 - x, (rows.max() + 1) / 2 - y)
                 expected[CATEGORY_IDS[name], box] = len(rows) / 4
         for item in found:
@@ -112,13 +112,13 @@ def test_same_seed_same_files_however_many_workers(scenes, tmp_path):
     assert not set(ours.values()) & set(theirs.values())
 
 
-def test_train_and_val_are_different_pictures(scenes):
+def test_all_images_differ(scenes):
     found = digests(scenes / "images")
     assert len(set(found.values())) == len(found) == 32
 
 
 def test_the_hash_seed_does_not_matter(scenes, tmp_path):
-    """Sets of names come in another order in every process; pictures must not."""
+    """The order of a set differs between processes; the images must not."""
     flags = ("--num_train", 24, "--num_val", 8, "--image_size", 48, "--num_workers", 1)
     assert "PYTHONHASHSEED" not in os.environ
     result = run("data/make_scenes.py", "--output_dir", tmp_path, *flags, cwd=tmp_path)
@@ -129,8 +129,8 @@ def test_the_hash_seed_does_not_matter(scenes, tmp_path):
     assert val.startswith("val: 8 images, ")
 
 
-def test_as_many_pictures_as_asked_are_the_first_ones(scenes, tmp_path):
-    """Picture n depends on seed and n alone."""
+def test_a_smaller_set_has_the_first_images(scenes, tmp_path):
+    """Image n depends on the seed and n only."""
     flags = ("--num_train", 3, "--num_val", 1, "--image_size", 48, "--num_workers", 1)
     call(make_scenes, "--output_dir", tmp_path, *flags)
     ours, few = digests(scenes / "images"), digests(tmp_path / "images")
@@ -138,12 +138,12 @@ def test_as_many_pictures_as_asked_are_the_first_ones(scenes, tmp_path):
 
 
 def label_sets(path) -> list[tuple[str, ...]]:
-    """The label sets of an instances file in a comparable form."""
+    """The label sets of an instances file, sorted."""
     return sorted(tuple(sorted(labels)) for labels in read_annotations(path).label_sets)
 
 
 def test_given_label_sets_are_drawn_exactly(shared, tmp_path):
-    """Three hundred real label sets at a size where things crowd each other."""
+    """300 real label sets, at an image size where objects hide each other."""
     content = json.loads((shared / "coco2014-labels/instances_val2014.json").read_text())
     content["images"] = content["images"][:300]
     kept = {image["id"] for image in content["images"]}
@@ -158,7 +158,7 @@ def test_given_label_sets_are_drawn_exactly(shared, tmp_path):
 
 
 def test_every_label_can_be_drawn(tmp_path):
-    """Each of the eighty alone, and in company."""
+    """Each of the 80 alone, and with others."""
     n = len(ALL_LABELS)
     groups = [tuple(ALL_LABELS[(i + 7 * j) % n] for j in range(12)) for i in range(0, n, 8)]
     sets = [(label,) for label in ALL_LABELS] + groups
@@ -168,8 +168,8 @@ def test_every_label_can_be_drawn(tmp_path):
     assert label_sets(tmp_path / "out/annotations/all.json") == label_sets(source)
 
 
-def test_no_room_for_eighty_labels_is_told(tmp_path):
-    """A worker's error must end the run with its sentence: terminating a Pool can deadlock."""
+def test_too_many_labels_for_one_image(tmp_path):
+    """A worker's error ends the run with its message: terminating a Pool can deadlock."""
     sets = [(label,) for label in ALL_LABELS] + [ALL_LABELS]
     source = write_json(coco(sets, categories=CATEGORY_IDS), tmp_path / "all.json")
     flags = ("--labels", source, "--output_dir", "out", "--image_size", 32, "--num_workers", 2)
@@ -181,7 +181,7 @@ def test_no_room_for_eighty_labels_is_told(tmp_path):
 
 
 def test_some_of_the_given_label_sets(tmp_path):
-    """Unlabelled images are no label sets; --num_images takes so many of the others."""
+    """--num_images of the labelled images are drawn; unlabelled ones do not count."""
     sets = [("person",), (), ("dog", "cat"), ("zebra",)]
     source = write_json(coco(sets), tmp_path / "four.json")
     flags = ("--output_dir", tmp_path / "out", "--image_size", 32, "--num_workers", 1)
@@ -245,7 +245,7 @@ def test_other_bad_input(tmp_path):
 @pytest.mark.parametrize(
     "flags", [("--image_size", "31"), ("--num_train", "0"), ("--seed", "-1"), ("--num_val", "x")]
 )
-def test_numbers_that_cannot_be(flags, capsys):
+def test_invalid_numbers(flags, capsys):
     with pytest.raises(SystemExit) as caught:
         call(make_scenes, *flags)
     assert caught.value.code == 2

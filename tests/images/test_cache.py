@@ -1,4 +1,4 @@
-"""The cache of decoded images: the same pictures as from the files, never stale, never trusted."""
+"""The cache of decoded images: same images as the files, never stale, no code in it runs."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ SIDE = 32
 
 @pytest.fixture
 def files(tiny) -> list:
-    """The tiny set's pictures, some of another shape."""
+    """The images of the tiny set, some with another shape."""
     write_picture(tiny.images / "img_03.jpg", ("dog",), side=100)
     Image.new("RGB", (90, 30), "red").save(tiny.images / "img_04.jpg")
     return sorted(tiny.images.glob("*.jpg"))
@@ -37,13 +37,13 @@ def cache(files, tmp_path) -> ImageCache:
 
 
 def is_built(cache_of: ImageCache, capsys) -> bool:
-    """Whether `prepare` had to decode."""
+    """Whether `prepare` decoded the images."""
     capsys.readouterr()
     cache_of.prepare(0)
     return "decoding" in capsys.readouterr().err
 
 
-# --- what is in it ----------------------------------------------------------------------------
+# --- its content -------------------------------------------------------------------------------
 
 
 def test_a_cache_at_the_models_size_changes_no_pixel(cache, files):
@@ -52,8 +52,8 @@ def test_a_cache_at_the_models_size_changes_no_pixel(cache, files):
     assert cache[files[4]][1] == 3
 
 
-def test_views_are_those_of_the_files(tmp_path):
-    """The same part of the picture in the same colours, for pictures of any shape."""
+def test_augmented_images_are_those_of_the_files(tmp_path):
+    """The same crop in the same colours, for images of any shape."""
     phase = np.linspace(0, 5, 400)
     pixels = np.uint8(127 + 60 * np.sin(phase)[:, None] + 60 * np.cos(phase * 2)[None])
     image = Image.fromarray(pixels).convert("RGB")
@@ -69,21 +69,21 @@ def test_views_are_those_of_the_files(tmp_path):
     for epoch in range(4):
         for i in range(4):
             a, b = (data[epoch, i][0].float() for data in (cached, direct))
-            assert (a - b).abs().mean() < 5, "edges of crops are whole pixels, of 72 here"
+            assert (a - b).abs().mean() < 5, "crops are whole pixels, of 72 here"
             elsewhere = direct[epoch + 1, i][0].float()
             assert (a - elsewhere).abs().mean() > 10
 
 
 @pytest.mark.parametrize(("image_size", "side"), [(64, 80), (224, 272), (448, 536)])
-def test_the_size_leaves_pixels_for_crops(image_size, side):
+def test_the_size_is_enough_for_crops(image_size, side):
     assert Preprocessing(image_size).cache_side() == side
     assert Preprocessing(image_size, min_crop=1).cache_side() == image_size
 
 
-def test_workers_open_it_by_themselves(cache, files):
+def test_workers_open_the_file_themselves(cache, files):
     assert len(pickle.dumps(cache)) < 5000
     assert cache[files[0]][0].shape == (SIDE, SIDE, 3)
-    assert len(pickle.dumps(cache)) < 5000, "and take no pixels along once it is open here"
+    assert len(pickle.dumps(cache)) < 5000, "no pixels, even after the file was opened here"
     data = LabelledImages(files, np.zeros((12, 1)), Preprocessing(SIDE), 0, cache)
     here, there = (list(make_loader(data, 5, workers, True)) for workers in (0, 2))
     for (a, _, i), (b, _, j) in zip(here, there, strict=True):
@@ -91,7 +91,7 @@ def test_workers_open_it_by_themselves(cache, files):
         assert torch.equal(a, b)
 
 
-def test_it_is_built_by_workers_alike(cache, files, tmp_path):
+def test_workers_build_the_same_file(cache, files, tmp_path):
     other = ImageCache(tmp_path / "other", files[::-1] + files[:3], SIDE).prepare(2)
     assert other.path.read_bytes() == cache.path.read_bytes(), "whatever the order of the files"
     assert sorted(p.name for p in cache.path.parent.iterdir()) == ["images.cache"]
@@ -107,19 +107,19 @@ def test_it_is_used_again_until_something_changes(cache, files, capsys):
     assert not is_built(again(), capsys)
     about = os.stat(files[0])
     os.utime(files[0], ns=(about.st_atime_ns, about.st_mtime_ns + 1))
-    assert is_built(again(), capsys), "a time of change"
+    assert is_built(again(), capsys), "modification time"
     files[0].write_bytes(files[1].read_bytes() + b"more")
     os.utime(files[0], ns=(about.st_atime_ns, about.st_mtime_ns + 1))
-    assert is_built(again(), capsys), "a file's size"
-    assert is_built(again(files[1:]), capsys), "the list of files"
+    assert is_built(again(), capsys), "file size"
+    assert is_built(again(files[1:]), capsys), "list of files"
     renamed = files[1].rename(files[1].with_name("other.jpg"))
-    assert is_built(again([renamed, *files[2:]]), capsys), "a name"
-    assert is_built(again([renamed, *files[2:]], SIDE + 8), capsys), "the size of the pictures"
+    assert is_built(again([renamed, *files[2:]]), capsys), "file name"
+    assert is_built(again([renamed, *files[2:]], SIDE + 8), capsys), "size of the images"
     assert not is_built(again([renamed, *files[2:]], SIDE + 8), capsys)
 
 
 @pytest.mark.parametrize("cut", [1, 40, 5000, "all but the header"])
-def test_a_cache_that_is_not_whole_is_built_anew(cache, files, capsys, cut):
+def test_a_truncated_cache_is_built_again(cache, files, capsys, cut):
     whole = cache.path.read_bytes()
     left = len(whole) - cut if isinstance(cut, int) else len(cache.header)
     cache.path.write_bytes(whole[:left])
@@ -129,7 +129,7 @@ def test_a_cache_that_is_not_whole_is_built_anew(cache, files, capsys, cut):
     assert is_built(ImageCache(cache.path, files, SIDE), capsys)
 
 
-def test_a_file_of_another_kind_is_not_overwritten(cache, files, tmp_path):
+def test_another_file_is_not_overwritten(cache, files, tmp_path):
     for content in (b"", b"a thesis", cache.path.read_bytes()[5:], pickle.dumps([1])):
         (tmp_path / "mine").write_bytes(content)
         with pytest.raises(UsageError, match="mine is not an image cache"):
@@ -166,7 +166,7 @@ def test_failures_leave_nothing_behind(files, tmp_path, monkeypatch):
         patch.setattr(image_cache, "progress", fill_up)
         with pytest.raises(RunError, match=r"cannot write .*cache .No space left"):
             ImageCache(tmp_path / "new/cache", files, SIDE).prepare(0)
-    files[5].write_text("no picture")
+    files[5].write_text("not an image")
     with pytest.raises(UsageError, match=r"img_05\.jpg"):
         ImageCache(tmp_path / "new/cache", files, SIDE).prepare(2)
     files[5].unlink()
@@ -187,7 +187,7 @@ def test_training_and_evaluation_with_a_cache(workdir, capsys):
     call(train, *flags)
     assert "using the 11 decoded images of runs/c" in capsys.readouterr().err
     sentence = refusal(train, *flags[:-2])
-    assert "--cache was runs/c, is None" in sentence, "other pixels are another run"
+    assert "--cache was runs/c, is None" in sentence, "other pixels make another run"
 
     data = ("--image_path", "data/images", "--annotations", "data/annotations/instances.json")
     command = (*data, "--num_workers", 0, "--num_samples", 4, "--json")
@@ -197,7 +197,7 @@ def test_training_and_evaluation_with_a_cache(workdir, capsys):
         printed.append(json.loads(capsys.readouterr().out))
         del printed[-1]["images_per_second"]
     assert printed[0]["num_images"] == sum(map(bool, LABEL_SETS))
-    assert printed[0] == printed[1], "to the last bit"
+    assert printed[0] == printed[1], "bit by bit"
 
 
 def test_one_cache_serves_training_and_validation_of_every_seed(workdir, capsys):

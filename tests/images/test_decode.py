@@ -43,7 +43,7 @@ def test_modes_become_rgb_on_white(tmp_path, mode, colour, expected):
     assert pixel(tmp_path / "a.png") == pytest.approx(expected, abs=1)
 
 
-def test_palette_pictures(tmp_path):
+def test_palette_images(tmp_path):
     image = solid("P", 0)
     image.putpalette([9, 99, 199, 1, 2, 3])
     image.putpixel((2, 2), 1)
@@ -78,17 +78,17 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path, name, value, expected):
     assert pixel(tmp_path / name) == (expected,) * 3
 
 
-def test_floating_point_pictures(tmp_path):
+def test_floating_point_images(tmp_path):
     Image.fromarray(np.full((6, 8), 0.5, np.float32)).save(tmp_path / "a.tif")
     assert pixel(tmp_path / "a.tif") == (127, 127, 127)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photos_are_turned_upright(tmp_path, orientation):
-    """Cameras store the sensor's rows and say in EXIF how the camera was held."""
+    """Cameras store what the sensor saw, and in EXIF how the camera was held."""
     upright = solid("RGB", "blue", (40, 20))
     upright.paste("red", (0, 0, 20, 10))
-    stored = {  # the inverse of what a viewer has to do
+    stored = {  # the inverse of what a viewer does
         2: Image.Transpose.FLIP_LEFT_RIGHT,
         3: Image.Transpose.ROTATE_180,
         4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -106,10 +106,10 @@ def test_photos_are_turned_upright(tmp_path, orientation):
     assert pixel(tmp_path / "a.jpg", (36, 16))[2] > 200
 
 
-def test_what_is_not_a_picture(tmp_path):
+def test_files_that_are_not_images(tmp_path):
     whole = write_picture(tmp_path / "whole.jpg", side=200).read_bytes()
     contents = {
-        "text.jpg": b"not a picture",
+        "text.jpg": b"not an image",
         "empty.jpg": b"",
         "cut.jpg": whole[: len(whole) // 2],
         "head.jpg": whole[:20],
@@ -126,7 +126,7 @@ def test_what_is_not_a_picture(tmp_path):
         load_image(tmp_path)
 
 
-def test_a_picture_too_large_to_be_one(tmp_path, monkeypatch):
+def test_too_many_pixels(tmp_path, monkeypatch):
     write_picture(tmp_path / "a.jpg")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(UsageError, match=r"a\.jpg"):
@@ -153,13 +153,13 @@ KINDS = {kind: encoded(kind) for kind in ("JPEG", "PNG", "GIF", "BMP", "TIFF", "
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=6),
     st.integers(0, 60),
 )
-def test_damaged_bytes_give_a_picture_or_the_sentence(tmp_path_factory, kind, changes, cut):
+def test_damaged_bytes_give_an_image_or_a_usage_error(tmp_path_factory, kind, changes, cut):
     data = bytearray(KINDS[kind])
     for at, value in changes:
         data[at % len(data)] = value
     path = tmp_path_factory.getbasetemp() / "fuzzed"
     path.write_bytes(data[: len(data) - cut])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow's own about damaged metadata
+        warnings.simplefilter("ignore")  # Pillow warns about damaged metadata
         with contextlib.suppress(UsageError):
             assert load_image(path).mode == "RGB"

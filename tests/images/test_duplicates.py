@@ -18,7 +18,7 @@ def test_duplicates_are_found_by_content_and_few_files_are_read(tmp_path, monkey
         for path in parts[-1]:
             path.write_bytes(rng.bytes(int(path.stem)))
     shutil.copy(parts[0][3], parts[1][5])
-    shutil.copy(parts[0][3], parts[0][4])  # within a split it is no concern
+    shutil.copy(parts[0][3], parts[0][4])  # equal files within a split are fine
     read = []
     digest = images.duplicates._content_hash
     monkeypatch.setattr(images.duplicates, "_content_hash", lambda p: read.append(p) or digest(p))

@@ -1,4 +1,4 @@
-"""JPEGs: at reduced size where that loses nothing, and with the pixels that Pillow decodes."""
+"""JPEGs are decoded at a reduced size where that is enough, to the pixels that Pillow decodes."""
 
 import itertools
 
@@ -15,9 +15,7 @@ from images.transforms import Preprocessing, Transform
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(8, 700), st.integers(8, 700), st.integers(1, 100))
-def test_a_jpeg_is_never_decoded_smaller_than_it_is_seen_at_test(
-    tmp_path_factory, width, height, side
-):
+def test_a_jpeg_keeps_enough_pixels_for_evaluation(tmp_path_factory, width, height, side):
     path = tmp_path_factory.getbasetemp() / "reduced.jpg"
     Image.new("RGB", (width, height)).save(path)
     high, wide, _ = load_pixels(path, side).shape
@@ -29,16 +27,16 @@ def test_a_jpeg_is_never_decoded_smaller_than_it_is_seen_at_test(
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_reduced_jpeg_shows_the_same(tmp_path, mode):
+def test_a_reduced_jpeg_gives_nearly_the_same_input(tmp_path, mode):
     image = smooth(640, 480).convert(mode)
     image.save(tmp_path / "a.jpg", quality=95, progressive=mode == "L")
     image.convert("RGB").save(tmp_path / "a.png")
     rngs = map(np.random.default_rng, range(4))
-    for view in (Transform(60), *(Preprocessing(64).train_transform(rng) for rng in rngs)):
-        reduced = load_pixels(tmp_path / "a.jpg", view.side)
+    for transform in (Transform(60), *(Preprocessing(64).train_transform(rng) for rng in rngs)):
+        reduced = load_pixels(tmp_path / "a.jpg", transform.side)
         assert reduced.shape[1] <= 320
-        difference = rgb(view.from_file(tmp_path / "a.jpg")) - rgb(
-            view.from_file(tmp_path / "a.png")
+        difference = rgb(transform.from_file(tmp_path / "a.jpg")) - rgb(
+            transform.from_file(tmp_path / "a.png")
         )
         assert np.abs(difference).mean() < 1.5
 
@@ -92,7 +90,7 @@ def test_every_jpeg_has_the_pixels_that_pillow_decodes(
 @pytest.mark.parametrize("subsampling", [0, 2])
 @pytest.mark.parametrize("side", [None, 1, 2, 4])
 def test_every_tiny_jpeg_has_the_pixels_that_pillow_decodes(tmp_path, subsampling, side):
-    """Two ways to reduce it may give the same size."""
+    """Two scales may give the same size."""
     for width, height in itertools.product(range(1, 18), repeat=2):
         smooth(width, height).save(tmp_path / "a.jpg", subsampling=subsampling)
         with Image.open(tmp_path / "a.jpg") as image:
@@ -109,7 +107,7 @@ def test_real_photos_have_the_pixels_that_pillow_decodes(shared):
 
 
 def test_a_jpeg_whose_sizes_disagree_is_left_to_pillow(tmp_path, monkeypatch):
-    """Pillow has counted its pixels by then; another decoder must not find more of them."""
+    """Pillow has checked the number of pixels; another decoder must not find more."""
     write_picture(tmp_path / "a.jpg", side=40)
     expected = load_pixels(tmp_path / "a.jpg")
     larger = 4000, 4000, "YCbCr", "420"
@@ -119,12 +117,12 @@ def test_a_jpeg_whose_sizes_disagree_is_left_to_pillow(tmp_path, monkeypatch):
 
 
 def test_real_photos_reduced(shared):
-    """Against the full picture: the reduction is a part of the shrinking, not one more."""
+    """Close to the full image: the reduction is part of the resizing, not one more step."""
     photos = sorted((shared / "coco-sample/images/val2014").glob("*.jpg"))[::20]
     differences = []
     for path in photos:
-        image, view = load_image(path), Transform(64)
-        whole = view(np.asarray(image), image.width / image.height)
-        differences.append(np.abs(rgb(view.from_file(path)) - rgb(whole)).mean())
+        image, transform = load_image(path), Transform(64)
+        whole = transform(np.asarray(image), image.width / image.height)
+        differences.append(np.abs(rgb(transform.from_file(path)) - rgb(whole)).mean())
     assert max(differences) < 5
     assert np.mean(differences) < 2

@@ -1,4 +1,4 @@
-"""The order of an epoch: drawn by seed and epoch, of shards a few at a time."""
+"""The order of an epoch: given by seed and epoch, and a few shards at a time."""
 
 import numpy as np
 import pytest
@@ -28,15 +28,15 @@ def test_each_image_once_and_few_shards_at_a_time(shards, batch_size, num_proces
 
     whole = [item for batch in order(1) for item in batch]
     assert sorted(whole) == [(1, i) for i in range(len(shards))]
-    dealt = [order(1, number, num_processes) for number in range(num_processes)]
-    assert sorted(item for share in dealt for batch in share for item in batch) == sorted(whole)
+    shares = [order(1, number, num_processes) for number in range(num_processes)]
+    assert sorted(item for share in shares for batch in share for item in batch) == sorted(whole)
     visited = [shards[i] for _, i in whole]
-    for start in range(len(visited)):  # shards seen before and after belong to one window
+    for start in range(len(visited)):  # shards visited before and after belong to one window
         both = set(visited[:start]) & set(visited[start:])
         assert len(both) <= WINDOW
 
 
-def test_order_differs_between_epochs_and_is_that_of_the_seed():
+def test_the_order_depends_on_seed_and_epoch():
     shards = np.arange(400) // 20
 
     def order(epoch: int, seed: int = 0) -> list[int]:
@@ -49,11 +49,11 @@ def test_order_differs_between_epochs_and_is_that_of_the_seed():
     assert order(1) != order(1, seed=1)
     first = [{shards[i] for i in order(epoch)[: 20 * WINDOW]} for epoch in range(5)]
     assert all(len(window) == WINDOW for window in first)
-    assert len(set(map(frozenset, first))) > 1, "other shards come together"
+    assert len(set(map(frozenset, first))) > 1, "other shards are shuffled together"
     assert len({shards[i] for i in order(1)[:32]}) == WINDOW, "a batch is mixed"
 
 
-def test_folders_are_shuffled_as_ever(tiny):
+def test_folders_are_shuffled_freely(tiny):
     """Without shards the order is a plain permutation by (seed, epoch)."""
     images = read_annotations(tiny.annotations)
     data = LabelledImages(find_images(tiny.images, images), np.zeros((12, 1)), Preprocessing(8), 4)

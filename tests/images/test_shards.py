@@ -1,4 +1,4 @@
-"""Tar shards: the pictures of the folder, each once an epoch, and nothing else comes out."""
+"""Tar shards: each image of the folder once per epoch, and shards from strangers do no harm."""
 
 import io
 import json
@@ -29,7 +29,7 @@ SHARDS = "data/shards/train"
 
 @pytest.fixture
 def folder(workdir):
-    """The tiny set and its shards of five, five and two; one picture has the name of a program."""
+    """The tiny set and its shards of five, five and two; one image has the suffix .pkl."""
     (workdir / "data/images/img_01.jpg").rename(workdir / "data/images/img_01.pkl")
     names = [f"img_{i:02d}.{'pkl' if i == 1 else 'jpg'}" for i in range(12)]
     write_json(coco(names=names), workdir / "data/annotations/instances.json")
@@ -46,13 +46,13 @@ def loaders(*flags: object) -> tuple[DataLoader, DataLoader, Vocabulary]:
     return loaded.train_loader, loaded.val_loader, loaded.vocabulary
 
 
-def pictures(loader) -> dict[bytes, list]:
-    """Targets of each picture, by its pixels."""
+def images_of(loader) -> dict[bytes, list]:
+    """Pixels -> targets, for each image."""
     data = loader.dataset
     return {bytes(data[0, i][0].numpy()): data[0, i][1].tolist() for i in range(len(data))}
 
 
-# --- what is in them --------------------------------------------------------------------------
+# --- their content ----------------------------------------------------------------------------
 
 
 def test_shards_are_what_webdataset_reads(folder):
@@ -69,7 +69,7 @@ def test_shards_are_what_webdataset_reads(folder):
         found[about["file_name"]] = tuple(about["labels"])
     images = read_annotations(folder.parents[1] / "annotations/instances.json")
     assert found == dict(zip(images.file_names, images.label_sets, strict=True))
-    assert list(found) != images.file_names, "neighbours are apart"
+    assert list(found) != images.file_names, "images are shuffled"
 
 
 def test_the_index_is_an_annotation_file_of_the_same_images(folder):
@@ -88,18 +88,18 @@ def test_the_same_command_makes_the_same_shards(folder):
         assert path.read_bytes() == (folder.parents[2] / "again/train" / path.name).read_bytes()
 
 
-def test_training_data_are_those_of_the_folder(folder):
-    """For the test view, unlabelled images left out or not."""
+def test_training_data_equal_those_of_the_folder(folder):
+    """With the evaluation transform, with and without unlabelled images."""
     for flags, count in (((), 11), (("--keep_unlabelled",), 12)):
         _, direct, vocabulary = loaders(*FOLDER, *flags)
         train_loader, sharded, vocabulary_of_shards = loaders("--image_path", SHARDS, *flags)
         assert vocabulary == vocabulary_of_shards
-        assert pictures(direct) == pictures(sharded)
+        assert images_of(direct) == images_of(sharded)
         assert len(sharded.dataset) == len(train_loader.dataset) == count
-        assert len(pickle.dumps(sharded.dataset)) < 20_000, "no pixels go to the workers"
+        assert len(pickle.dumps(sharded.dataset)) < 20_000, "workers get no pixels"
 
 
-def test_workers_read_them_alike(folder):
+def test_workers_read_the_same_batches(folder):
     seen = []
     for workers in (0, 2):
         loader, *_ = loaders("--image_path", SHARDS, "--num_workers", workers)
@@ -113,17 +113,17 @@ def test_workers_read_them_alike(folder):
 def test_hold_out_and_other_validation_images(folder):
     some, held, *_ = loaders("--image_path", SHARDS, "--val_fraction", 0.3)
     assert (len(some.dataset), len(held.dataset)) == (8, 3)
-    assert not pictures(held).keys() & {bytes(load(p)) for p in some.dataset.paths}
+    assert not images_of(held).keys() & {bytes(load(p)) for p in some.dataset.paths}
     _, whole, *_ = loaders(*FOLDER, "--val_image_path", SHARDS)
     _, direct, *_ = loaders("--image_path", SHARDS, "--val_image_path", "data/images")
-    assert pictures(whole) == pictures(direct)
+    assert images_of(whole) == images_of(direct)
 
 
 def load(path) -> np.ndarray:
     return Preprocessing(32).eval_transform().from_file(path).numpy()
 
 
-# --- what is wrong with them ------------------------------------------------------------------
+# --- damaged or hostile shards -----------------------------------------------------------------
 
 
 def members(folder, name: str = "shards.json") -> list:
@@ -167,7 +167,7 @@ def test_a_damaged_image_is_named(folder):
 
 
 @pytest.mark.parametrize("change", ["elsewhere", -512, 10**30, 513, 10**9])
-def test_members_that_are_not_there(folder, change):
+def test_members_that_do_not_exist(folder, change):
     index = json.loads((folder / "shards.json").read_text())
     image = index["images"][2]
     if change == "elsewhere":
@@ -179,7 +179,7 @@ def test_members_that_are_not_there(folder, change):
         load_image(members(folder)[2])
 
 
-def test_a_hostile_tar_runs_and_writes_nothing(folder, tmp_path):
+def test_a_hostile_tar_runs_no_code_and_writes_nothing(folder, tmp_path):
     class Bomb:
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "bang"),)
@@ -218,7 +218,7 @@ def test_a_hostile_tar_runs_and_writes_nothing(folder, tmp_path):
         lambda index: index.update(shards=[7]),
     ],
 )
-def test_an_index_that_is_none(folder, damage):
+def test_a_damaged_index(folder, damage):
     index = json.loads((folder / "shards.json").read_text())
     damage(index)
     (folder / "shards.json").write_text(json.dumps(index))
@@ -226,7 +226,7 @@ def test_an_index_that_is_none(folder, damage):
     assert f"{SHARDS}/shards.json is not an index of shards" in sentence
 
 
-def test_an_index_leads_nowhere_else(folder, tmp_path):
+def test_an_index_cannot_point_outside_its_folder(folder, tmp_path):
     index = json.loads((folder / "shards.json").read_text())
     for name in ("../../../elsewhere.tar", str(tmp_path / "elsewhere.tar")):
         index["shards"][0]["file_name"] = name
@@ -256,18 +256,18 @@ def test_a_user_makes_shards_and_trains(workdir):
     assert "data/shards/train is not empty" in again.stderr
 
 
-def test_evaluation_on_shards_gives_the_folders_figures(folder, trained, capsys):
-    figures = []
+def test_evaluation_on_shards_gives_the_same_metrics(folder, trained, capsys):
+    metrics = []
     for data in (FOLDER, ("--image_path", SHARDS, "--annotations", f"{SHARDS}/shards.json")):
         flags = ("--num_workers", 0, "--json", "--checkpoint", trained.output / "best.pt")
         capsys.readouterr()
         call(evaluate, *data, *flags, "--output_dir", "out", "--decide", "threshold")
-        figures.append(json.loads(capsys.readouterr().out))
+        metrics.append(json.loads(capsys.readouterr().out))
     for name in ("num_images", "mAP", "set_nll"):
-        assert figures[0][name] == pytest.approx(figures[1][name], rel=1e-4)
+        assert metrics[0][name] == pytest.approx(metrics[1][name], rel=1e-4)
 
 
-def test_a_cache_is_refused(folder):
+def test_a_cache_of_shards_is_an_error(folder):
     sentence = refusal(train, "--image_path", SHARDS, "--cache", "c", *QUICK)
     assert sentence == "--cache is for image folders: leave it out if images are in shards"
 
@@ -289,10 +289,10 @@ def test_wrong_input_of_make_shards(workdir):
     assert "cannot read" in refusal(make_shards, *FOLDER[:3], "no.json", *flags)
     (workdir / "file").write_text("")
     assert "cannot make the folder" in refusal(make_shards, *FOLDER, "--output_dir", "file/x")
-    picture = workdir / "data/images/img_03.jpg"
-    picture.unlink()
+    image = workdir / "data/images/img_03.jpg"
+    image.unlink()
     assert "1 of the 12 images" in refusal(make_shards, *FOLDER, *flags)
     assert not (workdir / SHARDS).exists()
-    picture.mkdir()
+    image.mkdir()
     assert "img_03.jpg (Is a directory)" in refusal(make_shards, *FOLDER, *flags)
-    assert not (workdir / SHARDS / "shards.json").exists(), "there is no index before the end"
+    assert not (workdir / SHARDS / "shards.json").exists(), "the index is written last"

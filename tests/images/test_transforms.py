@@ -12,42 +12,44 @@ from PIL import Image, ImageEnhance
 from images.transforms import ASPECTS, Preprocessing, Transform
 
 
-def random_view(seed: int, size: int = 64, **changes) -> Transform:
+def random_transform(seed: int, size: int = 64, **changes) -> Transform:
     return Preprocessing(size, **changes).train_transform(np.random.default_rng(seed))
 
 
 @given(
     st.integers(0, 10**6), st.integers(1, 300), st.integers(1, 300), st.sampled_from((0.3, 0.7, 1))
 )
-def test_crops_keep_the_area_and_are_as_square_as_that_allows(seed, width, height, min_crop):
-    view = random_view(seed, min_crop=min_crop)
-    wide, high = view.extent(width / height)
+def test_crops_have_their_area_and_an_allowed_aspect_ratio_if_possible(
+    seed, width, height, min_crop
+):
+    transform = random_transform(seed, min_crop=min_crop)
+    wide, high = transform.extent(width / height)
     assert 0 < wide <= 1
     assert 0 < high <= 1
-    assert min_crop - 1e-9 <= view.area <= 1
-    assert wide * high == pytest.approx(view.area)
+    assert min_crop - 1e-9 <= transform.area <= 1
+    assert wide * high == pytest.approx(transform.area)
     aspect = wide * width / (high * height)
-    if not ASPECTS[0] - 1e-9 <= aspect <= ASPECTS[1] + 1e-9:  # then it has a full side
+    if not ASPECTS[0] - 1e-9 <= aspect <= ASPECTS[1] + 1e-9:  # then one side is full
         assert max(wide, high) == pytest.approx(1)
         assert abs(np.log(aspect)) <= abs(np.log(width / height)) + 1e-9
 
 
 def test_crops_vary_in_every_way():
-    views = [random_view(seed) for seed in range(2000)]
-    assert np.mean([v.flipped for v in views]) == pytest.approx(0.5, abs=0.05)
+    transforms = [random_transform(seed) for seed in range(2000)]
+    assert np.mean([t.flipped for t in transforms]) == pytest.approx(0.5, abs=0.05)
     for name, low, high in [
         ("area", 0.7, 1.0),
         *((name, 0.8, 1.2) for name in ("brightness", "contrast", "saturation")),
         *((name, 0.0, 1.0) for name in ("shape", "across", "down")),
     ]:
-        values = [getattr(v, name) for v in views]
+        values = [getattr(t, name) for t in transforms]
         assert low <= min(values) < low + 0.01 * (high - low) + 1e-3
         assert high >= max(values) > high - 0.01 * (high - low) - 1e-3
         assert np.mean(values) == pytest.approx((low + high) / 2, abs=0.02)
 
 
 @pytest.mark.parametrize("size", [(90, 60), (64, 64), (30, 40), (1, 1), (200, 3)])
-def test_the_whole_picture_is_resized_as_pillow_does(size):
+def test_the_whole_image_is_resized_as_by_pillow(size):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (*size, 3), np.uint8))
     seen = Transform(32)(np.asarray(image), image.width / image.height)
     expected = np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR), float)
@@ -55,21 +57,21 @@ def test_the_whole_picture_is_resized_as_pillow_does(size):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_crop_is_resized_as_pillow_does(seed):
-    view, image = random_view(seed, 32, jitter=0), smooth(160, 120, seed)
-    wide, high = view.extent(160 / 120)
-    left, top = view.across * (1 - wide) * 160, view.down * (1 - high) * 120
+def test_a_crop_is_resized_as_by_pillow(seed):
+    transform, image = random_transform(seed, 32, jitter=0), smooth(160, 120, seed)
+    wide, high = transform.extent(160 / 120)
+    left, top = transform.across * (1 - wide) * 160, transform.down * (1 - high) * 120
     box = (left, top, left + wide * 160, top + high * 120)
     expected = image.resize((32, 32), Image.Resampling.BILINEAR, box)
-    if view.flipped:
+    if transform.flipped:
         expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    seen = view(np.asarray(image), 160 / 120)
-    assert np.abs(rgb(seen) - np.asarray(expected, float)).max() <= 6, "edges are whole pixels"
+    seen = transform(np.asarray(image), 160 / 120)
+    assert np.abs(rgb(seen) - np.asarray(expected, float)).max() <= 6, "crops are whole pixels"
 
 
 @pytest.mark.parametrize("name", ["Brightness", "Contrast", "Color"])
 @pytest.mark.parametrize("factor", [0.8, 1.0, 1.2])
-def test_colours_change_as_in_pillow(name, factor):
+def test_colours_change_as_by_pillow(name, factor):
     image = smooth(32, 32)
     ours = "saturation" if name == "Color" else name.lower()
     seen = Transform(32, **{ours: factor})(np.asarray(image), 1)

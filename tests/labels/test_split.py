@@ -12,7 +12,7 @@ from labels.vocabulary import count_labels
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 10**6), st.integers(20, 200), st.integers(1, 12), st.sampled_from([0.1, 0.3]))
-def test_a_hold_out_is_a_division_of_its_size(seed, num_images, num_labels, fraction):
+def test_the_hold_out_has_its_exact_size(seed, num_images, num_labels, fraction):
     rng = np.random.default_rng(seed)
     targets = rng.random((num_images, num_labels)) < rng.random(num_labels) * 0.5
     train_part, held = split_train_val(targets, fraction, seed)
@@ -25,7 +25,7 @@ def test_a_hold_out_is_a_division_of_its_size(seed, num_images, num_labels, frac
     assert targets[train_part].any(0)[alone].all() or len(held) > num_images - num_labels
 
 
-def test_rare_labels_are_on_both_sides_and_shares_are_even():
+def test_rare_labels_are_in_both_parts_and_proportions_are_kept():
     rng = np.random.default_rng(0)
     rates = np.array([0.5, 0.3, 0.2, 0.1, 0.05, 0.02])
     for seed in range(5):
@@ -38,7 +38,9 @@ def test_rare_labels_are_on_both_sides_and_shares_are_even():
         assert targets[held].any(0).all()
         assert len(held) == 100
         ours = targets[held].sum(0)[:6] - 0.1 * targets.sum(0)[:6]
-        assert np.abs(ours).max() < 4, "of 50 and 30 images; random division: several times that"
+        assert np.abs(ours).max() < 4, (
+            "of 50 and 30 images; a random split deviates several times more"
+        )
 
 
 def test_too_many_rare_labels_for_the_hold_out(capsys):
