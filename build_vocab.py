@@ -14,6 +14,7 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from labels.options import add_label_flags, options_from
 from labels.read import FORMAT_NAMES, read_labels
 from labels.tags import merge_tags
 from labels.vocabulary import Vocabulary, count_labels, save_vocabulary
@@ -45,12 +46,14 @@ def get_args_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="for free tags: one label for spellings that differ in case, spaces or plural",
     )
+    add_label_flags(parser)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Count the labels, write the vocabulary and print it."""
-    files = [read_labels(path).of_split("train") for path in args.annotations]
+    options = options_from(vars(args))
+    files = [read_labels(path, None, options).of_split("train") for path in args.annotations]
     images = replace(
         files[0],
         label_sets=[labels for file in files for labels in file.labelled().label_sets],

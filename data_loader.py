@@ -32,6 +32,7 @@ from images.shards import ShardMember
 from images.transforms import Preprocessing
 from labels.annotated import AnnotatedImages
 from labels.checks import likely_misspellings
+from labels.options import add_label_flags, options_from
 from labels.read import find_labels, read_labels
 from labels.targets import encode_targets
 from labels.vocabulary import Vocabulary, count_labels
@@ -227,13 +228,14 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     add("--check", action="store_true", help="find the images that cannot be read")
     add("--bad_images", type=Path, default=FILE, help="where --check lists them")
+    add_label_flags(parser)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Read the labels and one batch, and describe them; or check every image."""
     annotations = args.annotations or find_labels(args.image_path, "train")
-    listed = read_labels(annotations, args.image_path)
+    listed = read_labels(annotations, args.image_path, options_from(vars(args)))
     images, paths = load_data_set(args.image_path, listed, args.check, allow_missing=args.check)
     if args.check:
         errors = check_images(paths, args.num_workers, args.bad_images)

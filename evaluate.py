@@ -52,6 +52,7 @@ from evaluation.results import describe_run, metric_results, report_results
 from images.cache import ImageCache
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.predictions import DECISIONS, Predictions, predicted_sets
+from labels.options import FLAGS, ReadOptions, add_label_flags, options_from
 from labels.read import find_labels, read_labels
 from labels.targets import encode_difficult, encode_targets
 from report.gallery import draw_gallery
@@ -100,6 +101,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--amp", choices=("auto", "on", "off"), default="auto", help="bf16; auto: where it is fast")
     add("--output_dir", type=Path, help="for metrics.json and the log; default: the checkpoint's")
     add("--json", action="store_true", help="print metrics.json instead of the tables")
+    add_label_flags(parser)
     return parser
 
 
@@ -120,8 +122,10 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     labels, output_dir = vocabulary.labels, args.output_dir or path.parent
     make_folder(output_dir)
 
-    image_path, annotations = choose_data(args.image_path, args.annotations, checkpoint)
-    listed = read_labels(annotations, image_path).of_split("test", "val", "train")
+    given = {name: value for name in FLAGS if (value := getattr(args, name))}
+    options = options_from(checkpoint["flags"] | given)
+    image_path, annotations = choose_data(args.image_path, args.annotations, checkpoint, options)
+    listed = read_labels(annotations, image_path, options).of_split("test", "val", "train")
     images, paths = load_data_set(image_path, listed, args.keep_unlabelled, args.limit)
     targets = encode_targets(images, vocabulary)
     warn_of_leaks(checkpoint, annotations, listed.splits[0] if listed.splits else None)
@@ -229,7 +233,7 @@ def write_comparison(found: dict, text: str, output_dir: Path) -> None:
 
 
 def choose_data(
-    image_path: Path | None, annotations: Path | None, checkpoint: dict
+    image_path: Path | None, annotations: Path | None, checkpoint: dict, options: ReadOptions
 ) -> tuple[Path, Path]:
     """The images and annotations to evaluate on: as given, the default set's, or COCO's val2014."""
     if image_path and annotations:
@@ -249,7 +253,7 @@ def choose_data(
         return Path("data/images"), annotations
     own = Path(str(flags.get("annotations")))
     # os.path.exists, as Path.exists() raises for a name that is too long
-    if os.path.exists(own) and {"test", "val"} & {*(read_labels(own).splits or ())}:
+    if os.path.exists(own) and {"test", "val"} & {*(read_labels(own, None, options).splits or ())}:
         return Path(flags["image_path"]), own
     raise UsageError(
         "the checkpoint names no validation images: name the data with --image_path and "

@@ -37,6 +37,7 @@ from torch import Tensor
 from images.bad_images import FILE, BadImages
 from images.transforms import Preprocessing
 from labels.annotated import SHARD_INDEX
+from labels.options import add_label_flags, options_from
 from labels.read import find_labels
 from labels.vocabulary import check_suffix, save_vocabulary
 from model import ARCHS, DECODERS, DEFAULT_STAGES, NUM_STAGES, settings_of
@@ -89,6 +90,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     data("--image_size", type=positive_int, help="pixels a side; 224, or 64 for the default set")
     data("--skip_bad_images", action="store_true", help="leave out images that cannot be read")
     data("--cache", type=Path, help="file for decoded images; use it if decoding is the bottleneck")
+    add_label_flags(parser)
     net = parser.add_argument_group("model").add_argument
     net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper is better and slower")
     net(
@@ -216,6 +218,7 @@ def load_data(args: argparse.Namespace, device: torch.device) -> TrainingData:
         keep_unlabelled=args.keep_unlabelled,
         limit=args.limit,
         may_lack=args.skip_bad_images,
+        options=options_from(vars(args)),
     )
     return make_loaders(
         images,

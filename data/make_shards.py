@@ -24,6 +24,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the project's modules
 from images.find import find_images, without_missing
 from labels.annotated import SHARD_INDEX, AnnotatedImages
+from labels.options import add_label_flags, options_from
 from labels.read import read_labels
 from util.cli import ArgumentParser, positive_int, run_script
 from util.errors import UsageError
@@ -77,6 +78,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, required=True, help="labels of the images, in any format")
     add("--output_dir", type=Path, required=True, help="new folder; gives the shards their name")
     add("--shard_size", type=positive_int, default=1000, help="images per shard")
+    add_label_flags(parser)
     return parser
 
 
@@ -106,7 +108,8 @@ def write_shards(
 
 def main(args: argparse.Namespace) -> None:
     """Shuffle the images, write the shards one by one, then the index."""
-    images = without_missing(args.image_path, read_labels(args.annotations, args.image_path))
+    listed = read_labels(args.annotations, args.image_path, options_from(vars(args)))
+    images = without_missing(args.image_path, listed)
     images = images.select(np.random.default_rng(0).permutation(len(images)).tolist())
     files = find_images(args.image_path, images)
     folder = args.output_dir

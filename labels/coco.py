@@ -19,6 +19,7 @@ from typing import Any, TypedDict, TypeVar
 import msgspec
 
 from labels.annotated import SHARD_INDEX, AnnotatedImages
+from labels.options import DEFAULTS, ReadOptions
 from labels.text import GZIP, is_text, read_head, read_text
 from util.errors import UsageError
 
@@ -69,7 +70,9 @@ def matches(path: Path) -> bool:
     return head.startswith(GZIP) or path.suffix.lower() == ".json" or text[:1] in ("{", "[")
 
 
-def read(path: Path, image_path: Path | None = None) -> AnnotatedImages:
+def read(
+    path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
+) -> AnnotatedImages:
     """The same as read_annotations, also for a folder of shards."""
     return read_annotations(path / SHARD_INDEX if path.is_dir() else path)
 

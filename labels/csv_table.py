@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
+from labels.options import DEFAULTS, ReadOptions
 from labels.table import FILE_COLUMNS, Row, images_from_rows
 from labels.text import BOMS_UTF16, PICTURE, read_head, read_text
 from util.errors import UsageError
@@ -33,7 +34,9 @@ def matches(path: Path) -> bool:
     return bool(text) and not text.startswith("<") and not binary
 
 
-def read(path: Path, image_path: Path | None = None) -> AnnotatedImages:
+def read(
+    path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
+) -> AnnotatedImages:
     """Raises UsageError naming file and row."""
     rows = _rows(read_text(path), path)
     return images_from_rows(rows, path, image_path, NAME)

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
+from labels.options import DEFAULTS, ReadOptions
 from labels.text import PICTURE, SPLITS
 from util.errors import UsageError
 
@@ -29,7 +30,9 @@ def matches(path: Path) -> bool:
     return any(_pictures(folder) for folder in inner)
 
 
-def read(path: Path, image_path: Path | None = None) -> AnnotatedImages:
+def read(
+    path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
+) -> AnnotatedImages:
     """Images in order of name. Raises UsageError naming the file."""
     folders = _folders(path)
     parts = folders if _are_splits(folders) else [path]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
+from labels.options import DEFAULTS, ReadOptions
 from labels.table import Row, images_from_rows
 from labels.text import read_head, read_text
 from util.errors import UsageError
@@ -28,7 +29,9 @@ def matches(path: Path) -> bool:
     return isinstance(first, dict) and bool(first) and not first.keys() & COCO_PARTS
 
 
-def read(path: Path, image_path: Path | None = None) -> AnnotatedImages:
+def read(
+    path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
+) -> AnnotatedImages:
     """Raises UsageError naming file and row."""
     rows = _rows(read_text(path), path)
     return images_from_rows(rows, path, image_path, NAME)

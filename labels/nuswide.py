@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from labels.annotated import AnnotatedImages
+from labels.options import DEFAULTS, ReadOptions
 from util.errors import UsageError
 
 NAME = "NUS-WIDE"
@@ -29,7 +30,9 @@ def matches(path: Path) -> bool:
     return (path.is_dir() or path.name.lower() == ALL_TAGS) and _root(path) is not None
 
 
-def read(path: Path, image_path: Path | None = None) -> AnnotatedImages:
+def read(
+    path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
+) -> AnnotatedImages:
     """81 concepts, 1,000 tags or all tags, see above. Raises UsageError naming file and line."""
     root = _root(path)
     lists = _part(root, "ImageList")

@@ -7,7 +7,7 @@ A format is a module with
 
     NAME                        as messages call it
     matches(path) -> bool       whether a file or folder is in this format, by its content
-    read(path, image_path) -> AnnotatedImages
+    read(path, image_path, options) -> AnnotatedImages
 
 To add a format, write such a module and put it in FORMATS.
 """
@@ -20,6 +20,9 @@ from types import ModuleType
 
 from labels import coco, csv_table, folders, jsonl, nuswide, voc
 from labels.annotated import SHARD_INDEX, AnnotatedImages
+from labels.merge import read_merges
+from labels.options import DEFAULTS, ReadOptions
+from labels.tags import respell
 from labels.text import read_head
 from util.errors import UsageError
 from util.log import log
@@ -30,20 +33,24 @@ FORMAT_NAMES = ", ".join(each.NAME for each in FORMATS)
 TABLES = (".csv", ".tsv", ".jsonl")
 
 
-def read_labels(path: Path, image_path: Path | None = None) -> AnnotatedImages:
+def read_labels(
+    path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
+) -> AnnotatedImages:
     """Read annotations of any format and say on stderr what they are.
 
     Absolute file names are accepted if they lie in `image_path`. Raises UsageError, naming file and
     row, for an unknown format and for mistakes.
     """
     try:
-        images = _format_of(path).read(path, image_path)
+        images = _format_of(path).read(path, image_path, options)
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text") from None
     if not len(images):
         raise UsageError(f"{path} lists no images")
+    if options.merge:
+        images = respell(images, read_merges(options.merge))
     divided = ""
     if images.splits:
         counts = {s: images.splits.count(s) for s in ("train", "val", "test")}

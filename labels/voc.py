@@ -20,6 +20,7 @@ from xml.etree.ElementTree import ParseError
 from defusedxml import DefusedXmlException, ElementTree
 
 from labels.annotated import AnnotatedImages
+from labels.options import DEFAULTS, ReadOptions
 from util.errors import UsageError
 
 NAME = "PASCAL VOC"
@@ -43,7 +44,9 @@ def _year(folder: Path) -> Path:
     return years[0] if len(years) == 1 else folder
 
 
-def read(path: Path, image_path: Path | None = None) -> AnnotatedImages:
+def read(
+    path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
+) -> AnnotatedImages:
     """Raises UsageError naming the file and its line or object."""
     root = _year(path) if path.is_dir() else path.parents[2]
     if path.is_file():

@@ -14,6 +14,7 @@ from images.cache import ImageCache
 from images.shards import ShardMember
 from images.transforms import Preprocessing
 from labels.annotated import AnnotatedImages
+from labels.options import DEFAULTS, ReadOptions
 from labels.read import read_labels
 from labels.split import split_train_val
 from labels.tags import merge_tags
@@ -62,21 +63,24 @@ def choose_train_and_val(
     keep_unlabelled: bool = False,
     limit: int | None = None,
     may_lack: bool = False,
+    options: ReadOptions = DEFAULTS,
 ) -> TrainAndVal:
     """Choose the images; parameters are named as train.py's flags.
 
     Validation images are the ones the user names, else the split `val` of the annotations, else a
     hold-out from the training images. A split `test` is left to evaluate.py.
-    may_lack: images may be missing from the folder. Raises UsageError.
+    may_lack: images may be missing from the folder. options: how to read both label files.
+    Raises UsageError.
     """
-    everything = rank_zero_first(lambda: read_labels(annotations, image_path))
+    everything = rank_zero_first(lambda: read_labels(annotations, image_path, options))
     listed = everything.of_split("train")
     images, paths = load_data_set(image_path, listed, keep_unlabelled, limit, may_lack)
     vocabulary = choose_vocabulary(listed, vocab_path, normalise_tags)
     targets = encode_targets(images, vocabulary)
     val_listed = None
     if val_annotations:
-        val_listed = read_labels(val_annotations, val_image_path).of_split("val", "test", "train")
+        named = read_labels(val_annotations, val_image_path, options)
+        val_listed = named.of_split("val", "test", "train")
         selected_on = f"{val_annotations} (named by the user)"
     elif "val" in (everything.splits or ()):
         val_image_path, val_listed = image_path, everything.of_split("val")

@@ -185,7 +185,7 @@ def test_a_new_format_is_one_module(tmp_path, monkeypatch, capsys):
     new = SimpleNamespace(
         NAME="my format",
         matches=lambda path: path.suffix == ".mine",
-        read=lambda path, image_path: AnnotatedImages(
+        read=lambda path, image_path, options: AnnotatedImages(
             str(path), ["a.jpg"], [("cat",)], ["cat"], "my format"
         ),
     )
