@@ -313,7 +313,7 @@ def test_coco_sized_results_stay_small(tmp_path):
 
 
 def test_a_new_metric_appears_by_itself(hostile, tmp_path, monkeypatch):
-    """One more line in SCORE_METRICS or SET_METRICS is enough for JSON, page and model card."""
+    """A line in SCORE_METRICS or SET_METRICS is enough for JSON, table, page and model card."""
     of_scores = Metric(lambda targets, scores: 12.345, "a new metric of scores", 2)
     of_sets = Metric(lambda s: s.over_images(s.images.exact), "a new metric of <sets>", 1)
     monkeypatch.setitem(metrics.SCORE_METRICS, "newscore", of_scores)
@@ -324,6 +324,9 @@ def test_a_new_metric_appears_by_itself(hostile, tmp_path, monkeypatch):
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found["newscore"] == 12.345
     assert found["predicted_sets"]["map"]["newset"] == found["predicted_sets"]["map"]["EM"]
+    text = (tmp_path / "evaluate.log").read_text("utf-8")
+    assert "newscore 12.35" in text
+    assert "  newset" in text
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "<dt>newscore</dt><dd><b>12.35</b><small>a new metric of scores</small>" in page
     assert '<th scope="col" title="a new metric of &lt;sets&gt;">newset</th>' in page
