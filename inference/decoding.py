@@ -1,13 +1,12 @@
-"""What the decoder's distribution over label sets says: marginals, and sets to predict.
+"""Decoding: marginals and label sets from the decoder's distribution.
 
-Everything works on a batch of encoded images (`model.encode`), never touches pixels again, and
-gives each image the same answer whatever else is in its batch. All of it rests on one call,
-`decoder.logits`: the log-odds z_j of label j given the labels read so far. With q = sigmoid(z)
-and r the last label read,
+All functions take a batch of encoded images (`model.encode`). The result for an image does not
+depend on the rest of its batch. They only need `decoder.logits`: the logit z_j of label j given
+the labels read so far. With q = sigmoid(z) and r the last label read,
 
     P(next label is l) = q_l * prod_{r<j<l} (1 - q_j)        P(END) = prod_{j>r} (1 - q_j)
 
-for either link (see model.py), and for the independent control too.
+This holds for all decoders, see model.py.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from model import Encoding, HybridNet
 
 @dataclass(frozen=True)
 class Samples:
-    """K label sets drawn for each image, and what follows from them."""
+    """K label sets sampled for each image, and estimates from them."""
 
     label_sets: Tensor  # B×K×C bool
-    weights: Tensor  # B×K  of each set, adding up to 1; all 1/K unless labels are known
+    weights: Tensor  # B×K  of the sets, with sum 1; all 1/K unless labels are known
     marginals: Tensor  # B×C  P(label in set | image, known labels), averaged over the samples
-    standard_errors: Tensor  # B×C  of the marginals, from the spread over samples
-    effective_size: Tensor  # B  how many equally weighted samples these are worth, 1 to K
+    standard_errors: Tensor  # B×C  of the marginals, from their variance over the samples
+    effective_size: Tensor  # B  number of equally weighted samples with the same error, 1 to K
     log_evidence: Tensor  # B  log P(known labels | image), estimated; 0 if nothing is known
 
 
@@ -43,37 +42,38 @@ def sample_label_sets(
     seed: int = 0,
     known: Tensor | None = None,
 ) -> Samples:
-    """Draw label sets label by label; estimate marginals by Rao-Blackwell averaging.
+    """Sample label sets label by label; estimate marginals by Rao-Blackwell averaging.
 
-    Not the 0/1 outcomes are averaged but each label's probability given the labels drawn before
-    it: unbiased, in [0, 1], with a fraction of the variance (exact for the independent control).
-    Every image meets the same random numbers, so its result does not depend on its batch; they
-    are a scrambled Sobol sequence, more even than chance, which makes the standard errors (that
-    take the samples for independent) an upper estimate.
+    The average is over each label's probability given the labels sampled before it, not over the
+    0/1 outcomes. It is unbiased, in [0, 1] and has a fraction of the variance; for the decoder
+    `none` it is exact. All images use the same random numbers, so that a result does not depend on
+    the batch. These are a scrambled Sobol sequence, more even than independent numbers, so the
+    standard errors, which assume independent samples, are too large rather than too small.
 
-    known: B×C, 1 for labels known to be on the image, -1 for labels known to be absent, 0 else.
-    Known labels are forced while sampling, and each sample weighs as much as the model finds
-    what was forced on it probable (likelihood weighting). Labels ranked before a known one are
-    averaged as 0/1 outcomes, corrected by what chance alone made of these.
+    known: B×C, 1 for labels known to be on the image, -1 for labels known to be absent, else 0.
+    Known labels are fixed while sampling, and the weight of a sample is the probability that the
+    model gives to what was fixed (likelihood weighting). Labels ranked before a known label are
+    averaged as 0/1 outcomes, with a control variate.
 
-    Samples that have drawn the same labels share their decoder state, and those of one image
-    their scores too: most of the work of sampling is repeating oneself.
+    Most samples begin alike, which saves most of the work: samples with the same labels so far
+    share a decoder state, and those of the same image also share their logits.
     """
     decoder = model.decoder
     (num_images, num_labels), device = encoding.cnn_logits.shape, encoding.cnn_logits.device
     num_rows = num_images * num_samples
     sobol = SobolEngine(min(num_labels, SobolEngine.MAXDIM), scramble=True, seed=seed)
-    uniforms = sobol.draw(num_samples).T.clamp_min(1e-30).log().to(device)  # one per step, sample
+    # logarithms of uniform random numbers, one per step and sample
+    uniforms = sobol.draw(num_samples).T.clamp_min(1e-30).log().to(device)
     if known is None:
         known = torch.zeros_like(encoding.cnn_logits)
 
     label_sets = torch.zeros(num_rows, num_labels, dtype=bool, device=device)
     conditionals = torch.zeros(num_rows, num_labels, device=device)  # given the labels before
     log_weights = torch.zeros(num_rows, device=device)
-    alive = torch.arange(num_rows, device=device)  # samples that may still go on
-    node = alive // num_samples  # distinct (image, labels so far): one row of scores each
+    alive = torch.arange(num_rows, device=device)  # samples that have not ended
+    node = alive // num_samples  # of each sample: its (image, labels so far), a row of logits
     node_image = torch.arange(num_images, device=device)
-    node_prefix = torch.zeros_like(node_image)  # distinct labels so far: one decoder state each
+    node_prefix = torch.zeros_like(node_image)  # of each node: its labels so far, a decoder state
     node_last = torch.full_like(node_image, -1)
     state = decoder.initial_state(1)
     positions = torch.arange(num_labels, device=device)
@@ -88,12 +88,12 @@ def sample_label_sets(
         z = torch.where(fact == 0, z, fact * torch.inf)
         later = positions > node_last[:, None]  # M×C
         survival = torch.where(later, F.logsigmoid(-z), 0.0).cumsum(1)  # log P(none up to j)
-        # the first j whose survival falls below the uniform number; C means END
+        # the first j where survival falls below the uniform number; C is END
         drawn = torch.full_like(node, num_labels)
         if step < num_labels:
             draw = uniforms[step % len(uniforms), alive % num_samples]
             drawn = (survival[node] >= draw[:, None]).sum(1)
-        # label j's probability given the labels before it is read at the step that decides on j
+        # label j's probability given the labels before it comes from the step that decides on j
         decided = later[node] & (positions <= drawn[:, None])
         conditionals[alive] += torch.where(decided, z.sigmoid()[node], 0.0)
         log_weights[alive] += torch.where(decided, log_likelihood[node], 0.0).sum(1)
@@ -113,10 +113,10 @@ def sample_label_sets(
 
     shape = (num_images, num_samples, num_labels)
     label_sets, conditionals = label_sets.view(shape), conditionals.view(shape)
-    log_weights = log_weights.view(shape[:2]).double()  # thousands of terms to add up
+    log_weights = log_weights.view(shape[:2]).double()  # sums of thousands of terms
     weights = log_weights.softmax(1)
-    # What is known of a later label speaks through the weights, on the outcome itself only. There
-    # the mean of outcome - conditional, 0 but for chance, is taken off: a control variate.
+    # Knowledge of later labels enters through the weights, which belong to the outcomes, so these
+    # are averaged. The control variate is outcome - conditional: its mean is 0 except for chance.
     free = (known != 0).flip(1).cumsum(1).flip(1) == 0  # B×C  nothing known from here on
     values = torch.where(free[:, None], conditionals, label_sets.float())
     chance = (values - conditionals) / num_samples  # B×K×C
@@ -135,14 +135,13 @@ def sample_label_sets(
 def expected_f1_sets(label_sets: Tensor, weights: Tensor) -> Tensor:
     """The set with the highest expected F1 for each image: B×K×C bool, B×K -> B×C bool.
 
-    weights are the sets' probabilities, as in Samples or exact ones. Of all predictions of size m
-    the best has the m labels with the highest sum_S P(S) [l in S] 2 / (|S| + m); trying each m
-    finds the optimum over all 2^C sets (Dembczyński et al., NeurIPS 2011). Two empty sets agree:
-    their F1 is 1.
+    weights: the probabilities of the sets, from samples or exact. The best prediction of size m has
+    the m labels with the highest sum_S P(S) [l in S] 2 / (|S| + m), and the best over all m is the
+    optimum over all 2^C sets (Dembczyński et al., NeurIPS 2011). The F1 of two empty sets is 1.
     """
     sets = label_sets.float()
     sizes = sets.sum(2)  # B×K
-    most = max(int(sets.any(1).sum(1).max()), 1)  # a label never drawn cannot help
+    most = max(int(sets.any(1).sum(1).max()), 1)  # a label in no set cannot help
     m = torch.arange(1, most + 1, device=sets.device)
     gain = weights[..., None] * 2 / (sizes[..., None] + m)  # B×K×M  per true label predicted
     per_label, order = (sets.transpose(1, 2) @ gain).sort(dim=1, descending=True)  # B×C×M
@@ -160,13 +159,13 @@ class BestSets:
 
     label_sets: Tensor  # B×K×C bool
     log_probs: Tensor  # B×K  exact log P(set | image); -inf where fewer than K sets exist
-    certain: Tensor  # B bool  no other set can be more probable than these
-    lower: Tensor | None  # B×C  certified: lower <= P(label in set | image) <= upper
-    upper: Tensor | None  # B×C  both None if labels are known
+    certain: Tensor  # B bool  it is proved that no other set is more probable
+    lower: Tensor | None  # B×C  proved: lower <= P(label in set | image) <= upper
+    upper: Tensor | None  # B×C  both are None if labels are known
 
     @property
     def covered(self) -> Tensor:
-        """B  the probability that these sets have together."""
+        """The total probability of these sets, B."""
         return self.log_probs.double().exp().sum(1).float()
 
 
@@ -178,19 +177,20 @@ def most_probable_sets(
     max_expansions: int = 64,
     known: Tensor | None = None,
 ) -> BestSets:
-    """Best-first search over label sets, all images at once.
+    """The most probable label sets by best-first search, for all images at once.
 
-    A beginning {a, b, …} with last label r stands for all sets that start so and go on after r;
-    its probability is their sum, so it bounds each of them. The most probable open beginning is
-    expanded: that finishes one set (stop here) and splits the rest into its children. From there
-    the search dives along labels that are more likely than not, so that a good set is found early
-    and the most probable set of the independent control at once. Finished sets and open beginnings
-    always add up to probability 1, hence the bounds on the marginals; a search that ends because
-    no open beginning can beat its K-th set is exact. It stops after `max_expansions` (at least
-    num_sets) in any case, which `certain` tells.
+    A beginning {a, b, …} with last label r stands for all sets that start with these labels and
+    have more after r. Its probability is the sum over these sets, an upper bound for each of them.
+    The search expands the most probable open beginning: this finishes one set (END comes next) and
+    opens a beginning for each next label. It then follows labels of probability above 1/2, to find
+    a good set early; for the decoder `none` this finds the most probable set at once.
 
-    known: B×C as in `sample_label_sets`: only sets that agree with it are searched; log_probs stay
-    log P(set | image), to be divided by the probability of what is known (Samples.log_evidence).
+    Finished sets and open beginnings always have total probability 1, which bounds the marginals.
+    The search is exact if no open beginning is more probable than the K-th set (`certain`). It
+    also stops after `max_expansions` (at least num_sets).
+
+    known: B×C as in `sample_label_sets`; only sets that agree with it are searched. log_probs are
+    still log P(set | image): subtract Samples.log_evidence to get log P(set | image, known).
     """
     decoder = model.decoder
     (num_images, num_labels), device = encoding.cnn_logits.shape, encoding.cnn_logits.device
@@ -202,7 +202,7 @@ def most_probable_sets(
     finished = torch.full((num_images, width), -torch.inf, device=device)
     opened = torch.full((num_images, width, num_labels), -torch.inf, device=device)
     states = decoder.initial_state(num_images * width).unflatten(0, (num_images, width))
-    log_prob = torch.zeros(num_images, device=device)  # of the beginning now expanded
+    log_prob = torch.zeros(num_images, device=device)  # of the beginning that is expanded
     last = torch.full((num_images,), -1, device=device)
     state = decoder.initial_state(num_images)
     kth = min(num_sets, width)
@@ -248,14 +248,14 @@ def most_probable_sets(
 
 
 def _marginal_bounds(sets: Tensor, finished: Tensor, opened: Tensor) -> tuple[Tensor, Tensor]:
-    """Certified B×C bounds from sets B×N×C, finished B×N and open B×N×C log-probabilities.
+    """Bounds B×C of the marginals from sets B×N×C and log-probabilities.
 
-    The open beginning (n, l) is sets[n] plus label l: it surely has those labels, surely no other
-    label before l, and may have any label after l.
+    finished: B×N of the sets. opened: B×N×C; the open beginning (n, l) is sets[n] plus label l. All
+    its sets have these labels and no other label before l, but may have any label after l.
     """
     done, open_ = finished.double().exp(), opened.double().exp()
-    mass = done + open_.sum(2)  # B×N  all that surely has the labels of sets[n]
+    mass = done + open_.sum(2)  # B×N  probability of all that has the labels of sets[n]
     lower = (sets * mass[..., None]).sum(1) + open_.sum(1)
-    undecided = open_.cumsum(2) - open_  # mass of beginnings whose last label is before j
+    undecided = open_.cumsum(2) - open_  # probability of beginnings whose last label is before j
     upper = lower + (undecided * ~sets).sum(1)
     return lower.clamp(0, 1).float(), upper.clamp(0, 1).float()

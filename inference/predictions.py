@@ -1,4 +1,4 @@
-"""A whole data set decoded: marginals, predicted label sets and set NLL per image."""
+"""Predictions for a whole data set: marginals, label sets and set NLL of each image."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 from inference.decoding import expected_f1_sets, most_probable_sets, sample_label_sets
 from model import Encoding, HybridNet, bernoulli_nll
 
-# rules that turn what is predicted into label sets; tables.RULES says what each does
+# rules that choose a label set; evaluation/metrics.py has their descriptions
 DECISIONS = ("threshold", "label_f1", "map", "f1")
 
 
 def predicted_sets(
     p: Predictions, threshold: float, label_thresholds: list[float] | float
 ) -> dict[str, np.ndarray]:
-    """N×C bool by each decision rule's name."""
+    """The label sets N×C bool of each decision rule, by its name."""
     return {
         "threshold": p.marginals >= threshold,
         "label_f1": p.marginals >= np.array(label_thresholds),
@@ -30,25 +30,25 @@ def predicted_sets(
 
 @dataclass(frozen=True)
 class Predictions:
-    """A whole data set decoded; numpy arrays, one row per image in the loader's order."""
+    """Numpy arrays with one row per image, in the loader's order."""
 
     targets: np.ndarray  # N×C bool
-    marginals: np.ndarray  # N×C  the label scores
-    best_sets: np.ndarray  # N×C bool  each image's most probable set
+    marginals: np.ndarray  # N×C  P(label in set | image), the label scores
+    best_sets: np.ndarray  # N×C bool  the most probable set found
     f1_sets: np.ndarray  # N×C bool  the set with the highest expected F1
-    certain: np.ndarray  # N bool  whether best_sets is proved to be that
+    certain: np.ndarray  # N bool  it is proved that no set is more probable
     set_nll: np.ndarray  # N  -log P(targets | image), nats
 
     @classmethod
     def join(cls, batches: Iterable[Predictions]) -> Predictions:
-        """One after the other."""
+        """The predictions of several batches, in order."""
         rows = [[getattr(b, field.name) for field in fields(cls)] for b in batches]
         return cls(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
     def without(self, pairs: np.ndarray) -> Predictions:
-        """These of all N×C image-label pairs never true, never predicted and of score 0.
+        """A copy where these image-label pairs, N×C bool, are not true, not predicted and score 0.
 
-        The last in its label's ranking, such a pair counts in no figure. set_nll stays.
+        Such a pair is last in its label's ranking and counts in no metric. set_nll is unchanged.
         """
         sets = {k: getattr(self, k) & ~pairs for k in ("targets", "best_sets", "f1_sets")}
         return replace(self, marginals=np.where(pairs, 0, self.marginals), **sets)
@@ -57,7 +57,7 @@ class Predictions:
 def decode(
     model: HybridNet, encoding: Encoding, targets: Tensor, num_samples: int = 32
 ) -> Predictions:
-    """All that is predicted for a batch of encoded images, in numpy."""
+    """The predictions for a batch of encoded images and its targets B×C."""
     with torch.no_grad():
         nll = bernoulli_nll(model.set_logits(encoding, targets), targets)
     samples = sample_label_sets(model, encoding, num_samples)
@@ -72,11 +72,11 @@ def decode(
 def encode_batches(
     model: HybridNet, batches: Iterable, autocast: torch.autocast
 ) -> Iterator[tuple[Encoding, Tensor, Tensor]]:
-    """(images, targets, indices) -> (encoding, targets, indices): each image is encoded once."""
+    """Batches (images, targets, indices) -> (encoding, targets, indices), on the model's device."""
     model.eval()
     device = next(model.parameters()).device
     for images, targets, indices in batches:
-        if not len(images):  # none of them could be read
+        if not len(images):  # no image of the batch could be read
             continue
         with autocast:
             encoding = model.encode(images.to(device, non_blocking=True))

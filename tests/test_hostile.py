@@ -1,4 +1,4 @@
-"""Files from strangers: every one is read, or refused in one sentence, and none is obeyed."""
+"""Files from strangers are read or refused in one sentence, and never run code."""
 
 import io
 import json
@@ -50,9 +50,9 @@ work("vocabulary", 60, 1)
 
 
 def test_mutated_inputs(tmp_path):
-    """A small share of the benchmark; another seed than the one whose table the README has.
+    """A small share of the benchmark, with another seed than the published table.
 
-    Last come pickles that are obeyed: its hooks see that, or it could not fail.
+    At the end some pickles do run code, to prove that the benchmark notices it.
     """
     (tmp_path / "few.py").write_text(SCRIPT)
     result = run(tmp_path / "few.py", cwd=tmp_path)
@@ -75,11 +75,11 @@ def test_mutated_inputs(tmp_path):
     ],
     ids=lambda command: command[0],
 )
-def test_names_longer_than_a_file_may_have(tmp_path, command):
+def test_file_names_that_are_too_long(tmp_path, command):
     assert "File name too long" in one_error(run(*command, cwd=tmp_path))
 
 
-# --- pictures ---------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------
 
 
 def save(image: Image.Image, path, **options):
@@ -91,24 +91,18 @@ NOISE = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (30_000, 1), (1, 30_000), (3, 700)])
-def test_pictures_of_odd_shapes_are_seen(tmp_path, size):
+def test_images_of_extreme_shapes(tmp_path, size):
     path = save(Image.new("RGB", size, (10, 200, 30)), tmp_path / "a.png")
-    for view in (
+    for transform in (
         Preprocessing(64).eval_transform(),
         *(Preprocessing(64).train_transform(np.random.default_rng(i)) for i in range(5)),
     ):
-        seen = view.from_file(path)
-        assert seen.shape == (3, 64, 64)
-    assert (
-        Preprocessing(64).eval_transform().from_file(path).float().mean((1, 2)).round()
-    ).tolist() == [
-        10,
-        200,
-        30,
-    ]
+        assert transform.from_file(path).shape == (3, 64, 64)
+    whole = Preprocessing(64).eval_transform().from_file(path)
+    assert whole.float().mean((1, 2)).round().tolist() == [10, 200, 30]
 
 
-def test_pictures_of_odd_kinds_are_seen(tmp_path, recwarn):
+def test_images_of_unusual_modes(tmp_path, recwarn):
     frames = [Image.new("RGB", (9, 9), c).quantize(4) for c in ("red", "blue")]
     first = save(frames[0], tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     assert load_image(first).getpixel((4, 4)) == (255, 0, 0)
@@ -121,7 +115,7 @@ def test_pictures_of_odd_kinds_are_seen(tmp_path, recwarn):
 
 
 @pytest.mark.parametrize("junk", [b"Exif\0\0junk", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" * 3])
-def test_junk_in_exif_spoils_no_picture(tmp_path, junk, recwarn):
+def test_damaged_exif_is_ignored(tmp_path, junk, recwarn):
     path = save(Image.fromarray(NOISE), tmp_path / "a.jpg", exif=junk)
     assert load_pixels(path, 8).size
     assert not recwarn.list
@@ -135,15 +129,15 @@ def huge_png(side: int) -> bytes:
     )
 
 
-def test_reasons(tmp_path, recwarn):
-    """What is wrong with a picture is said in a word."""
+def test_reasons_for_unreadable_images(tmp_path, recwarn):
+    """The message says what is wrong with an image."""
     buffer = io.BytesIO()
     Image.fromarray(NOISE).save(buffer, "JPEG")
     side = int(MAX_PIXELS**0.5) + 1
     contents = {
         "the file is empty": b"",
         "truncated": buffer.getvalue()[:-200],
-        "damaged or another kind": b"no picture",
+        "damaged or another kind": b"no image",
         f"more than {MAX_PIXELS:,} pixels": huge_png(side),
     }
     for reason, content in contents.items():
@@ -151,11 +145,11 @@ def test_reasons(tmp_path, recwarn):
         with pytest.raises(UsageError) as caught:
             load_image(tmp_path / "a.jpg")
         assert f"a.jpg cannot be read as an image ({reason}" in str(caught.value)
-    os.mkfifo(tmp_path / "pipe.jpg")  # to open it would be to wait for ever
+    os.mkfifo(tmp_path / "pipe.jpg")  # opening it would block
     with pytest.raises(UsageError, match="not a regular file"):
         load_image(tmp_path / "pipe.jpg")
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n")
-    with pytest.raises(UsageError, match="another kind"):  # Ghostscript's language is a program
+    with pytest.raises(UsageError, match="another kind"):  # PostScript is a program
         load_image(tmp_path / "a.jpg")
     assert not recwarn.list
 
@@ -179,17 +173,17 @@ def test_names_given_twice(tmp_path):
     assert "categories[0] and categories[1] are both called 'cat'" in refused(content, tmp_path)
     content["annotations"] = [a for a in content["annotations"] if a["category_id"] == 17]
     images = read_annotations(write_json(content, tmp_path / "group.json"))
-    assert images.categories == ["cat"], "a category that no annotation has does no harm"
+    assert images.categories == ["cat"], "a category without annotations is no error"
 
 
 @pytest.mark.parametrize("name", ["C:\\x.jpg", "C:x.jpg", "\\\\server\\x.jpg", "a\0.jpg", "."])
-def test_names_that_lead_out_of_the_folder(tmp_path, name):
+def test_names_outside_the_folder(tmp_path, name):
     assert "not inside the image folder" in refused(coco([("cat",)], [name]), tmp_path)
 
 
 @pytest.mark.parametrize("fill", [b" ", b"\0", b"x"])
-def test_long_junk_is_noticed_without_being_kept(tmp_path, fill, monkeypatch):
-    """A sparse gigabyte of zeros; the rest smaller, for the disk's sake."""
+def test_large_files_of_junk_are_refused_without_reading_them_whole(tmp_path, fill, monkeypatch):
+    """A gigabyte of zeros, as a sparse file; the others are smaller to save disk space."""
     path = tmp_path / "junk.json"
     if fill == b"\0":
         with path.open("wb") as file:
@@ -205,7 +199,7 @@ def test_long_junk_is_noticed_without_being_kept(tmp_path, fill, monkeypatch):
 
 
 def test_pickles_that_take_forever_or_all_memory(tmp_path):
-    """Each of a few hundred bytes; unpickled as they stand they would not come back."""
+    """A few bytes each; pickle.load would not end, or would use all memory."""
     nest = b"\x80\x04}\x94)\x94" + b"".join(
         b"h" + bytes([i]) * 1 + b"h" + bytes([i]) + b"\x86\x94" for i in range(1, 90)
     )
@@ -215,7 +209,7 @@ def test_pickles_that_take_forever_or_all_memory(tmp_path):
             load_vocabulary(tmp_path / "v.pkl")
 
 
-def test_vocabularies_too_large_to_be_true(tmp_path):
+def test_impossible_vocabularies(tmp_path):
     with (tmp_path / "v.pkl").open("wb") as file:
         file.truncate(10**9)
     with pytest.raises(UsageError, match="larger than 100 MB"):
@@ -233,7 +227,7 @@ NAMES = ("$\\frac{", "\x1b[2J\x07", "a\nb", "<i>", "=1+1", "\u202e")
 
 
 @pytest.mark.filterwarnings("error")
-def test_names_are_drawn_as_they_are(tmp_path):
+def test_names_are_drawn_as_plain_text(tmp_path):
     result = {
         "labels": dict.fromkeys(NAMES, 0.5),
         "predicted": list(NAMES[:3]),
@@ -264,7 +258,7 @@ def test_names_in_the_console_and_in_csv(tmp_path):
     assert "\x1b" not in one_error(run("data_loader.py", *flags, cwd=tmp_path))
 
 
-def test_a_saved_vocabulary_passes_its_own_reader_at_any_size(tmp_path):
+def test_a_large_vocabulary_can_be_read_back(tmp_path):
     many = Vocabulary(tuple(f"{i:07}" for i in range(70_000)), (1,) * 70_000, 300)
     save_vocabulary(many, tmp_path / "v.pkl")
     assert load_vocabulary(tmp_path / "v.pkl") == many

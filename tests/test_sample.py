@@ -1,4 +1,4 @@
-"""sample.py: what it says of pictures, the files it writes, odd names and damaged files."""
+"""sample.py: its results, the files it writes, unusual names and damaged files."""
 
 import csv
 import json
@@ -35,7 +35,7 @@ def test_sample_end_to_end(trained):
             with Image.open(trained.folder / line.split("picture: ")[1]) as picture:
                 picture.verify()
     tagged = trained.folder / "tagged"
-    assert len(list(tagged.glob("*_labels.png"))) == 13, "img_02 twice, kept apart"
+    assert len(list(tagged.glob("*_labels.png"))) == 13, "img_02 is given twice: two pictures"
     with Image.open(tagged / "contact_sheet.png") as sheet:
         assert sheet.size == (5 * 240, 3 * 296)
     with (tagged / "labels.csv").open(newline="", encoding="utf-8") as file:
@@ -90,9 +90,9 @@ def test_sample_with_known_labels(trained, workdir, capsys):
     )
 
 
-def test_a_damaged_picture_in_a_folder_is_left_out(trained, workdir, capsys):
-    (workdir / "data/images/bad.jpg").write_text("no picture")
-    (workdir / "data/images/._img_00.jpg").write_text("what macOS leaves")
+def test_a_damaged_image_in_a_folder_is_left_out(trained, workdir, capsys):
+    (workdir / "data/images/bad.jpg").write_text("no image")
+    (workdir / "data/images/._img_00.jpg").write_text("written by macOS")
     best = ("--checkpoint", trained.output / "best.pt", "--output", "o")
     call(sample, "data/images", *best)
     assert "bad.jpg cannot be read as an image" in capsys.readouterr().err
@@ -100,7 +100,7 @@ def test_a_damaged_picture_in_a_folder_is_left_out(trained, workdir, capsys):
     assert "cannot be read as an image" in refusal(sample, "data/images/bad.jpg", *best)
 
 
-def test_sample_decides_by_the_rule_asked_for(trained, workdir, capsys):
+def test_sample_uses_the_given_decision_rule(trained, workdir, capsys):
     flags = ("data/images/img_02.jpg", "--checkpoint", trained.output / "best.pt", "--json")
     results = {}
     for rule in DECISIONS:
@@ -108,7 +108,7 @@ def test_sample_decides_by_the_rule_asked_for(trained, workdir, capsys):
         results[rule] = json.loads(capsys.readouterr().out)
     r = results["map"]
     sets = r["most_probable_sets"]
-    assert len(sets) == 2 ** len(RANKED), "all there are"
+    assert len(sets) == 2 ** len(RANKED), "all sets that exist"
     assert r["sets_are_certain"]
     assert sum(s["probability"] for s in sets) == pytest.approx(1, abs=1e-4)
     assert r["covered"] == pytest.approx(1, abs=1e-4)
@@ -158,8 +158,8 @@ ODD = (
 )
 
 
-def test_odd_labels_and_file_names_do_no_harm(trained, workdir, capsys):
-    """Matplotlib reads formulas between dollar signs, and stops at those it does not know."""
+def test_unusual_labels_and_file_names(trained, workdir, capsys):
+    """Matplotlib reads text between dollar signs as a formula and fails on unknown commands."""
     checkpoint = load(trained.output / "best.pt")
     for start in range(0, len(ODD), 5):
         labels = [*ODD[start : start + 5], *"abcde"][:5]
@@ -178,7 +178,7 @@ def test_odd_labels_and_file_names_do_no_harm(trained, workdir, capsys):
 
 
 def test_labels_are_drawn_as_they_are_written(tmp_path, monkeypatch):
-    """Not "x squared" where the label says $x^2$: no text of the picture is read as a formula."""
+    """The label $x^2$ is not drawn as "x squared": no text is read as a formula."""
     from matplotlib import text
 
     read = []

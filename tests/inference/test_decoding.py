@@ -19,7 +19,7 @@ from inference.decoding import expected_f1_sets, most_probable_sets, sample_labe
 from model import DECODERS, Encoding
 
 NUM_IMAGES = 4
-TRAINED = 7  # this seed stands for trained weights
+TRAINED = 7  # the seed for which get_model trains the decoder
 
 
 def rows(encoding: Encoding, index) -> Encoding:
@@ -28,7 +28,7 @@ def rows(encoding: Encoding, index) -> Encoding:
 
 @functools.cache
 def get_model(decoder: str, seed: int):
-    """Weights drawn at random or, with the seed TRAINED, fitted to dependent labels."""
+    """Random weights or, for the seed TRAINED, weights fitted to dependent labels."""
     model = make_model(decoder, seed=seed)
     return train_decoder(model) if seed == TRAINED else model
 
@@ -52,7 +52,7 @@ def test_sampled_marginals_agree_with_enumeration(decoder, seed):
     assert (error <= 4 * samples.standard_errors + 1e-6).all()
     assert (samples.standard_errors < 0.004).all()
     outcomes = samples.label_sets.double().mean(1)
-    assert (outcomes - marginals).abs().max() < 0.02  # the sets themselves are drawn from P, too
+    assert (outcomes - marginals).abs().max() < 0.02  # the sets are samples from P, too
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
@@ -71,7 +71,7 @@ def test_sampled_sets_have_the_right_frequencies(decoder):
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("seed", [0, 1, TRAINED])
 def test_marginals_given_known_labels_agree_with_enumeration(decoder, seed):
-    """P(label | image, facts) by likelihood weighting against the exact conditional."""
+    """P(label | image, known labels) by likelihood weighting against the exact value."""
     model, encoding, log_probs, _ = enumerate_sets(decoder, seed)
     facts = torch.zeros(NUM_IMAGES, NUM_LABELS)
     facts[0, 3], facts[1, 0], facts[2, [1, 4]] = 1, -1, torch.tensor([1.0, -1.0])
@@ -125,7 +125,7 @@ def test_sampling_properties_whatever_is_known(decoder, seed, facts, num_samples
     assert (samples.log_evidence <= 1e-5).all()
     torch.testing.assert_close(samples.marginals[known == 1], (known[known == 1] + 1) / 2)
     assert not samples.marginals[known == -1].any()
-    if decoder == "none":  # nothing follows from anything: exact, however few the samples
+    if decoder == "none":  # labels are independent: one sample is exact
         free = known == 0
         expected = model.decoder.calibrated(encoding.cnn_logits).sigmoid()
         torch.testing.assert_close(samples.marginals[free], expected[free], atol=1e-5, rtol=0)
@@ -147,7 +147,7 @@ def test_search_over_all_sets_is_enumeration(decoder, seed):
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(DECODERS), st.integers(0, 1000), st.integers(1, 20), st.integers(1, 40))
 def test_search_properties(decoder, seed, num_sets, budget):
-    """Exact probabilities, no duplicates, sorted, certified bounds; certain means certain."""
+    """Exact probabilities, no duplicates, sorted, true bounds; `certain` is never wrong."""
     model, encoding, log_probs, marginals = enumerate_sets(decoder, seed)
     best = most_probable_sets(model, encoding, num_sets, budget)
     ordered = log_probs.sort(1, descending=True).values
@@ -182,7 +182,7 @@ def test_results_do_not_depend_on_the_batch(decoder, seed, order):
     torch.testing.assert_close(again.log_probs, best.log_probs[order[:2]], atol=1e-5, rtol=0)
 
 
-def test_sure_encoders_give_empty_and_full_sets():
+def test_extreme_logits_give_empty_and_full_sets():
     model = make_model("none")
     sure = torch.full((2, NUM_LABELS), 40.0)
     sure[0] = -40
@@ -201,7 +201,7 @@ def test_same_seed_same_samples():
 
 
 def f1(predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """F1 of every prediction (rows) against every truth (columns); two empty sets count 1."""
+    """F1 of every prediction (rows) and every target set (columns); 1 for two empty sets."""
     sizes = predicted.sum(1)[:, None] + truth.sum(1)
     return torch.where(sizes == 0, 1.0, 2 * predicted @ truth.T / sizes.clamp_min(1))
 
@@ -217,7 +217,7 @@ def test_expected_f1_sets_are_the_best_of_all_sets(decoder, seed):
     torch.testing.assert_close(ours, expected.max(0).values, atol=1e-5, rtol=0)
 
 
-def test_expected_f1_may_want_more_labels_than_any_set_has():
+def test_expected_f1_may_predict_more_labels_than_any_set_has():
     either = torch.tensor([[[1, 0, 0], [0, 1, 0]]]).bool()
     assert expected_f1_sets(either, torch.full((1, 2), 0.5)).tolist() == [[True, True, False]]
     nothing = torch.zeros(1, 4, 3).bool()
