@@ -129,7 +129,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     images, paths = load_data_set(image_path, listed, args.keep_unlabelled, args.limit)
     targets = encode_targets(images, vocabulary)
     warn_of_leaks(checkpoint, annotations, listed.splits[0] if listed.splits else None)
-    objects = read_label_objects(images, vocabulary) if args.pointing else None
+    objects = read_label_objects(images, vocabulary, options) if args.pointing else None
     cache = None
     if args.cache:  # at the model's own size, so that pixels are the same as without it
         cache = ImageCache(args.cache, paths, preprocessing.image_size)
@@ -137,6 +137,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     data = LabelledImages(paths, targets, preprocessing, cache=cache)
     pin = device.type == "cuda"
     loader = make_loader(data, args.batch_size, args.num_workers, pin_memory=pin)
+
     known = reveal_labels(targets, args.reveal) if args.reveal else None
     flips = bool(args.label_issues or args.influence)
     started = time.perf_counter()
@@ -172,18 +173,25 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         stem = output_dir / "label_influence"
         save_influence(decoded.influence, co_occurrence(p.targets), labels, stem)
         log(f"wrote {stem}.csv and label_influence.png")
-    as_json, tables = json.dumps(without_nan(results), indent=1), format_tables(results)
+    tables = format_tables(results)
     save_predictions(p, labels, images.file_names, output_dir)
-    for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
-        write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
+    as_json = write_results(results, tables, output_dir)
     if args.report:
         transform, chosen = preprocessing.eval_transform(), sets[args.decide]
-        log_path = path.parent / "log.jsonl"
         gallery = draw_gallery(p, chosen, labels, paths, model, transform, amp)
+        log_path = path.parent / "log.jsonl"
         write_report(results, p.targets, p.marginals, chosen, gallery, log_path, tables, output_dir)
         log(f"wrote {output_dir / 'report.html'} and pr_curves.csv")
     print(as_json if args.json else tables)
     log(f"wrote {output_dir / 'metrics.json'}, evaluate.log and {PREDICTIONS}")
+
+
+def write_results(results: dict, tables: str, output_dir: Path) -> str:
+    """Write metrics.json and evaluate.log; return the text of metrics.json."""
+    as_json = json.dumps(without_nan(results), indent=1)
+    for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
+        write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
+    return as_json
 
 
 def asked_results(

@@ -21,6 +21,8 @@ from images.decode import MAX_PIXELS, read_header
 from images.shards import ShardMember
 from labels.annotated import AnnotatedImages
 from labels.coco import NAME, CocoObject, read_objects
+from labels.merge import read_merges
+from labels.options import DEFAULTS, ReadOptions
 from labels.tags import spellings
 from labels.vocabulary import Vocabulary
 from model import Encoding
@@ -31,9 +33,9 @@ FAR = 1  # picture sizes that a polygon may reach outside of the picture
 
 
 def read_label_objects(
-    images: AnnotatedImages, vocabulary: Vocabulary
+    images: AnnotatedImages, vocabulary: Vocabulary, options: ReadOptions = DEFAULTS
 ) -> list[dict[str, list[CocoObject]]]:
-    """For each image, its objects by the vocabulary's labels.
+    """For each image, its objects by the vocabulary's labels; options as given to `read_labels`.
 
     Raises UsageError unless the annotations are a COCO file with boxes or masks.
     """
@@ -42,11 +44,13 @@ def read_label_objects(
             f"--pointing needs boxes or masks as in COCO; {images.source} is {images.kind}"
         )
     found, spelling = read_objects(Path(images.source)), spellings(images, vocabulary)
+    merges = read_merges(options.merge) if options.merge else {}
     rows = []
     for name in images.file_names:
         row: dict[str, list[CocoObject]] = {}
         for thing in found[name]:
-            row.setdefault(spelling.get(thing.label, thing.label), []).append(thing)
+            label = merges.get(thing.label, thing.label)
+            row.setdefault(spelling.get(label, label), []).append(thing)
         rows.append(row)
     return rows
 
@@ -158,10 +162,10 @@ def contains(thing: CocoObject, x: float, y: float, size: tuple[int, int]) -> bo
     """
     width, height = size
     x, y = x * width, y * height
-    margin = 1  # pixels: a drawn mask may reach a little over its box
     if thing.bbox:
         left, top, wide, high = thing.bbox
-        if not (-margin <= x - left <= wide + margin and -margin <= y - top <= high + margin):
+        # a quick no for most points; a drawn mask may reach a pixel over its box
+        if not (-1 <= x - left <= wide + 1 and -1 <= y - top <= high + 1):
             return False
     if thing.segmentation is None:
         return bool(thing.bbox) and 0 <= x - left < wide and 0 <= y - top < high

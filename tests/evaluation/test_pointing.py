@@ -12,9 +12,12 @@ from pycocotools import mask as coco_mask
 from torch.nn import functional as F
 
 import evaluate
-from evaluation.pointing import contains, map_peaks, pointing_game
+from evaluation.pointing import contains, map_peaks, pointing_game, read_label_objects
 from images.transforms import Preprocessing
 from labels.coco import CocoObject
+from labels.options import ReadOptions
+from labels.read import read_labels
+from labels.vocabulary import count_labels
 from model import Encoding
 from util.errors import UsageError
 
@@ -173,6 +176,21 @@ def test_evaluate_pointing(trained, workdir, capsys):
         assert [row["pairs"] for row in found["per_label"]] == [7, 4, 4, 2, 2]
         row = next(line for line in text.splitlines() if line.startswith("all pairs")).split()
         assert row[2:] == ["19", f"{found['peak']['all_pairs']:.1f}", f"{centre:.1f}"]
+
+
+def test_objects_get_the_labels_of_the_images(tmp_path):
+    """Labels renamed by --labels_to_merge."""
+    data = coco([("dog", "cat")])
+    for annotation in data["annotations"]:
+        annotation["bbox"] = [0, 0, 1, 1]
+    path = write_json(data, tmp_path / "boxes.json")
+    (tmp_path / "merge.csv").write_text("from,to\ncat,dog\n")
+    options = ReadOptions(merge=tmp_path / "merge.csv")
+    images = read_labels(path, options=options)
+    vocabulary = count_labels(images.label_sets, images.categories)
+    (row,) = read_label_objects(images, vocabulary, options)
+    assert list(row) == ["dog"]
+    assert len(row["dog"]) == 3
 
 
 def test_evaluate_pointing_needs_boxes_or_masks(trained, workdir):
