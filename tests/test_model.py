@@ -1,71 +1,15 @@
 """The model: its distribution against definitions written by hand, and its properties."""
 
-import itertools
 import math
 
 import pytest
 import torch
 import torchvision
-from torch import Tensor, nn
+from enumeration import ALL_SETS, NUM_LABELS, log_prob_of_all_sets, make_encoding, make_model
+from torch import nn
 from torchvision.transforms.functional import normalize
 
-from model import ARCHS, DECODERS, Encoding, HybridNet, bernoulli_nll, settings_of
-
-NUM_LABELS = 6
-ALL_SETS = torch.tensor(list(itertools.product([0.0, 1.0], repeat=NUM_LABELS)))  # 2^C×C
-
-
-def make_model(decoder: str, num_labels: int = NUM_LABELS, seed: int = 0) -> HybridNet:
-    """A small model with a random, calibrated decoder; a new one would start at zero."""
-    torch.manual_seed(seed)
-    model = HybridNet(num_labels, "resnet18", decoder, 8, 8, stages=1).eval()
-    for parameter in model.decoder.parameters():
-        torch.nn.init.normal_(parameter, std=0.7)
-    model.decoder.temperature, model.decoder.prior_weight = 1.3, 0.2
-    model.decoder.prior.copy_(-torch.arange(num_labels) / 4)
-    return model
-
-
-def make_encoding(model: HybridNet, num_images: int = 1, seed: int = 1) -> Encoding:
-    """Random encodings, without the cost of an encoder."""
-    generator = torch.Generator().manual_seed(seed)
-    features = torch.randn(num_images, 512, generator=generator) / 8
-    scores = torch.randn(num_images, len(model.classifier.bias), generator=generator)
-    with torch.no_grad():
-        return Encoding(model.decoder.embed_image(features), scores, [scores[..., None, None]])
-
-
-def train_decoder(model: HybridNet, num_steps: int = 60) -> HybridNet:
-    """Fit the decoder to labels that come in threes, so that some sets are very probable."""
-    generator = torch.Generator().manual_seed(5)
-    scenes = torch.rand(64, 2, generator=generator) < 0.5
-    noise = torch.rand(64, NUM_LABELS, generator=generator) < 0.1
-    targets = (scenes.repeat_interleave(NUM_LABELS // 2, dim=1) ^ noise).float()
-    if not list(model.decoder.parameters()):
-        return model
-    optimizer = torch.optim.Adam(model.decoder.parameters(), lr=0.05)
-    features = torch.randn(64, 512, generator=generator) / 8
-    scores = torch.randn(64, NUM_LABELS, generator=generator)
-    for _ in range(num_steps):
-        encoding = Encoding(model.decoder.embed_image(features), scores, None)
-        loss = bernoulli_nll(model.set_logits(encoding, targets), targets).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model
-
-
-def repeat(encoding: Encoding, times: int) -> Encoding:
-    """The encoding of one image as `times` rows."""
-    return Encoding(
-        encoding.image_embedding.expand(times, -1), encoding.cnn_logits.expand(times, -1), None
-    )
-
-
-@torch.no_grad()
-def log_prob_of_all_sets(model: HybridNet, encoding: Encoding) -> Tensor:
-    z = model.set_logits(repeat(encoding, len(ALL_SETS)), ALL_SETS)
-    return -bernoulli_nll(z, ALL_SETS)
+from model import ARCHS, DECODERS, Encoding, HybridNet, settings_of
 
 
 @torch.no_grad()

@@ -25,6 +25,9 @@ def pick_device(name: str) -> torch.device:
     number = os.environ["LOCAL_RANK"] if is_launched() else 0  # one GPU per process
     try:
         device = torch.device(f"cuda:{number}" if name == "cuda" else name)
+    except RuntimeError:
+        raise UsageError(f"--device {name} is unknown: use auto, cpu, cuda or cuda:1") from None
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]

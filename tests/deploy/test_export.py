@@ -16,7 +16,7 @@ import onnxruntime
 import pytest
 import torch
 from conftest import RANKED, REPO, call, load, refusal, same, write_picture
-from test_model import NUM_LABELS, make_model
+from enumeration import NUM_LABELS, make_model
 
 import export
 import sample

@@ -6,11 +6,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from enumeration import ALL_SETS, NUM_IMAGES, NUM_LABELS, TRAINED, enumerate_sets
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from test_decoding import NUM_IMAGES, TRAINED, enumerate_sets
-from test_model import ALL_SETS, NUM_LABELS
 
 from evaluation.analysis import (
     co_occurrence,

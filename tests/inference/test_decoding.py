@@ -1,46 +1,22 @@
 """Decoding against brute-force enumeration of all 2^C sets, and its properties."""
 
-import functools
-
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from test_model import (
+from enumeration import (
     ALL_SETS,
+    NUM_IMAGES,
     NUM_LABELS,
-    log_prob_of_all_sets,
+    TRAINED,
+    enumerate_sets,
     make_encoding,
     make_model,
-    train_decoder,
+    rows,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from inference.decoding import expected_f1_sets, most_probable_sets, sample_label_sets
 from model import DECODERS, Encoding
-
-NUM_IMAGES = 4
-TRAINED = 7  # the seed for which get_model trains the decoder
-
-
-def rows(encoding: Encoding, index) -> Encoding:
-    return Encoding(encoding.image_embedding[index], encoding.cnn_logits[index], None)
-
-
-@functools.cache
-def get_model(decoder: str, seed: int):
-    """Random weights or, for the seed TRAINED, weights fitted to dependent labels."""
-    model = make_model(decoder, seed=seed)
-    return train_decoder(model) if seed == TRAINED else model
-
-
-def enumerate_sets(decoder: str, seed: int = 0):
-    """Model, encodings, exact log-probabilities B×2^C and exact marginals B×C."""
-    model = get_model(decoder, seed)
-    encoding = make_encoding(model, NUM_IMAGES, seed=seed + 1)
-    log_probs = torch.stack(
-        [log_prob_of_all_sets(model, rows(encoding, slice(i, i + 1))) for i in range(NUM_IMAGES)]
-    ).double()
-    return model, encoding, log_probs, log_probs.exp() @ ALL_SETS.double()
 
 
 @pytest.mark.parametrize("decoder", DECODERS)
