@@ -9,14 +9,38 @@ import zlib
 from pathlib import Path
 
 from util.errors import UsageError
+from util.files import HEIC_SUFFIXES, PICTURE_SUFFIXES
 
 HEAD = 1 << 16  # bytes: what a format is recognised by
 GZIP = b"\x1f\x8b"  # how a zipped file begins
 UNZIPPED = 4 << 30  # bytes at most: a small file from a stranger can unpack to any size
 BOMS_UTF16 = (b"\xff\xfe", b"\xfe\xff")
-PICTURE = re.compile(r"\.(jpe?g|png|gif|bmp|webp|tiff?)$", re.IGNORECASE)
+PICTURE = re.compile(  # a name that ends as those of pictures do
+    "|".join(re.escape(s) for s in sorted(PICTURE_SUFFIXES | HEIC_SUFFIXES)).join(("(?:", ")$")),
+    re.IGNORECASE,
+)
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val"}
 SPLITS |= {"validation": "val", "dev": "val", "test": "test", "testing": "test"}
+# folders of these names hold data: they are no labels
+DATA_WORDS = """image images img imgs photo photos picture pictures pic pics jpegimages jpegs jpg
+    jpeg png pngs data dataset datasets raw all frames files upload uploads annotation annotations
+    label labels mask masks"""
+DATA_NAMES = frozenset((*SPLITS, *DATA_WORDS.split()))
+# what such names are extended by: train_v2, seg_train, images_small, test_stg1
+WITH_WORDS = "set sets seg stg v part batch fold split small large full resized"
+WITH_DATA = DATA_NAMES.union(WITH_WORDS.split())
+
+
+def means_data(folder: str) -> bool:
+    """Whether a folder's name says that it holds data, as train-jpg or images_001 do."""
+    words = [word for word in re.split(r"[\W\d_]+", folder.lower()) if word]
+    return bool(DATA_NAMES.intersection(words)) and set(words) <= WITH_DATA
+
+
+def split_of(folder: str) -> str | None:
+    """train, val or test for a folder whose name says so, as val2014 and train-jpg do; or None."""
+    found = {SPLITS[word] for word in re.split(r"[\W\d_]+", folder.lower()) if word in SPLITS}
+    return found.pop() if means_data(folder) and len(found) == 1 else None
 
 
 def read_head(path: Path) -> tuple[bytes, str]:

@@ -1,16 +1,91 @@
-"""Write files: whole or not at all, without spreadsheet formulas, as valid JSON."""
+"""Files: which are pictures, what folders contain, and how to write files whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import math
 import os
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from util.errors import RunError, UsageError
 
+HEIC_SUFFIXES = frozenset((".heic", ".heif", ".hif"))  # decoded if pillow-heif is installed
+DECODED = """.jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .pfm
+    .avif .avifs .jp2 .j2k .j2c .jpc .jpf .jpx .tga .icb .vda .vst"""
+PICTURE_SUFFIXES = frozenset(DECODED.split())  # a test compares them with images/decode.py
+if importlib.util.find_spec("pillow_heif"):
+    PICTURE_SUFFIXES |= HEIC_SUFFIXES
+NOT_DECODED = ".jxl .svg .eps .psd .ico .exr .hdr .dcm .raw .dng .cr2 .cr3 .nef .arw .raf .orf .rw2"
+OTHER_PICTURES = HEIC_SUFFIXES | frozenset(NOT_DECODED.split())  # their owner would miss them
+IGNORED = frozenset(  # what systems and archives leave in folders; names in lower case
+    ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "lost+found", "$recycle.bin")
+)
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet reads these as a formula (OWASP's list)
+
+
+def suffix_of(name: str) -> str:
+    """The suffix of a file name, in lower case: .jpg; empty if there is none."""
+    return os.path.splitext(name)[1].lower()
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file of this name is taken for a picture."""
+    return suffix_of(name) in PICTURE_SUFFIXES
+
+
+def is_ignored(name: str) -> bool:
+    """Whether every command ignores a file or folder of this name: hidden, or a system's own."""
+    return name.startswith(".") or name.lower() in IGNORED
+
+
+def walk(root: Path) -> Iterator[tuple[str, list[os.DirEntry]]]:
+    """Each folder in `root`, at any depth, with its files; the first is "", `root` itself.
+
+    Folders are relative to `root`, with /, in order of name; so are the files. Links to folders
+    are followed once, and only if they lead out of `root`. Raises UsageError for a folder that
+    cannot be listed.
+    """
+    inside = os.path.join(os.path.realpath(root), "")
+    seen, waiting = {inside}, [""]
+    while waiting:
+        folder, files, folders = waiting.pop(), [], []
+        try:
+            entries = list(os.scandir(os.path.join(root, folder)))
+        except OSError as error:
+            where = os.path.join(root, folder)
+            raise UsageError(f"cannot list {where} ({error.strerror})") from None
+        for entry in entries:
+            if is_ignored(entry.name):
+                continue
+            if not entry.is_dir():
+                files.append(entry)
+                continue
+            if entry.is_symlink():
+                target = os.path.join(os.path.realpath(entry.path), "")
+                if target.startswith(inside) or inside.startswith(target) or target in seen:
+                    continue
+                seen.add(target)
+            folders.append(f"{folder}/{entry.name}" if folder else entry.name)
+        yield folder, sorted(files, key=lambda entry: entry.name)
+        waiting += sorted(folders, reverse=True)
+
+
+def left_out(names: Iterable[str]) -> str:
+    """What to say of the files that are no pictures; empty if there are none.
+
+    >>> left_out(["a.cr2", "b.cr2", "c.txt"])
+    '2 .cr2 files left out: convert them to JPEG; 1 .txt file left out'
+    """
+    counts = Counter(suffix_of(name) or "other" for name in names)
+    parts = []
+    for suffix in sorted(counts, key=lambda s: (s not in OTHER_PICTURES, -counts[s], s)):
+        files = "file" if counts[suffix] == 1 else "files"
+        hint = ": convert them to JPEG" if suffix in OTHER_PICTURES else ""
+        parts.append(f"{counts[suffix]:,} {suffix} {files} left out{hint}")
+    return "; ".join(parts)
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
