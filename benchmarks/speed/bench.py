@@ -32,9 +32,8 @@ TOPICS = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
-    parser.add_argument(
-        "topics", nargs="*", metavar="TOPIC", default=TOPICS, help=f"any of {', '.join(TOPICS)}"
-    )
+    topics = f"any of {', '.join(TOPICS)}; all if none is given"
+    parser.add_argument("topics", nargs="*", metavar="TOPIC", help=topics)
     return parser
 
 
@@ -47,7 +46,7 @@ def main(args: argparse.Namespace) -> None:
     python = f"Python {platform.python_version()}"
     log(f"{describe_machine(device)}, {python}; --amp auto: {precision}")
     print("| measure | ratio | target | | |\n|" + " --- |" * 5, flush=True)
-    for topic in args.topics:
+    for topic in args.topics or TOPICS:
         log(f"measuring {topic}")
         rows: Iterator[Ratio] = importlib.import_module(f"bench_{topic}").measure()
         for row in rows:
