@@ -217,7 +217,7 @@ def load_data(args: argparse.Namespace, device: torch.device) -> TrainingData:
         normalise_tags=args.normalise_tags,
         keep_unlabelled=args.keep_unlabelled,
         limit=args.limit,
-        may_lack=args.skip_bad_images,
+        allow_missing=args.skip_bad_images,
         options=options_from(vars(args)),
     )
     return make_loaders(

@@ -62,19 +62,19 @@ def choose_train_and_val(
     normalise_tags: bool = False,
     keep_unlabelled: bool = False,
     limit: int | None = None,
-    may_lack: bool = False,
+    allow_missing: bool = False,
     options: ReadOptions = DEFAULTS,
 ) -> TrainAndVal:
     """Choose the images; parameters are named as train.py's flags.
 
     Validation images are the ones the user names, else the split `val` of the annotations, else a
     hold-out from the training images. A split `test` is left to evaluate.py.
-    may_lack: images may be missing from the folder. options: how to read both label files.
+    allow_missing: images may be missing from the folder. options: how to read both label files.
     Raises UsageError.
     """
     everything = rank_zero_first(lambda: read_labels(annotations, image_path, options))
     listed = everything.of_split("train")
-    images, paths = load_data_set(image_path, listed, keep_unlabelled, limit, may_lack)
+    images, paths = load_data_set(image_path, listed, keep_unlabelled, limit, allow_missing)
     vocabulary = choose_vocabulary(listed, vocab_path, normalise_tags)
     targets = encode_targets(images, vocabulary)
     val_listed = None
@@ -87,7 +87,7 @@ def choose_train_and_val(
         selected_on = f"the split val of {annotations}"
     if val_listed:
         images, val_paths = load_data_set(
-            val_image_path, val_listed, keep_unlabelled, limit, may_lack
+            val_image_path, val_listed, keep_unlabelled, limit, allow_missing
         )
         val = val_paths, encode_targets(images, vocabulary)
         return TrainAndVal((paths, targets), val, vocabulary, selected_on)
