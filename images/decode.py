@@ -6,23 +6,35 @@ pixels in less time, and at 1/2, 1/4 or 1/8 of its size where that leaves enough
 
 from __future__ import annotations
 
+import functools
+import io
 import logging
 import os
 import stat
 import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from images.shards import ShardMember
 from util.errors import UsageError
+from util.log import log
 
 # no EPS, for example: Pillow hands it to another program, which runs the code in the file
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
+HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+HEIC_HINT = "HEIC: convert it to JPEG, or install pillow-heif"
+PNG_START = b"\x89PNG\r\n\x1a\n"
+PNG_TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
+TEXT_BYTES = 1 << 20  # in one chunk of a PNG; Pillow refuses the picture if there are more
+ALL_TEXT_BYTES = 1 << 26  # in all chunks
+RANGES = (8, 10, 12, 14)  # bits of cameras and scanners
+MAX_SAMPLE_VALUE = 281  # a tag of TIFF
 # Pillow's own limit, twice the size that it warns of: 178,956,970 pixels, 0.5 GB in memory
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
 MAX_JPEG_BYTES = 2**26  # larger files are left to Pillow, which reads them in pieces
@@ -84,7 +96,7 @@ def read_header(path: Path | ShardMember) -> tuple[int, tuple[int, int]]:
     try:
         with warnings.catch_warnings(), path.open("rb") as file:
             warnings.simplefilter("ignore")
-            with Image.open(file, formats=FORMATS) as image:
+            with _open(file) as image:
                 orientation = _orientation(image)
                 return orientation if orientation in TURNS else 1, image.size
     except Exception as error:  # hostile files make Pillow raise nearly anything
@@ -113,13 +125,79 @@ def _decode(file: BinaryIO, least_side: int | None) -> np.ndarray:
     if not file.read(1):
         raise _UnreadableError("the file is empty")
     file.seek(0)
-    with Image.open(file, formats=FORMATS) as image:
-        whole = image.size
-        if least_side:
-            image.draft(None, (least_side, least_side))
-        if (pixels := _decode_plain_jpeg(file, image, whole)) is not None:
-            return pixels
-        return pixels_of(image)
+    try:
+        with _open(file) as image:
+            whole = image.size
+            if least_side:
+                image.draft(None, (least_side, least_side))
+            if (pixels := _decode_plain_jpeg(file, image, whole)) is not None:
+                return pixels
+            return pixels_of(image)
+    except ValueError:  # text after the pixels of a PNG
+        if file.closed or not _is_png(file):
+            raise
+        with Image.open(_without_long_texts(file), formats=("PNG",)) as image:
+            return pixels_of(image)
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    """An image file, opened. Raises whatever Pillow raises."""
+    try:
+        return Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError:
+        file.seek(4)
+        if file.read(4) != b"ftyp" or file.read(4) not in HEIC_BRANDS:
+            raise
+        try:
+            from pillow_heif import register_heif_opener  # optional
+        except ImportError:
+            raise _UnreadableError(HEIC_HINT) from None
+        register_heif_opener()
+        file.seek(0)
+        return Image.open(file, formats=("HEIF",))
+    except ValueError:
+        if not _is_png(file):
+            raise
+        return Image.open(_without_long_texts(file), formats=("PNG",))
+
+
+def _is_png(file: BinaryIO) -> bool:
+    file.seek(0)
+    return file.read(len(PNG_START)) == PNG_START
+
+
+def _without_long_texts(file: BinaryIO) -> BinaryIO:
+    """A PNG without its long texts and colour profiles: Pillow refuses it because of them.
+
+    A short file can unpack to any size, so nothing is unpacked further than it has to be.
+    """
+    file.seek(len(PNG_START))
+    kept, left = [PNG_START], ALL_TEXT_BYTES
+    while len(start := file.read(8)) == 8:
+        size, kind = struct.unpack(">I4s", start)
+        chunk = file.read(size + 4)  # and a checksum
+        if kind in PNG_TEXTS:
+            length = _text_length(kind, chunk[:-4])
+            if length > min(TEXT_BYTES, left):
+                continue
+            left -= length
+        kept += (start, chunk)
+    return io.BytesIO(b"".join(kept))
+
+
+def _text_length(kind: bytes, chunk: bytes) -> int:
+    """The bytes in a chunk of text, unpacked; more than TEXT_BYTES may be counted as less."""
+    packed = chunk.partition(b"\0")[2]
+    if kind == b"iTXt":
+        is_packed, packed = packed[:1] == b"\1", packed[2:].split(b"\0", 2)[-1]
+    else:
+        is_packed, packed = kind != b"tEXt", packed[1:]
+    if not is_packed:
+        return len(chunk)
+    try:
+        return len(zlib.decompressobj().decompress(packed, TEXT_BYTES + 1))
+    except zlib.error:
+        return TEXT_BYTES + 1
 
 
 def _decode_plain_jpeg(
@@ -158,9 +236,45 @@ def _orientation(image: Image.Image) -> object:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits or more: convert() clips
         values = np.nan_to_num(np.asarray(image, np.float64))
-        scale = 1.0 if image.mode == "F" and values.max() <= 1 else 65535.0
-        return Image.fromarray(np.uint8(255 * np.clip(values / scale, 0, 1))).convert("RGB")
+        pixels = np.uint8(255 * np.clip(values / _white(image, values), 0, 1))
+        return Image.fromarray(pixels).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _white(image: Image.Image, values: np.ndarray) -> float:
+    """The value that is white in pixels of more than 8 bits.
+
+    A TIFF may say it. Otherwise it follows from the largest value: cameras and scanners write 10,
+    12 or 14 bits into files of 16, which would all be black. Pillow brings PPM and JPEG 2000 to 16
+    bits itself. A picture of one value has no range.
+    """
+    top = float(values.max(initial=0))
+    if image.mode == "F" and top <= 1:
+        return 1.0
+    tags = getattr(image, "tag_v2", {})
+    if (said := _first(tags.get(MAX_SAMPLE_VALUE))) and said >= top:
+        return said
+    if (bits := _first(tags.get(ExifTags.Base.BitsPerSample))) and 8 < bits < 16:
+        return 2.0**bits - 1
+    if image.format in ("PPM", "JPEG2000") or values.min(initial=top) == top:
+        return 65535.0
+    bits = next((bits for bits in RANGES if top < 2**bits), None)
+    if bits is None:
+        return max(top, 65535.0)
+    _note_range(bits)
+    return 2.0**bits - 1
+
+
+@functools.cache
+def _note_range(bits: int) -> None:
+    """Once in each process: a note for each picture would be too many."""
+    log(f"note: pictures of 16 bits whose values all fit in {bits} bits are read as {bits} bits")
+
+
+def _first(tag: object) -> float:
+    """The first number of a TIFF tag; 0 if there is none."""
+    value = tag[0] if isinstance(tag, tuple) and tag else tag
+    return float(value) if isinstance(value, int | float) else 0.0

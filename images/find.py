@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
-import re
-from pathlib import Path, PurePosixPath
+from collections import defaultdict
+from functools import cached_property
+from pathlib import Path
 
 from images.shards import ShardMember, find_members
 from labels.annotated import SHARD_INDEX, AnnotatedImages
+from labels.text import split_of
 from util.errors import UsageError
-from util.log import log
+from util.files import OTHER_PICTURES, is_picture, suffix_of, walk
+from util.log import log, some
+from util.names import key, parts_of, readings, stem
 
-BACKSLASH = "\\"  # separates folders in names written on Windows
-HASHED = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio's prefix of uploaded files
 MAY_BE_GONE = ("NUS-WIDE",)  # sets published as URLs, whose images disappear over time
 
 
 def find_images(
     image_path: Path, images: AnnotatedImages, allow_missing: bool = False
 ) -> list[Path] | list[ShardMember]:
-    """The path of each image: in the folder, in a folder directly below it, or in its shards.
+    """The path of each image: in the folder, at any depth, or in its shards.
 
-    A name may differ from the file's in case, in leading folders or by Label Studio's prefix, as
-    long as only one file fits. Raises UsageError if the folder is missing, or an image is; with
-    `allow_missing` a missing image gets the path where it should be.
+    A name that is no path in the folder is found by its end: the file that agrees with the longest
+    part of it. Upper and lower case and Unicode forms do not matter, a suffix may be missing, and
+    see `util.names.readings`. Nothing outside the folder is found. Raises UsageError if the folder
+    is missing, if an image is, or if several files fit a name; with `allow_missing` a missing image
+    gets the path where it should be.
     """
     if (image_path / SHARD_INDEX).is_file():
         return find_members(image_path, images)
-    paths = _locate(image_path, images)
+    files, paths = _locate(image_path, images)
+    if guesses := files.guesses(paths):
+        log(
+            f"note: {len(guesses):,} of the {len(images):,} names in {images.source} differ from "
+            f"the files' paths; found by their last parts: {guesses[0]}"
+        )
     missing = [n for n, path in zip(images.file_names, paths, strict=True) if path is None]
     if allow_missing:
         named = zip(images.file_names, paths, strict=True)
-        return [path or image_path / name.replace(BACKSLASH, "/") for name, path in named]
+        return [path or image_path.joinpath(*parts_of(name)) for name, path in named]
     if missing:
         raise UsageError(
             f"{len(missing):,} of the {len(images):,} images of {images.source} are not under "
-            f"{image_path}, for example {PurePosixPath(missing[0].replace(BACKSLASH, '/')).name}"
+            f"{image_path}{files.what_is_there()}, for example {files.about_missing(missing[0])}"
         )
     return paths
 
@@ -47,7 +57,8 @@ def without_missing(image_path: Path, images: AnnotatedImages) -> AnnotatedImage
     """
     if images.kind not in MAY_BE_GONE or (image_path / SHARD_INDEX).is_file():
         return images
-    keep = [i for i, path in enumerate(_locate(image_path, images)) if path is not None]
+    paths = _locate(image_path, images)[1]
+    keep = [i for i, path in enumerate(paths) if path is not None]
     if gone := len(images) - len(keep):
         log(
             f"{images.source}: {gone:,} of {len(images):,} images are not under {image_path} "
@@ -56,63 +67,183 @@ def without_missing(image_path: Path, images: AnnotatedImages) -> AnnotatedImage
     return images.select(keep) if keep else images
 
 
-def _locate(image_path: Path, images: AnnotatedImages) -> list[Path | None]:
+def names_file(name: str, path: Path) -> bool:
+    """Whether a name in annotations may mean this file, whatever folders it gives."""
+    last = {key(parts[-1]) for parts in readings(name)}
+    return key(path.name) in last or (not is_picture(name) and key(stem(path.name)) in last)
+
+
+def _locate(image_path: Path, images: AnnotatedImages) -> tuple[_Files, list[Path | None]]:
     """The path of each image, None for a missing one. Raises UsageError."""
     if not image_path.is_dir():
         raise UsageError(f"the image folder {image_path} does not exist")
-    try:
-        folders = _Folders(image_path)
-    except OSError as error:
-        raise UsageError(f"cannot read the folder {error.filename} ({error.strerror})") from None
-    paths = [folders.find(name) for name in images.file_names]
-    if folders.inexact:  # two names may have led to the same file
+    files = _Files(image_path, images)
+    paths = [files.find(name) for name in images.file_names]
+    if files.inexact:  # two names may have led to the same file
         names = {}
         for name, path in zip(images.file_names, paths, strict=True):
             other = names.setdefault(path, name) if path else name
-            if other != name and {name, other} & folders.inexact:
+            if other != name and {name, other} & files.inexact:
                 raise UsageError(
                     f"{images.source}: {other!r} and {name!r} would both be {path}; "
                     "write the exact file names"
                 )
-    return paths
+    return files, paths
 
 
-class _Folders:
-    """The files of a folder and of the folders directly below it, each listed once."""
+class _Files:
+    """The files of an image folder. It is listed as a whole only if some name is not exact."""
 
-    def __init__(self, root: Path) -> None:
-        self.root, self.listed = root, {}
-        self.below = ["", *sorted(e.name for e in os.scandir(root) if os.path.isdir(e.path))]
+    def __init__(self, root: Path, images: AnnotatedImages) -> None:
+        self.root, self.source, self.names = root, images.source, images.file_names
+        self.roots = [f"{r.as_posix().rstrip('/')}/" for r in (root.absolute(), root.resolve())]
+        self.above = [key(part) for part in root.absolute().parts]
+        self.listed: dict[str, set[str]] = {}
         self.inexact: set[str] = set()  # names that differ from their file's
+        self.refused: dict[str, str] = {}  # a name -> the file of another folder that it is not
 
-    def list(self, folder: str) -> dict[str, str | None]:
-        """Name or lower-case name -> file name; None for a lower-case name of several files."""
+    def find(self, name: str) -> Path | None:
+        """The path of the file with this name, or None. Raises UsageError if several fit."""
+        inside = next((name[len(r) :] for r in self.roots if name.startswith(r)), name)
+        for number, parts in enumerate(readings(inside)):
+            if parts[-1] in self._list("/".join(parts[:-1])):
+                if number:
+                    self.inexact.add(name)
+                return self.root.joinpath(*parts)
+        self.inexact.add(name)
+        for index, ends in ((self._by_name, _name_keys), (self._by_stem, _stem_keys)):
+            for parts in readings(name):
+                for end in ends(parts[-1]):
+                    if (files := index.get(end)) and (path := self._choose(name, parts, files)):
+                        return self.root / path
+        self.inexact.discard(name)
+        return None
+
+    def guesses(self, paths: list[Path | None]) -> list[str]:
+        """For each name that differs in more than missing folders: what it was taken for."""
+        return [
+            f"{name!r} is {path.relative_to(self.root).as_posix()}"
+            for name, path in zip(self.names, paths, strict=True)
+            if name in self.inexact and path and path.name != name
+        ]
+
+    def what_is_there(self) -> str:
+        pictures = [f for names in self._by_name.values() for f in names if is_picture(f)]
+        return f" ({len(pictures):,} pictures: {some(pictures, 2)})" if pictures else ""
+
+    def about_missing(self, name: str) -> str:
+        """The last part of a missing name, and files that might be meant."""
+        last = next(readings(name), (name,))[-1]
+        if other := self.refused.get(name):
+            return f"{name} ({other} has the same name, but is in another folder)"
+        start = key(last)
+        like = [f for k, fs in self._by_name.items() for f in fs if k.startswith(start)]
+        if len(like) > 1:
+            return (
+                f"{last}: {len(like)} files begin so ({some(sorted(like), 2)}), but one is needed"
+            )
+        return last
+
+    def _list(self, folder: str) -> set[str]:
+        """The names of the files in a folder; none if it does not exist."""
         if folder not in self.listed:
             try:
-                names = os.listdir(self.root / folder)
-            except OSError:
-                names = []
-            lower = {}
-            for name in names:
-                lower[name.lower()] = None if name.lower() in lower else name
-            self.listed[folder] = lower | {name: name for name in names}
+                with os.scandir(self.root / folder) as entries:
+                    self.listed[folder] = {e.name for e in entries if not e.is_dir()}
+            except (OSError, ValueError):  # ValueError: \0 in the name
+                self.listed[folder] = set()
         return self.listed[folder]
 
-    def find(self, text: str) -> Path | None:
-        """The path of the file with this name, or None."""
-        parts = [p for p in text.replace(BACKSLASH, "/").split("/") if p not in ("", ".")]
-        if not parts:
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        """Key of a file's name -> the files, relative to the folder."""
+        found = defaultdict(list)
+        for folder, entries in walk(self.root):
+            for entry in entries:
+                found[key(entry.name)].append(f"{folder}/{entry.name}" if folder else entry.name)
+        return dict(found)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        """The same for the name without suffix, of pictures only."""
+        found = defaultdict(list)
+        for name, files in self._by_name.items():
+            if is_picture(name) or suffix_of(name) in OTHER_PICTURES:
+                found[stem(name)] += files
+        return dict(found)
+
+    @cached_property
+    def _folders(self) -> set[str]:
+        """The keys of all folders that contain files."""
+        files = (file for files in self._by_name.values() for file in files)
+        parents = {file.rpartition("/")[0] for file in files}
+        return {key(part) for parent in parents for part in parent.split("/")}
+
+    @cached_property
+    def _named_folders(self) -> set[str]:
+        """The keys of all folders in the names."""
+        parents = {parts[:-1] for name in self.names for parts in [parts_of(name)]}
+        return {key(part) for parent in parents for part in parent}
+
+    def _choose(self, name: str, parts: tuple[str, ...], files: list[str]) -> str | None:
+        """The file whose path agrees with the longest end of `parts`; all agree in the last."""
+        if len(files) == 1 and len(parts) == 1:
+            return files[0]
+        ranked = []
+        wanted = [key(part) for part in parts]
+        for file in files:
+            own = file.split("/")
+            full = [*self.above, *map(key, own)]
+            agree = 1
+            while agree < min(len(wanted), len(full)) and wanted[-agree - 1] == full[-agree - 1]:
+                agree += 1
+            if self._is_elsewhere(wanted[:-agree], full[:-agree]):
+                self.refused[name] = file
+                continue
+            exact = sum(a == b for a, b in zip(reversed(parts), reversed(own), strict=False))
+            ranked.append((agree, exact, file))
+        if not ranked:
             return None
-        name = parts[-1]
-        for folder in ("/".join(parts[:-1]), *(self.below if len(parts) == 1 else ())):
-            if self.list(folder).get(name) == name:
-                return self.root / folder / name
-        self.inexact.add(text)
-        names = [name, *HASHED.findall(name)]
-        tails = ["/".join(parts[i:-1]) for i in range(len(parts))]
-        for each in names:
-            for folder in (*tails, *self.below):
-                real = self.list(folder).get(each) or self.list(folder).get(each.lower())
-                if real:
-                    return self.root / folder / real
-        return None
+        best = max(ranked)[:2]
+        best = sorted(file for agree, exact, file in ranked if (agree, exact) == best)
+        first = self.root / best[0]
+        if not all(_same_content(first, self.root / other) for other in best[1:]):
+            raise UsageError(
+                f"{self.source}: {name!r} could be {some(best, 3)} in {self.root}; name the folder "
+                "of the pictures with --image_path, or write the folders in the file names"
+            )
+        return best[0]
+
+    def _is_elsewhere(self, dropped: list[str], holders: list[str]) -> bool:
+        """Whether a file lies in another folder than its name says.
+
+        dropped: the folders in the name that the file's path does not end with; holders: the
+        folders of the file from there up. cat/1.jpg is not dog/1.jpg if there is a folder cat, or
+        if other names say dog. Folders of another machine are in neither.
+        """
+        if not dropped:
+            return False
+        said, holder = dropped[-1], holders[-1]
+        if said in self._folders and said not in holders:
+            return True
+        if holder in self._named_folders and holder not in dropped:
+            return True
+        return None not in (a := [split_of(said), split_of(holder)]) and a[0] != a[1]
+
+
+def _name_keys(last: str) -> list[str]:
+    return [key(last)]
+
+
+def _stem_keys(last: str) -> list[str]:
+    """The stems that a name without suffix means; a HEIC's is that of the JPEG made from it."""
+    if suffix_of(last) in OTHER_PICTURES:
+        return [key(stem(last))]
+    return [] if is_picture(last) else [key(last)]
+
+
+def _same_content(a: Path, b: Path) -> bool:
+    try:
+        return filecmp.cmp(a, b, shallow=False)
+    except OSError:
+        return False

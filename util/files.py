@@ -13,8 +13,8 @@ from pathlib import Path
 from util.errors import RunError, UsageError
 
 HEIC_SUFFIXES = frozenset((".heic", ".heif", ".hif"))  # decoded if pillow-heif is installed
-DECODED = """.jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm .pfm
-    .avif .avifs .jp2 .j2k .j2c .jpc .jpf .jpx .tga .icb .vda .vst"""
+DECODED = """.jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm
+    .pfm .avif .avifs .jp2 .j2k .j2c .jpc .jpf .jpx .tga .icb .vda .vst"""
 PICTURE_SUFFIXES = frozenset(DECODED.split())  # a test compares them with images/decode.py
 if importlib.util.find_spec("pillow_heif"):
     PICTURE_SUFFIXES |= HEIC_SUFFIXES
