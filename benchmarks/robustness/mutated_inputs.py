@@ -72,7 +72,7 @@ def mutate_values(value: object, rng: np.random.Generator, payload: object = Non
         if not spots:
             break
         at, key = spots[rng.integers(len(spots))]
-        new = HOSTILE[rng.integers(len(HOSTILE))] if payload is None else payload
+        new = _copied(HOSTILE[rng.integers(len(HOSTILE))]) if payload is None else payload
         kind = rng.integers(5)
         if kind == 0 and payload is None:
             del at[key]
@@ -95,7 +95,7 @@ def _hostile_tensor(tensor: torch.Tensor, rng: np.random.Generator) -> torch.Ten
         lambda t: torch.zeros(0),
         lambda t: t.to(torch.complex64) if t.is_floating_point() else t.bool(),
         lambda t: torch.eye(3).to_sparse(),
-        lambda t: torch.zeros(1).expand(t.shape),
+        lambda t: torch.zeros(()).expand(t.shape),
     ]
     return choices[rng.integers(len(choices))](tensor)
 

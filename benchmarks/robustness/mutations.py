@@ -51,6 +51,7 @@ from images.transforms import Preprocessing
 from inference.checkpoint import load_checkpoint, restore
 from inference.predictions import decode
 from labels.coco import read_annotations
+from labels.options import ReadOptions
 from labels.targets import encode_targets
 from labels.vocabulary import count_labels, load_vocabulary
 from util.cli import ArgumentParser, code_commit, run_script
@@ -83,7 +84,7 @@ def read_input(kind: str, path: Path, folder: Path) -> None:
         checkpoint = load_checkpoint(path)
         model, vocabulary, preprocessing = restore(checkpoint, path)
         with contextlib.suppress(UsageError):
-            evaluate.choose_data(None, None, checkpoint)
+            evaluate.choose_data(None, None, checkpoint, ReadOptions())
         evaluate.warn_of_leaks(checkpoint, folder / "instances.json", "val")
         if preprocessing.image_size <= 256:
             image = preprocessing.eval_transform().from_file(
