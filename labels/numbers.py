@@ -221,12 +221,10 @@ def _table_pairs(lines: list[str], path: Path) -> tuple[list[tuple[str, str]], b
     name = next((header.index(n) for n in NAME_COLUMNS if n in header), None)
     ids = [*ID_COLUMNS, "labelname"]  # Open Images calls the id LabelName
     number = next((header.index(n) for n in ids if n in header and header.index(n) != name), None)
-    if name is not None:
+    if {len(row) for row in table} == {1}:
+        return _count(row[0] for row in table[name is not None :]), True
+    if name is not None and number is not None:
         rows = table[1:]
-        if len(header) == 1:
-            return _count(row[0] for row in rows), True
-    elif {len(row) for row in table} == {1}:
-        return _count(row[0] for row in table), True
     elif {len(row) for row in table} == {2}:
         rows = table
         second = all(DIGITS.fullmatch(row[1]) for row in rows)

@@ -18,7 +18,7 @@ import contextlib
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
-from labels import coco, csv_table, folders, jsonl, nuswide, voc
+from labels import coco, csv_table, folders, imaterialist, jsonl, nuswide, openimages, voc
 from labels.annotated import SHARD_INDEX, AnnotatedImages
 from labels.merge import read_merges
 from labels.options import DEFAULTS, ReadOptions
@@ -28,7 +28,8 @@ from util.errors import UsageError
 from util.log import log
 
 # The first one that matches reads: special formats come before general ones.
-FORMATS: tuple[ModuleType, ...] = (voc, nuswide, jsonl, coco, folders, csv_table)
+FORMATS: tuple[ModuleType, ...] = (voc, nuswide, openimages, imaterialist)
+FORMATS += (jsonl, coco, folders, csv_table)
 FORMAT_NAMES = ", ".join(each.NAME for each in FORMATS)
 TABLES = (".csv", ".tsv", ".jsonl")
 
