@@ -12,7 +12,7 @@ from images.shards import ShardMember, find_members
 from labels.annotated import SHARD_INDEX, AnnotatedImages
 from labels.text import split_of
 from util.errors import UsageError
-from util.files import OTHER_PICTURES, is_picture, suffix_of, walk
+from util.files import OTHER_PICTURES, is_folder, is_picture, suffix_of, walk
 from util.log import log, some
 from util.names import key, parts_of, readings, stem
 
@@ -149,7 +149,7 @@ class _Files:
         if folder not in self.listed:
             try:
                 with os.scandir(self.root / folder) as entries:
-                    self.listed[folder] = {e.name for e in entries if not e.is_dir()}
+                    self.listed[folder] = {e.name for e in entries if not is_folder(e)}
             except (OSError, ValueError):  # ValueError: \0 in the name
                 self.listed[folder] = set()
         return self.listed[folder]

@@ -5,55 +5,83 @@
 A picture lies in the folders of all its labels: as a link, or as a copy with the same name and the
 same content. (Two pictures with the same name and other content are two.) Pictures beside the
 folders have no label. If the folders are called train, val or test, the label folders lie in these.
+
+Names that mean data, as images or train-jpg do, are no labels, and one folder alone is none. A
+folder with pictures in folders of its own stops the reader: is cat in animal/cat a label?
 """
 
 from __future__ import annotations
 
 import filecmp
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
-from labels.options import DEFAULTS, ReadOptions
-from labels.text import PICTURE, SPLITS
+from labels.numbers import name_numbers
+from labels.options import ReadOptions
+from labels.text import means_data, split_of
 from util.errors import UsageError
+from util.files import is_folder, is_ignored, is_picture, left_out, walk
+from util.log import log, some
 
 NAME = "a folder per label"
+TABLE = "or write a table of the pictures and their labels (--annotations)"
 
 
 def matches(path: Path) -> bool:
-    """Whether pictures lie in folders below this one."""
+    """Whether pictures lie in folders below this one whose names can be labels."""
     if not path.is_dir():
         return False
-    folders = _folders(path)
-    inner = [f for folder in folders for f in _folders(folder)] if _are_splits(folders) else folders
-    return any(_pictures(folder) for folder in inner)
+    names = {folder.name for part, _ in _parts(path) for folder in _folders(part)}
+    return len(names) > 1 and not all(map(means_data, names))
 
 
-def read(
-    path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
-) -> AnnotatedImages:
-    """Images in order of name. Raises UsageError naming the file."""
-    folders = _folders(path)
-    parts = folders if _are_splits(folders) else [path]
-    names, label_sets, splits, categories = [], [], [], set()
-    for part in parts:
-        found, labels = _read_part(part)
-        categories.update(labels)
+def read(path: Path, image_path: Path | None, options: ReadOptions) -> AnnotatedImages:
+    """Images in order of name. Raises UsageError naming the folder or file."""
+    names, label_sets, splits = [], [], []
+    for part, split in _parts(path):
+        found = _read_part(part)
         for picture in sorted(found, key=lambda p: (p.name, p.parent.name)):
             names.append(picture.relative_to(path).as_posix())
-            label_sets.append(tuple(found[picture]))
-            splits.append(SPLITS.get(part.name.lower(), ""))
-    divided = splits if parts is folders else None
-    return AnnotatedImages(str(path), names, label_sets, sorted(categories), NAME, divided)
+            label_sets.append(found[picture])
+            splits.append(split)
+    label_sets = [tuple(labels) for labels in name_numbers(label_sets, path, options)]
+    categories = sorted({label for labels in label_sets for label in labels})
+    log(f"{path}: the labels are the names of folders, {some(categories)}")
+    others = (e.name for _, entries in walk(path) for e in entries if not is_picture(e.name))
+    if sentence := left_out(others):
+        log(f"{path}: {sentence}")
+    divided = splits if any(splits) else None
+    return AnnotatedImages(str(path), names, label_sets, categories, NAME, divided)
 
 
-def _read_part(folder: Path) -> tuple[dict[Path, list[str]], list[str]]:
-    """The first file of each picture with its labels; and all labels that have pictures."""
-    found: dict[Path, list[str]] = {picture: [] for picture in _pictures(folder)}
+def _parts(path: Path) -> list[tuple[Path, str]]:
+    """The folders that contain label folders, each with its split or with an empty text."""
+    top = _top(path)
+    folders = _folders(top)
+    if folders and all(split_of(folder.name) for folder in folders):
+        return [(_top(folder), split_of(folder.name)) for folder in folders]
+    return [(top, "")]
+
+
+def _top(path: Path) -> Path:
+    """`path`, or the folder in it that alone has pictures: photos/archive/{cat,dog}."""
+    while len(folders := _folders(path)) == 1 and not any(_pictures(path)):
+        if not _folders(folders[0]):
+            break
+        path = folders[0]
+    return path
+
+
+def _read_part(folder: Path) -> dict[Path, list[str]]:
+    """The first file of each picture with its labels."""
+    labels = _folders(folder)
+    _check_names(folder, labels)
+    found: dict[Path, list[str]] = {picture: [] for picture in sorted(_pictures(folder))}
     by_target = {picture.resolve(): picture for picture in found}
     by_name: dict[str, list[Path]] = {picture.name: [picture] for picture in found}
-    inside = [(label.name, p) for label in _folders(folder) for p in _pictures(label)]
+    inside = [(label.name, p) for label in labels for p in _pictures_of_label(label)]
     for label, picture in sorted(inside, key=lambda each: each[1].is_symlink()):  # files first
         first = by_target.get(picture.resolve())
         copies = by_name.get(picture.name, []) if first is None else ()
@@ -62,26 +90,58 @@ def _read_part(folder: Path) -> tuple[dict[Path, list[str]], list[str]]:
         if first is picture:
             by_name.setdefault(picture.name, []).append(picture)
         found.setdefault(first, []).append(label)
-    labels = list(dict.fromkeys(label for label, _ in inside))
-    return {picture: list(dict.fromkeys(of)) for picture, of in found.items()}, labels
+    return {picture: list(dict.fromkeys(of)) for picture, of in found.items()}
+
+
+def _check_names(folder: Path, labels: list[Path]) -> None:
+    """Raise UsageError if some of the folders that would be labels hold data by their names."""
+    data = [label.name for label in labels if means_data(label.name)]
+    if data:
+        others = [label.name for label in labels if not means_data(label.name)]
+        raise UsageError(
+            f"{folder} contains {some(data)}, which by its name holds data and is no label, beside "
+            f"{some(others) or 'no label folders'}: rename or move what does not belong, {TABLE}"
+        )
+
+
+def _pictures_of_label(label: Path) -> list[Path]:
+    """The pictures of a label folder, at any depth as long as the folders in it are no labels."""
+    pictures = list(_pictures(label))
+    for inner in _folders(label):
+        if not means_data(inner.name) or split_of(inner.name):
+            count = sum(1 for _ in _all_pictures(inner))
+            what = "labels, splits or parts" if split_of(inner.name) else "labels or parts"
+            raise UsageError(
+                f"{label} has folders of its own, for example {inner.name} with {count:,} "
+                f"pictures: are they {what} of {label.name}? Move the pictures up, {TABLE}"
+            )
+        pictures += _all_pictures(inner)
+    return sorted(pictures)
 
 
 def _folders(path: Path) -> list[Path]:
-    """Folders directly below, in order of name. Not deeper, so that no link can loop."""
-    below = (Path(e.path) for e in os.scandir(path) if not e.name.startswith("."))
-    return sorted(p for p in below if os.path.isdir(p))
-
-
-def _are_splits(folders: list[Path]) -> bool:
-    return bool(folders) and all(folder.name.lower() in SPLITS for folder in folders)
-
-
-def _pictures(folder: Path) -> list[Path]:
+    """The folders directly below that contain pictures, in order of name."""
+    here = path.resolve()
     try:
-        pictures = [Path(e.path) for e in os.scandir(folder) if PICTURE.search(e.name)]
+        below = [Path(e.path) for e in os.scandir(path) if not is_ignored(e.name) and is_folder(e)]
     except OSError as error:
-        raise UsageError(f"cannot list {folder} ({error.strerror})") from None
-    for picture in pictures:
-        if not os.path.isfile(picture):
-            raise UsageError(f"{picture} is a broken link or not a file: delete it")
-    return sorted(pictures)
+        raise UsageError(f"cannot list {path} ({error.strerror})") from None
+    below = [folder for folder in below if not here.is_relative_to(folder.resolve())]  # a link up
+    return sorted(folder for folder in below if next(_all_pictures(folder), None))
+
+
+def _pictures(folder: Path) -> Iterator[Path]:
+    """The pictures directly in a folder."""
+    return _all_pictures(folder, deep=False)
+
+
+def _all_pictures(folder: Path, deep: bool = True) -> Iterator[Path]:
+    """The pictures in a folder, at any depth. Raises UsageError for a broken link."""
+    for _, entries in walk(folder):
+        for entry in entries:
+            if is_picture(entry.name):
+                if not os.path.isfile(entry.path):
+                    raise UsageError(f"{entry.path} is a broken link or not a file: delete it")
+                yield Path(entry.path)
+        if not deep:
+            return

@@ -24,10 +24,11 @@ SPLITS |= {"validation": "val", "dev": "val", "test": "test", "testing": "test"}
 # folders of these names hold data: they are no labels
 DATA_WORDS = """image images img imgs photo photos picture pictures pic pics jpegimages jpegs jpg
     jpeg png pngs data dataset datasets raw all frames files upload uploads annotation annotations
-    label labels mask masks"""
+    label labels mask masks batch batches part parts fold folds chunk chunks shard shards split
+    splits subset subsets set sets"""
 DATA_NAMES = frozenset((*SPLITS, *DATA_WORDS.split()))
 # what such names are extended by: train_v2, seg_train, images_small, test_stg1
-WITH_WORDS = "set sets seg stg v part batch fold split small large full resized"
+WITH_WORDS = "seg stg v small large full resized"
 WITH_DATA = DATA_NAMES.union(WITH_WORDS.split())
 
 

@@ -41,6 +41,11 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in IGNORED
 
 
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether this is a folder or a link to one; False for a broken link."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
 def walk(root: Path) -> Iterator[tuple[str, list[os.DirEntry]]]:
     """Each folder in `root`, at any depth, with its files; the first is "", `root` itself.
 
@@ -60,7 +65,7 @@ def walk(root: Path) -> Iterator[tuple[str, list[os.DirEntry]]]:
         for entry in entries:
             if is_ignored(entry.name):
                 continue
-            if not entry.is_dir():
+            if not is_folder(entry):
                 files.append(entry)
                 continue
             if entry.is_symlink():
