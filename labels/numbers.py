@@ -55,7 +55,7 @@ def name_numbers(
             f"{path} has labels that are numbers ({numbers[0]}) and others that are not "
             f"({str(odd)[:40]!r}): write one or the other"
         )
-    flags = _are_flags(rows)
+    flags = _are_flags(rows, path)
     what = "0/1 lists" if flags else "numbers"
     example = next(row for row in rows if row)
     shown = ", ".join(str(v) for v in example[:5]) + (", …" if len(example) > 5 else "")
@@ -113,11 +113,23 @@ def _number(value: object) -> int | None:
     return int(value) if isinstance(value, int) and value >= 0 else None
 
 
-def _are_flags(rows: Sequence[list[object]]) -> bool:
-    """Whether every row has a 0 or 1 for each of two labels or more."""
-    lengths = {len(row) for row in rows}
-    same = len(lengths) == 1 and not lengths <= {0, 1}
-    return same and {_number(v) for row in rows for v in row} <= {0, 1}
+def _are_flags(rows: Sequence[list[object]], path: Path) -> bool:
+    """Whether every row has a 0 or 1 for each of two labels or more; rows may be empty.
+
+    Raises UsageError if the rows may be numbers or 0/1 lists.
+    """
+    found = [[_number(v) for v in row] for row in rows if len(row)]
+    lengths = {len(row) for row in found}
+    repeats = [row for row in found if {*row} <= {0, 1} and len({*row}) < len(row)]
+    if len(lengths) == 1 and lengths != {1} and {n for row in found for n in row} <= {0, 1}:
+        if repeats:
+            return True
+        unclear = f"{found[0]} may be a 0/1 list or the labels 0 and 1"
+    elif repeats:
+        unclear = f"{repeats[0]} is a 0/1 list, but other lists are not or have another length"
+    else:
+        return False
+    raise UsageError(f"{path}: {unclear}: write the names of labels, or numbers without repeats")
 
 
 def _name_flags(
@@ -125,14 +137,16 @@ def _name_flags(
 ) -> list[list[object]]:
     check_unique(names, source)
     ordered = [names[number] for number in sorted(names, key=_place)]
-    if len(ordered) != len(rows[0]):
+    length = max(map(len, rows))
+    if len(ordered) != length:
         raise UsageError(
-            f"{path} has lists of {len(rows[0])} zeros and ones, but {source} has {len(ordered)} "
+            f"{path} has lists of {length} zeros and ones, but {source} has {len(ordered)} "
             "names: one is needed for each place"
         )
     log(f"{path}: labels are 0/1 lists; {source}: the first place is {ordered[0]!r}")
     return [
-        [name for name, flag in zip(ordered, row, strict=True) if _number(flag)] for row in rows
+        [name for name, flag in zip(ordered, row, strict=True) if _number(flag)] if row else []
+        for row in rows
     ]
 
 
