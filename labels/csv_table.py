@@ -4,9 +4,9 @@
     a.jpg,cat|dog,train                 a.jpg,1,1
     b.jpg,,val                          b.jpg,0,0
 
-Columns are separated by comma, semicolon, tab or |. The labels in a cell are separated by |,
-semicolon, comma or, if none of these occurs, spaces. A label that contains the separator stands in
-double quotes.
+Columns are separated by comma, semicolon, tab or |; Excel's first line `sep=;` is understood. A
+label that contains the separator of labels stands in double quotes. CelebA's text files, with the
+number of images in the first line, are tables, too.
 """
 
 from __future__ import annotations
@@ -14,80 +14,158 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
+from labels.column_names import FILE_NAMES
 from labels.options import DEFAULTS, ReadOptions
-from labels.table import FILE_COLUMNS, Row, images_from_rows
-from labels.text import BOMS_UTF16, PICTURE, read_head, read_text
+from labels.rows import Table, listed, plain
+from labels.table import images_from_table
+from labels.text import PICTURE, read_head, read_text
 from util.errors import UsageError
 
 NAME = "CSV"
 DELIMITERS = ",;\t|"  # of columns
+SEP = re.compile(r'"?sep=(.)"?[,;\t]*\s*')  # how Excel is told the delimiter
+SHOWN = 60  # letters of a line in a message
 
 
 def matches(path: Path) -> bool:
     """Whether this is a file of text, other than XML."""
-    head, text = read_head(path)
-    binary = b"\0" in head and not head.startswith(BOMS_UTF16)
-    return bool(text) and not text.startswith("<") and not binary
+    _, text = read_head(path)
+    return bool(text) and not text.startswith("<") and "\0" not in text
 
 
 def read(
     path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
 ) -> AnnotatedImages:
     """Raises UsageError naming file and row."""
-    rows = _rows(read_text(path), path)
-    return images_from_rows(rows, path, image_path, NAME)
+    text = read_text(path)
+    table = _counted_table(text, path) or _table(text, path, options)
+    return images_from_table(table, NAME, options)
 
 
-def _rows(text: str, path: Path) -> Iterator[Row]:
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = _delimiter(first, path)
+def _table(text: str, path: Path, options: ReadOptions) -> Table:
+    """Cells without white space around them."""
+    skipped = 0
+    lines = text.split("\n", 1)
+    delimiter = None
+    if sep := SEP.fullmatch(lines[0].strip("\r")):
+        delimiter, skipped, text = sep[1], 1, lines[1] if len(lines) > 1 else ""
+    first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "").rstrip()
+    delimiter = delimiter or _delimiter(first, path, options)
+    header, rows, numbers, start = None, [], [], skipped + 1
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header, start = None, 1
     try:
         for cells in reader:
-            number, start = start, reader.line_num + 1
-            if not any(cell.strip() for cell in cells):
-                continue
+            number, start = start, reader.line_num + skipped + 1
             if header is None:
-                header = [cell.strip() for cell in cells]
+                if any(cell.strip() for cell in cells):
+                    header = _header(cells, path)
                 continue
-            while len(cells) > len(header) and not cells[-1].strip():
-                cells.pop()  # spreadsheets add empty cells
-            if len(cells) > len(header):
-                raise UsageError(
-                    f"{path}, row {number}, has {len(cells)} cells, its header {len(header)}: put "
-                    "cells that contain a separator in double quotes, or separate labels with |"
-                )
-            cells += [""] * (len(header) - len(cells))
-            yield number, {k: v.strip() for k, v in zip(header, cells, strict=True) if k}
+            if len(cells) != len(header):
+                cells = _fitted(cells, len(header), f"{path}, row {number},")
+            if any(cells) and any(cell.strip() for cell in cells):
+                rows.append(cells)
+                numbers.append(number)
     except csv.Error as error:
         what = "a cell of more than 131,072 letters" if "field" in str(error) else str(error)
         raise UsageError(
             f"{path}, row {start}, cannot be read ({what}): is a double quote missing?"
         ) from None
+    columns = zip(*rows, strict=True) if rows else ([] for _ in header or [])
+    return Table(path, _named(header or [], columns, path), numbers)
 
 
-def _delimiter(first: str, path: Path) -> str:
-    """The delimiter of the first line, which must be a header."""
-    for delimiter in DELIMITERS:
-        names = [cell.strip().strip('"').lower() for cell in first.split(delimiter)]
-        if any(name in FILE_COLUMNS for name in names) and len(names) > 1:
-            repeated = {name for name in names if name and names.count(name) > 1}
-            if repeated:
-                raise UsageError(f"{path} has two columns {min(repeated)!r} in its first row")
-            return delimiter
-    shown = first if len(first) < 60 else first[:60] + "…"
-    if first.strip().strip('"').lower() in FILE_COLUMNS:
+def _header(cells: list[str], path: Path) -> list[str]:
+    header = [cell.strip() for cell in cells]
+    if len(header) == 1:
+        shown = header[0][:SHOWN]
         raise UsageError(f"{path} has no column of labels: its first row is {shown!r}")
+    repeated = [name for name in header if name and header.count(name) > 1]
+    if repeated:
+        raise UsageError(f"{path} has two columns {repeated[0]!r} in its first row")
+    return header
+
+
+def _fitted(cells: list[str], width: int, where: str) -> list[str]:
+    """A row with as many cells as the header: spreadsheets add or leave out empty ones."""
+    while len(cells) > width and not cells[-1].strip():
+        cells.pop()
+    if len(cells) > width:
+        raise UsageError(
+            f"{where} has {len(cells)} cells, its header {width}: put cells that contain a "
+            "separator in double quotes, or separate labels with |"
+        )
+    return cells + [""] * (width - len(cells))
+
+
+def _named(header: list[str], columns, path: Path) -> dict[str, list[str]]:
+    """The columns with their names; those without a name only if they hold anything."""
+    named: dict[str, list[str]] = {}
+    for name, column in zip(header, columns, strict=True):
+        stripped = {cell: cell.strip() for cell in set(column)}
+        if name or any(stripped.values()):
+            if name in named:
+                raise UsageError(f"{path} has two columns without a name")
+            named[name] = [stripped[cell] for cell in column]
+    return named
+
+
+def _delimiter(first: str, path: Path, options: ReadOptions) -> str:
+    """The delimiter of the first line, which must be a header."""
+    wanted = {plain(name) for name in (options.file_column, *options.label_columns) if name}
+    several = []
+    for delimiter in DELIMITERS:
+        names = [plain(cell) for cell in _cells(first, delimiter)]
+        if len(names) > 1:
+            if wanted & {*names} or {*FILE_NAMES} & {*names}:
+                return delimiter
+            several.append(delimiter)
+    shown = first if len(first) < SHOWN else first[:SHOWN] + "…"
     if any(PICTURE.search(cell.strip().strip('"')) for cell in re.split("[,;\t|]", first)):
         raise UsageError(
             f"{path} has no header: add a first row that names the columns, as in file_name,labels"
         )
+    if len(several) == 1:
+        return several[0]
+    if plain(first) in FILE_NAMES:
+        raise UsageError(f"{path} has no column of labels: its first row is {shown!r}")
     raise UsageError(
         f"{path} has no column file_name (its first row is {shown!r}): name the columns in the "
-        "first row, separated by comma, semicolon or tab, as in file_name,labels"
+        f"first row, separated by comma, semicolon or tab, as in file_name,labels; other names "
+        f"for file_name are {listed([*FILE_NAMES][1:])}"
     )
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _counted_table(text: str, path: Path) -> Table | None:
+    """CelebA's layout: the number of images, the names of the labels, then the images."""
+    lines = text.split("\n")
+    if not lines[0].strip().isdigit() or len(lines) < 3:
+        return None
+    names = lines[1].split()
+    rows, numbers = [], []
+    for number, line in enumerate(lines[2:], start=3):
+        if not line.strip():
+            continue
+        cells = line.split()
+        if len(cells) != len(names) + 1:
+            raise UsageError(
+                f"{path}, row {number}, has {len(cells)} cells instead of a file name and "
+                f"{len(names)} values, one for each name in row 2"
+            )
+        rows.append(cells)
+        numbers.append(number)
+    if len(rows) != int(lines[0]):
+        raise UsageError(
+            f"{path} has {len(rows):,} rows, its first line says {int(lines[0]):,}: correct it or "
+            "copy the file again"
+        )
+    if not rows or len(set(names)) < len(names) or "file_name" in names:
+        raise UsageError(f"{path} must have different names in row 2, and then rows of images")
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    return Table(path, dict(zip(["file_name", *names], columns, strict=True)), numbers)

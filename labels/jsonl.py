@@ -34,7 +34,7 @@ def read(
 ) -> AnnotatedImages:
     """Raises UsageError naming file and row."""
     rows = _rows(read_text(path), path)
-    return images_from_rows(rows, path, image_path, NAME)
+    return images_from_rows(rows, path, image_path, NAME, options)
 
 
 def _rows(text: str, path: Path) -> Iterator[Row]:

@@ -16,7 +16,8 @@ from pathlib import Path
 class ReadOptions:
     """What the user says about label files; empty values leave it to the reader.
 
-    separator: between the labels in a cell. label_columns, file_column, split_column: of a table.
+    separator: between the labels in a cell; "" if a cell is one label.
+    label_columns, file_column, split_column: of a table; the split column "none" for no splits.
     merge: a CSV file with the columns from and to: labels to rename.
     label_names: a text file with the names of label numbers, the first line for 0.
     """
@@ -37,10 +38,14 @@ FLAGS += ("labels_to_merge", "label_names")
 def add_label_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags in FLAGS, in a group of their own."""
     add = parser.add_argument_group("how to read labels, if a message asks for it").add_argument
-    add("--separator", metavar="TEXT", help="between the labels in a cell; space, tab, newline")
+    add(
+        "--separator",
+        metavar="TEXT",
+        help="between labels in a cell: ',', space, newline …; or none",
+    )
     add("--label_columns", nargs="+", metavar="NAME", help="columns that hold the labels")
     add("--file_column", metavar="NAME", help="column that holds the names of the image files")
-    add("--split_column", metavar="NAME", help="column that holds train, val or test")
+    add("--split_column", metavar="NAME", help="column that holds train, val or test; or none")
     add("--labels_to_merge", type=Path, metavar="CSV", help="labels to rename: columns from,to")
     add("--label_names", type=Path, metavar="TXT", help="names of label numbers: a line for each")
 
@@ -59,6 +64,9 @@ def options_from(flags: Mapping[str, object]) -> ReadOptions:
 
 
 def separator_from(text: str | None) -> str | None:
-    r"""The separator that a user means by space, tab, newline, \t or \n; others as they are."""
-    names = {"space": " ", "tab": "\t", "newline": "\n", r"\t": "\t", r"\n": "\n"}
-    return text and names.get(text, text)
+    r"""The separator that a user means by space, tab, newline, \t or \n; others as they are.
+
+    Empty for none: a cell is one label.
+    """
+    names = {"space": " ", "tab": "\t", "newline": "\n", r"\t": "\t", r"\n": "\n", "none": ""}
+    return None if text is None else names.get(text, text)

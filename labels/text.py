@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from util.errors import UsageError
 from util.files import HEIC_SUFFIXES, PICTURE_SUFFIXES
+from util.log import log
 
 HEAD = 1 << 16  # bytes: what a format is recognised by
 GZIP = b"\x1f\x8b"  # how a zipped file begins
@@ -18,6 +20,14 @@ BOMS_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 PICTURE = re.compile(  # a name that ends as those of pictures do
     "|".join(re.escape(s) for s in sorted(PICTURE_SUFFIXES | HEIC_SUFFIXES)).join(("(?:", ")$")),
     re.IGNORECASE,
+)
+ACCENTED = "À-ÖØ-öø-ÿŒœŠšŽžŸ"  # letters of cp1252 beyond ASCII
+NOT_WESTERN = re.compile(
+    "[^\\x00-\\x7f]{3}"  # Greek, Cyrillic, Chinese
+    "|[ÃÂ][\\x80-\\xbf€‚ƒ„…†‡ˆ‰‹‘’“”•–—˜™š›œžŸŠŒŽ]"  # UTF-8
+    "|[a-zß-öø-ÿ][À-ÖØ-Þ]|[A-Za-z][ŒŠŽ]|Ÿ"  # Mac Roman
+    f"|[A-Za-z{ACCENTED}][¡-©«-¶¸¹»-¿×÷‚ƒ„…†‡ˆ‰‹“”•˜™›][A-Za-z{ACCENTED}]"  # cp850, cp1250
+    r"|(?<!\w)[³¿¹¼¾½¶±ª³][a-z]"
 )
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val"}
 SPLITS |= {"validation": "val", "dev": "val", "test": "test", "testing": "test"}
@@ -45,28 +55,66 @@ def split_of(folder: str) -> str | None:
 
 
 def read_head(path: Path) -> tuple[bytes, str]:
-    """The first bytes of a file, and the same as text; both empty for a folder. Raises OSError."""
+    """The first bytes of a file, unzipped, and the same as text; both empty for a folder.
+
+    Raises OSError.
+    """
     if path.is_dir():
         return b"", ""
     with path.open("rb") as file:
         head = file.read(HEAD)
-    return head, head.decode("utf-8-sig", "replace").lstrip()
+    if head.startswith(GZIP):
+        with contextlib.suppress(zlib.error):
+            head = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(head, HEAD) or head
+    return head, head.decode(_encoding(head), "replace").lstrip()
 
 
 def read_text(path: Path) -> str:
-    """A text file, zipped or not, in UTF-8, or in UTF-16 with its byte order mark.
+    """A text file, zipped or not, in UTF-8, UTF-16 or cp1252, which it says.
 
     Raises UsageError if it is damaged, too large or in another encoding, and OSError.
     """
     content = path.read_bytes()
     if content.startswith(GZIP):
         content = _unzip(content, path)
-    utf16 = content.startswith(BOMS_UTF16)  # Excel's "Unicode text"
+    encoding = _encoding(content)
     try:
-        return content.decode("utf-16" if utf16 else "utf-8-sig")
+        return content.decode(encoding)
     except UnicodeDecodeError as error:
         row = content.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{path}, row {row}, is not UTF-8: save the file as UTF-8") from None
+    if encoding == "utf-8-sig" and (text := western(content)) is not None:
+        word = re.search(r"\w*[^\W\x00-\x7f]\w*|[^\x00-\x7f]", text)[0]
+        log(
+            f"{path}: row {row} is not UTF-8; read as Windows' cp1252, for example {word!r}; if "
+            "that is wrong, save the file as UTF-8"
+        )
+        return text
+    raise UsageError(f"{path}, row {row}, is not UTF-8: save the file as UTF-8") from None
+
+
+def _encoding(content: bytes) -> str:
+    """UTF-16 if a byte order mark says so or every other byte is 0, as in Excel's; else UTF-8."""
+    if content.startswith(BOMS_UTF16):
+        return "utf-16"
+    start = content[:1000]
+    for first, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        zeros = start[first::2].count(0)
+        if len(start) > 3 and zeros > len(start) / 4 and b"\0\0" not in start:
+            return encoding
+    return "utf-8-sig"
+
+
+def western(content: bytes) -> str | None:
+    """Bytes in cp1252 as text; None if they are more likely in another encoding.
+
+    In other encodings letters become signs within words, or capitals and long runs of letters with
+    accents: Müller in cp850 cannot be decoded, MŸller in Mac Roman, and \u00e4 in UTF-8 is Ã¤.
+    """
+    try:
+        text = content.decode("cp1252")
+    except UnicodeDecodeError:
+        return None
+    return None if NOT_WESTERN.search(text) else text
 
 
 def _unzip(content: bytes, path: Path) -> bytes:

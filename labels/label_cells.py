@@ -1,0 +1,137 @@
+"""Cells with the labels of an image, as text or lists -> labels."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from labels.cells import CellError, list_in
+from labels.numbers import name_numbers
+from labels.options import ReadOptions
+from labels.rows import Table
+from labels.separators import STRONG, Separators, find_separators
+from labels.text import is_text
+from labels.values import NUMBER
+from util.errors import UsageError
+from util.files import FORMULA
+from util.log import log
+
+MISSING = frozenset(("nan", "null", "none", "na", "n/a", "#n/a", "<na>"))  # mean blank
+LIST_START = re.compile(r"""[\[({]\s*['"]|['"]\s*[\])}]""")  # within a label: a list in disguise
+PAIRS = (("[", "]"), ("(", ")"), ("{", "}"))
+
+
+def cell_labels(
+    table: Table, columns: Sequence[str], row_per_label: bool, options: ReadOptions
+) -> list[tuple[str, ...]]:
+    """The labels in each row's cells, each once. Raises UsageError naming the row."""
+    values = list(dict.fromkeys(value for c in columns for value in table.counts(c)))
+    lists = _lists(table, columns, values)
+    texts = [v for v in values if isinstance(v, str) and v not in lists and v.strip()]
+    texts = _without_missing(table, columns, texts)
+    separators = _separators(table, columns, texts, lists, row_per_label, options)
+    for text in texts:
+        lists[text] = [
+            part if quoted else _checked(part, text, table, columns)
+            for part, quoted in separators.split(text)
+        ]
+    found = [_folded(lists.get(value, []), value, table, columns) for value in values]
+    found = name_numbers(_whole(found, table), table.path, options)
+    labels = {v: tuple(dict.fromkeys(each)) for v, each in zip(values, found, strict=True)}
+    if len(columns) == 1:
+        return [labels[value] for value in table.cells[columns[0]]]
+    rows = zip(*(table.cells[c] for c in columns), strict=True)
+    return [tuple(dict.fromkeys(label for v in row for label in labels[v])) for row in rows]
+
+
+def _lists(table: Table, columns: Sequence[str], values: list) -> dict[object, list]:
+    """The values of cells that are lists, or single numbers."""
+    starts = [v for v in values if isinstance(v, str) and v.strip()[-1:] in ("]", ")", "}")]
+    spaces = any("," in text for text in starts)
+    found = {}
+    for text in starts:
+        try:
+            if (inner := list_in(text, spaces)) is not None:
+                found[text] = inner
+        except CellError as error:
+            raise UsageError(f"{_where(text, table, columns)}: {error}") from None
+    for value in values:
+        if isinstance(value, tuple):
+            found[value] = list(value)
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found[value] = [value] if value == value else []
+        elif value is not None and not isinstance(value, str):
+            raise UsageError(f"{_where(value, table, columns)}: write texts, as in cat|dog")
+    return found
+
+
+def _separators(
+    table: Table,
+    columns: Sequence[str],
+    texts: list[str],
+    lists: dict[object, list],
+    row_per_label: bool,
+    options: ReadOptions,
+) -> Separators:
+    if not any(isinstance(value, (str, tuple)) for value in lists) or options.separator is not None:
+        long = row_per_label and len(columns) == 1
+        return find_separators(texts, table.path, columns[0], options.separator, long)
+    for text in texts:  # beside lists, a text is one label
+        if any(separator in text for separator in STRONG):
+            example = next(value for value in lists if isinstance(value, (str, tuple)))
+            raise UsageError(
+                f"{_where(text, table, columns)}, and other cells are lists, such as "
+                f"{str(example)[:40]!r}: one label or several? --separator none means one"
+            )
+    return Separators()
+
+
+def _without_missing(table: Table, columns: Sequence[str], texts: list[str]) -> list[str]:
+    missing = {text for text in texts if text.strip().lower() in MISSING}
+    if missing:
+        number = sum(table.counts(c)[text] for c in columns for text in missing)
+        log(f"{table.path}: {number:,} cells such as {min(missing)!r} are read as no label")
+    return [text for text in texts if text not in missing]
+
+
+def _checked(label: str, cell: str, table: Table, columns: Sequence[str]) -> str:
+    """The label, unless a bracket or quote in it says that the cell was cut at a wrong place."""
+    if label[:1] == "'" and label[1:].startswith(FORMULA):
+        return label[1:]  # as `csv_text` writes it
+    ends = label[:1] + label[-1:]
+    wrong = any(label.count(a) != label.count(b) for a, b in PAIRS) or label.count('"') % 2
+    wrong = wrong or (ends.count("'") == 1 and label.count("'") % 2) or LIST_START.search(label)
+    if wrong:
+        raise UsageError(
+            f"{_where(cell, table, columns)}: the label {label[:40]!r} has a bracket or quote that "
+            "does not fit; correct the cell, or put the label in double quotes"
+        )
+    return label
+
+
+def _folded(values: list, cell: object, table: Table, columns: Sequence[str]) -> list:
+    """Labels without white space around them; numbers as they are."""
+    numbers = [v for v in values if isinstance(v, (int, float))]
+    texts = [v for v in values if isinstance(v, str) and is_text(v)]
+    if len(numbers) < len(values) and len(texts) < len(values):
+        raise UsageError(f"{_where(cell, table, columns)}: write texts, as in cat|dog")
+    return numbers or [label for text in texts if (label := " ".join(text.split()))]
+
+
+def _whole(found: list[list], table: Table) -> list[list]:
+    """Numbers as texts become whole numbers: 3.0 is 3. Raises UsageError for other numbers."""
+    texts = {v for labels in found for v in labels if isinstance(v, str)}
+    if not texts or not all(map(NUMBER.fullmatch, texts)):
+        return found
+    numbers = {text: float(text) for text in texts}
+    if odd := [t for t, n in numbers.items() if n < 0 or not n.is_integer()]:
+        raise UsageError(
+            f"{table.path} has numbers for labels, such as {min(odd)}: name the columns of labels "
+            "with --label_columns"
+        )
+    return [[str(int(numbers[v])) if isinstance(v, str) else v for v in each] for each in found]
+
+
+def _where(value: object, table: Table, columns: Sequence[str]) -> str:
+    column = next(c for c in columns if value in table.counts(c))
+    return f"{table.path}, row {table.row_of(column, value)}, has labels {str(value)[:60]!r}"

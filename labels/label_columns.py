@@ -1,0 +1,207 @@
+"""Which columns of a table hold labels: texts, or a yes or no for one label each."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from labels.column_names import ABOUT, AS_SPLIT, LABEL, LABELS, NEVER, TRUTH
+from labels.options import ReadOptions
+from labels.rows import Table, listed, named, plain
+from util.errors import UsageError
+from util.log import log
+
+Found = tuple[Sequence[str], Sequence[str], str | None]  # labels, flags, truth
+NUMBERED = re.compile(r"(.*?)[\W_]*\d+")
+FLAGS = ("flag", "sign", "count", "soft", "damaged")
+
+
+def find_label_columns(table: Table, others: list[str], options: ReadOptions) -> Found:
+    """The columns of texts or those of one label each, and the truth column of the texts.
+
+    Raises UsageError if there are none, or if it is not clear which they are.
+    """
+    kinds = {column: table.kind(column) for column in others}
+    if options.label_columns:
+        chosen = [named(table, name, "--label_columns") for name in options.label_columns]
+        if unknown := [name for name in chosen if name not in kinds]:
+            raise UsageError(f"--label_columns: {unknown[0]!r} holds no labels in {table.path}")
+        return _chosen(table, chosen, kinds)
+    _check_unnamed(table, kinds)
+    open_ones = [c for c in others if not _is_never(c) and kinds[c] != "blank"]
+    clear = [c for c in open_ones if _is_clear(table, c)]
+    if len(clear) > 1:
+        raise _several(table, clear)
+    if clear:
+        return clear, (), _truth(table, clear, kinds)
+    open_ones = [
+        c for c in open_ones if not (plain(c) in ABOUT and not _is_yes_no(table, c, kinds))
+    ]
+    return _by_kind(table, open_ones, kinds)
+
+
+def _by_kind(table: Table, open_ones: list[str], kinds: dict[str, str]) -> Found:
+    """Without a column that is called labels."""
+    texts = [c for c in open_ones if kinds[c] == "text" and not _is_free_text(table, c)]
+    families = _families(open_ones, kinds)
+    if len(families) == 1:
+        family = families[0]
+        others = [c for c in texts if c not in family]
+        flags = [c for c in open_ones if kinds[c] == "flag" and c not in family]
+        if not others and not flags:
+            return family, (), None
+        raise _several(table, [*family, *others, *flags])
+    label = [c for c in open_ones if plain(c) in LABEL]
+    if len(label) > 1:
+        label = _without_codes(table, label, kinds)
+    flags = [c for c in open_ones if kinds[c] in FLAGS and c not in label]
+    if not label and len(texts) == 1 and len(flags) < 2:
+        label = texts
+    truth = _truth(table, label, kinds) if label else None
+    rest = [c for c in [*texts, *flags] if c not in label and c != truth]
+    if len(label) == 1:
+        rest = [c for c in rest if not _is_code(table, label[0], c, kinds)]
+        if not rest:
+            return label, (), truth
+    if label:
+        raise _several(table, [*label, *rest])
+    if flags and (len(flags) > 1 or not texts):
+        _check_flags(table, flags, kinds)
+        return (), flags, None
+    if texts or flags:
+        raise _several(table, [*texts, *flags])
+    raise UsageError(
+        f"{table.path} has no column of labels; its columns are {listed(table.cells)}: name them "
+        "with --label_columns"
+    )
+
+
+def _is_clear(table: Table, column: str) -> bool:
+    """Whether a column is called labels, or holds Label Studio's choices."""
+    name = plain(column)
+    choices = any(str(v).startswith('{"choices"') for v in table.counts(column))
+    return name in LABELS or name.endswith(("labels", "tags")) or choices
+
+
+def _is_yes_no(table: Table, column: str, kinds: dict[str, str]) -> bool:
+    return kinds[column] == "flag" and len(table.counts(column)) > 1
+
+
+def _chosen(table: Table, chosen: list[str], kinds: dict[str, str]) -> Found:
+    texts = [c for c in chosen if kinds[c] in ("text", "number") or _is_numbers(c, kinds)]
+    if texts and len(texts) < len(chosen):
+        flag = next(c for c in chosen if c not in texts and kinds[c] != "blank")
+        raise UsageError(
+            f"--label_columns: {texts[0]!r} holds text and {flag!r} {kinds[flag]}s in "
+            f"{table.path}: choose columns of one kind"
+        )
+    if texts:
+        return chosen, (), _truth(table, chosen, kinds)
+    return (), chosen, None
+
+
+def _is_numbers(column: str, kinds: dict[str, str]) -> bool:
+    """Whether a column that is called label holds numbers of labels."""
+    return plain(column) in (*LABELS, *LABEL) and kinds[column] in ("count", "flag")
+
+
+def _is_never(column: str) -> bool:
+    name = plain(column)
+    ends = column.strip().lower().replace(" ", "_").endswith("_id") or column.endswith("Id")
+    return name in NEVER or name.startswith("unnamed") or not name or ends
+
+
+def _check_unnamed(table: Table, kinds: dict[str, str]) -> None:
+    """Columns without a name are the row numbers that pandas writes, or an error."""
+    for column in kinds:
+        if column.strip() == "" and kinds[column] in FLAGS and len(table) > 2:
+            values = [str(v) for v in table.cells[column]]
+            counted = [str(i) for i in range(len(values) + 1)]
+            if values not in (counted[:-1], counted[1:]) and kinds[column] == "flag":
+                raise UsageError(f"{table.path} has a column without a name that holds 0 and 1")
+
+
+def _families(columns: list[str], kinds: dict[str, str]) -> list[list[str]]:
+    """Columns such as label, label2 or tag_1, tag_2 that hold texts."""
+    groups = defaultdict(list)
+    for column in columns:
+        match = NUMBERED.fullmatch(column.strip())
+        groups[plain(match[1] if match else column)].append(column)
+    found = [g for base, g in groups.items() if len(g) > 1 and base]
+    return [g for g in found if all(kinds[c] == "text" for c in g)]
+
+
+def _is_free_text(table: Table, column: str) -> bool:
+    """Texts that never come back, as comments do not."""
+    counts = table.counts(column)
+    return len(table) >= 20 and len(counts) > 0.9 * len(table) and plain(column) not in LABEL
+
+
+def _without_codes(table: Table, columns: list[str], kinds: dict[str, str]) -> list[str]:
+    """Of label and label_name, where one has a number for each name of the other: the names."""
+    texts = [c for c in columns if kinds[c] == "text"]
+    if len(texts) == 1 and all(c in texts or _is_code(table, texts[0], c, kinds) for c in columns):
+        return texts
+    raise _several(table, columns)
+
+
+def _is_code(table: Table, label: str, column: str, kinds: dict[str, str]) -> bool:
+    """Whether a column has one number for each value of the label column."""
+    if kinds[label] != "text" or kinds[column] not in ("count", "number", "flag"):
+        return False
+    pairs = set(zip(table.cells[label], table.cells[column], strict=True))
+    sizes = len(pairs), len(table.counts(label)), len(table.counts(column))
+    return len(set(sizes)) == 1 and sizes[0] > 2
+
+
+def _truth(table: Table, labels: Sequence[str], kinds: dict[str, str]) -> str | None:
+    """The column that says whether the row's label is on the image. Raises UsageError."""
+    found = [c for c in kinds if plain(c) in TRUTH and c not in labels and kinds[c] != "blank"]
+    if not found or len(labels) != 1:
+        return None
+    column = found[0]
+    if len(found) == 1 and kinds[column] == "flag":
+        if "" in table.counts(column) or None in table.counts(column):
+            raise UsageError(f"{table.path} has blank cells in {column!r}: write 0 or 1")
+        log(f"{table.path}: rows with 0 in the column {column!r} mean that the label is absent")
+        return column
+    if len(found) == 1 and kinds[column] in ("number", "text") and plain(column) == "confidence":
+        return None
+    what = f"{column!r} holds {next(iter(table.counts(column)))!r}"
+    raise UsageError(
+        f"{table.path}: {what}, beside the labels in {labels[0]!r}: does it say how sure a label "
+        "is? Keep the rows that you trust, with 0 or 1, or delete that column"
+    )
+
+
+def _check_flags(table: Table, flags: list[str], kinds: dict[str, str]) -> None:
+    """Raise UsageError if some of these columns may hold no labels."""
+    damaged = next((c for c in flags if kinds[c] == "damaged"), None)
+    counted = [c for c in flags if kinds[c] == "count"]
+    doubtful = [c for c in flags if plain(c) in (*ABOUT, *AS_SPLIT)]
+    few = len(counted) * 2 < len(flags) or len(counted) == len(flags)
+    if counted and damaged is None and (few or any("0" not in _texts(table, c) for c in counted)):
+        column = counted[0]
+        value = max(table.counts(column), key=lambda v: float(v or 0))
+        raise UsageError(
+            f"{table.path}, row {table.row_of(column, value)}, has {str(value)!r} in the column "
+            f"{column!r}, and others hold 0 or 1: a count, an error or no label? Name the columns "
+            "of labels with --label_columns"
+        )
+    if doubtful:
+        raise UsageError(
+            f"{table.path} has 0 and 1 in {doubtful[0]!r}, too: is it a label? Name the columns of "
+            "labels with --label_columns"
+        )
+
+
+def _texts(table: Table, column: str) -> set[str]:
+    return {str(v).strip() for v in table.counts(column)}
+
+
+def _several(table: Table, columns: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"{table.path} may have its labels in {listed([repr(c) for c in columns])}: name the "
+        "columns of labels with --label_columns"
+    )

@@ -1,0 +1,265 @@
+"""What separates the labels in a column's cells, judged by what it leaves over the whole column.
+
+| ; , and line breaks hardly occur within labels: they separate, unless a comma leaves parts that
+never come back ("tench, Tinca tinca"). Spaces, / # + & > and the word "and" occur in labels, too:
+they separate only if what they leave comes back in many combinations. If both readings are
+plausible, UsageError names both; --separator decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from util.errors import UsageError
+from util.log import log
+
+STRONG = ("\n", "|", ";", "\uff1b", "\u3001", "\uff0c", ",", "\t")  # and Chinese ones
+SURE = ("|", ";")
+WEAK = ("/", "#", "+", "&", ">", "and")
+RARE = ("-", "_", ":")  # hardly ever separate, and occur in many labels
+NAMES = {" ": "spaces", "\n": "line breaks", "\t": "tabs", "and": "'and'"}
+FLAG_NAMES = {" ": "space", "\n": "newline", "\t": "tab"}
+SENTENCE = frozenset(("a", "an", "the", "is", "are", "of", "on", "in", "with"))
+FEW = 3  # cells that have the separator: fewer prove nothing
+OFTEN, RARELY, SOME = 0.8, 0.2, 0.4  # shares of the parts that come back in other cells
+QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*')  # a label that contains the separator
+
+
+@dataclass(frozen=True)
+class Separators:
+    """What separates the labels in a cell; nothing if a cell is one label."""
+
+    texts: tuple[str, ...] = ()
+
+    def split(self, cell: str) -> list[tuple[str, bool]]:
+        """The parts of a cell, without white space around them, and whether each was in quotes."""
+        if not self.texts:
+            whole = QUOTED.fullmatch(cell)
+            return [(whole[1].replace('""', '"'), True)] if whole else [(cell.strip(), False)]
+        pattern = self._pattern()
+        if '"' not in cell:
+            return [(part.strip(), False) for part in pattern.split(cell) if part.strip()]
+        parts, place = [], 0
+        while place <= len(cell):
+            quoted = QUOTED.match(cell, place)
+            if quoted and (quoted.end() == len(cell) or pattern.match(cell, quoted.end())):
+                parts.append((quoted[1].replace('""', '"'), True))
+                end = quoted.end()
+            else:
+                found = pattern.search(cell, place)
+                end = found.start() if found else len(cell)
+                parts.append((cell[place:end].strip(), False))
+            after = pattern.match(cell, end)
+            place = after.end() if after else len(cell) + 1
+        return [(part, quoted) for part, quoted in parts if part]
+
+    def names(self, part: str) -> list[str]:
+        return [text for text, _ in self.split(part)]
+
+    def _pattern(self) -> re.Pattern:
+        return re.compile("|".join(map(_as_pattern, self.texts)), re.IGNORECASE)
+
+
+def _as_pattern(separator: str) -> str:
+    if separator.isspace():
+        return r"[\r\n]+" if separator == "\n" else r"\s+" if separator == " " else separator
+    if separator[0].isalpha():
+        return rf"\s+{re.escape(separator)}\s+"
+    return re.escape(separator)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a separator leaves of the cells that have it.
+
+    share: of the parts, those that are in another cell, too. mixed: parts change places; in
+    "red dress, blue hat" colours always come first.
+    """
+
+    cells: int
+    share: float
+    mixed: bool
+    few_parts: bool  # fewer than cells, as tags in many combinations are
+    lengths: int  # how many different numbers of parts the cells have
+    example: str
+    parts: Counter
+
+
+def judge(texts: list[str], separator: str) -> Evidence | None:
+    """Evidence from different cells; None if no cell has the separator within it."""
+    split = Separators((separator,)).names
+    whole = {text: split(text) for text in texts}
+    several = {text: parts for text, parts in whole.items() if len(parts) > 1}
+    if not several:
+        return None
+    counts = Counter(part for parts in whole.values() for part in set(parts))
+    parts = [part for cell in several.values() for part in cell]
+    firsts = {p[0] for p in whole.values() if p}
+    lasts = {p[-1] for p in whole.values() if p}
+    after = {part for p in whole.values() for part in p[1:]}
+    before = {part for p in whole.values() for part in p[:-1]}
+    return Evidence(
+        cells=len(several),
+        share=sum(counts[part] > 1 for part in parts) / len(parts),
+        mixed=bool(firsts & after and lasts & before),
+        few_parts=len(counts) <= max(10, len(texts) / 2),
+        lengths=len({len(p) for p in whole.values()}),
+        example=min(several, key=lambda text: (len(several[text]), len(text), text)),
+        parts=counts,
+    )
+
+
+def find_separators(
+    texts: list[str], path: Path, column: str, given: str | None, row_per_label: bool
+) -> Separators:
+    """What separates the labels of these different cells; says it with an example.
+
+    given: what --separator says; empty for "a cell is one label". row_per_label: images are on
+    several rows, so that each cell should be one label. Raises UsageError.
+    """
+    texts = [text for text in texts if text.strip()]
+    if given is not None:
+        return _given(texts, path, given)
+    if texts and all(re.fullmatch(r"#\S.*", text, re.DOTALL) for text in texts):
+        return _said(Separators(("#",)), texts, path)  # hashtags
+    if row_per_label:
+        return _row_per_label(texts, path, column)
+    for separator in STRONG:
+        found = judge(texts, separator)
+        if found is None:
+            continue
+        if separator not in SURE and found.cells >= FEW and found.share < RARELY:
+            raise _unclear(path, column, separator, found)
+        return _said(_with_others(texts, separator, path, column), texts, path)
+    for separator in WEAK:
+        found = judge(texts, separator)
+        if found is None:
+            continue
+        if found.share >= OFTEN and found.cells >= FEW and found.mixed:
+            return _said(_with_others(texts, separator, path, column), texts, path)
+        if found.share >= SOME:
+            raise _unclear(path, column, separator, found)
+    if (found := judge(texts, " ")) and _spaces_separate(found, path, column):
+        return _said(Separators((" ",)), texts, path)
+    for separator in RARE:
+        found = judge(texts, separator)
+        if found and found.share == 1 and found.mixed:
+            raise _unclear(path, column, separator, found)
+    _say_whole(texts, path)
+    return Separators()
+
+
+def _spaces_separate(found: Evidence, path: Path, column: str) -> bool:
+    """Whether words are labels; "traffic light" has a space, too. Raises UsageError if unclear."""
+    numbers = all(part.isdigit() for part in found.parts)
+    if numbers:
+        return True
+    if found.share >= OFTEN and found.cells < FEW:
+        if found.mixed and found.share == 1:
+            raise _unclear(path, column, " ", found)
+        return False
+    if found.share >= OFTEN:
+        sentences = len(SENTENCE & {part.lower() for part in found.parts}) > 1
+        if found.mixed and found.few_parts and not sentences:
+            return True
+        raise _unclear(path, column, " ", found)
+    if found.share >= SOME and found.mixed and found.lengths > 2:
+        raise _unclear(path, column, " ", found)
+    return False
+
+
+def _row_per_label(texts: list[str], path: Path, column: str) -> Separators:
+    """No separators, unless what they leave comes back: then both readings are plausible."""
+    for separator in (*STRONG, *WEAK):
+        found = judge(texts, separator)
+        if found is None:
+            continue
+        least = 0 if separator in SURE else RARELY if separator in STRONG else OFTEN
+        if found.share >= least and (separator in STRONG or found.mixed):
+            raise UsageError(
+                f"{path} has several rows of an image, and cells such as {found.example!r} in "
+                f"{column!r}: {_readings(found.example, separator)}"
+            )
+    _say_whole(texts, path, " (a row for each label)")
+    return Separators()
+
+
+def _with_others(texts: list[str], first: str, path: Path, column: str) -> Separators:
+    """`first`, and other separators that are used like it: cat, dog; hat."""
+    used = (first,)
+    for other in (*STRONG, "and", "/", "+", "&"):
+        if other in used:
+            continue
+        split = Separators(used).split
+        parts = {part for text in texts for part, quoted in split(text) if not quoted}
+        found = judge(sorted(parts), other)
+        if found is None or found.share < 0.5:
+            continue
+        if found.share < 1 or (other not in STRONG and other != "and"):
+            raise UsageError(
+                f"{path} has labels separated by {_name(first)}, and {found.example!r} in "
+                f"{column!r}: {_readings(found.example, other, _flag(first))}"
+            )
+        used = (*used, other)
+    return Separators(used)
+
+
+def _given(texts: list[str], path: Path, given: str) -> Separators:
+    if not given:
+        return Separators()
+    separators = Separators((given.strip() or given,))
+    if not any(len(separators.names(text)) > 1 for text in texts):
+        for other in STRONG:
+            if found := judge(texts, other):
+                raise UsageError(
+                    f"--separator: no cell of {path} has {_name(given)} between labels, but "
+                    f"{found.example!r} has {_name(other)}"
+                )
+    return separators
+
+
+def _said(separators: Separators, texts: list[str], path: Path) -> Separators:
+    several = [text for text in texts if len(separators.names(text)) > 1] or texts
+    example = min(several, key=lambda text: (len(text), text))
+    between = " and ".join(map(_name, separators.texts))
+    log(
+        f"{path}: labels are separated by {between}: {example!r} is read as "
+        f"{', '.join(separators.names(example))}; if that is wrong, use --separator"
+    )
+    return separators
+
+
+def _say_whole(texts: list[str], path: Path, why: str = "") -> None:
+    signs = re.compile(r"[\s/#+&>|;,]|\w[-_:]\w")
+    found = [text for text in texts if signs.search(text)]
+    if found or why:
+        example = min(found or texts or [""], key=lambda text: (len(text), text))
+        log(f"{path}: each cell is read as one label{why}, for example {example!r}")
+
+
+def _unclear(path: Path, column: str, separator: str, found: Evidence) -> UsageError:
+    return UsageError(
+        f"{path}, column {column!r}: {found.example!r} may be one label or several: "
+        f"{_readings(found.example, separator)}"
+    )
+
+
+def _readings(example: str, separator: str, whole: str = "none") -> str:
+    parts = ", ".join(Separators((separator,)).names(example))
+    return (
+        f"use --separator {whole} if {example!r} is one label, --separator {_flag(separator)} if "
+        f"the labels are {parts}"
+    )
+
+
+def _name(separator: str) -> str:
+    return NAMES.get(separator, repr(separator))
+
+
+def _flag(separator: str) -> str:
+    """The value of --separator, quoted for a shell."""
+    name = FLAG_NAMES.get(separator, separator)
+    return name if name.isalnum() else f"'{name}'"

@@ -1,0 +1,56 @@
+"""What the values of a column are: yes and no, counts, other numbers or text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+ON, OFF = frozenset(("1", "true", "yes", "y")), frozenset(("0", "false", "no", "n"))
+LETTERS = frozenset(("t", "f"))  # yes and no only if both or the numbers 0 and 1 occur
+MARKS = frozenset(("x", "\u2713", "\u2714", "\u2611", "*"))  # beside blanks; ✓ ✔ ☑
+YES = ON | MARKS | {"t"}
+NO = OFF | {"", "-", "-1", "f"}
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
+MANY = 100  # a count above it is more likely a number of another kind
+
+
+def as_text(value: object) -> str:
+    """A cell for comparisons: 1 for 1.0, True is true, blank for a missing value."""
+    if value is None:
+        return ""
+    text = str(value).strip().lower()
+    if text == "nan":
+        return ""
+    if text[:1] in "0123456789-+." and NUMBER.fullmatch(text):
+        number = float(text)
+        return str(int(number)) if abs(number) < 1e15 and number.is_integer() else text
+    return text
+
+
+def kind_of(counts: Mapping[str, int]) -> str:
+    """The kind of a column, from how often it has each value, as `as_text` gives it.
+
+    blank, flag (yes and no), sign (-1 among flags), count (whole numbers from 0), soft (0 to 1),
+    number, text; damaged: mostly yes and no, and a few other values.
+    """
+    given = counts.keys() - {""}
+    if not given:
+        return "blank"
+    marks = given & MARKS
+    if given <= ON | OFF or (given <= LETTERS and len(given) == 2):
+        return "flag"
+    if marks and given <= marks | OFF | {"-"}:
+        return "flag"
+    if given <= {"-1", "0", "1"}:
+        return "sign"
+    flags = sum(n for value, n in counts.items() if value in ON or value in OFF)
+    mostly_flags = 2 * flags > sum(counts.values()) - counts.get("", 0)
+    if all(map(NUMBER.fullmatch, given)):
+        numbers = [float(value) for value in given]
+        whole = all(number.is_integer() for number in numbers)
+        if whole and min(numbers) >= 0 and max(numbers) <= MANY:
+            return "count"
+        if min(numbers) >= 0 and max(numbers) <= 1:
+            return "soft"
+        return "damaged" if mostly_flags and given & {"0", "1"} else "number"
+    return "damaged" if mostly_flags else "text"
