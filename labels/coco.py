@@ -67,7 +67,11 @@ def matches(path: Path) -> bool:
     if path.is_dir():
         return (path / SHARD_INDEX).is_file()
     head, text = read_head(path)
-    return head.startswith(GZIP) or path.suffix.lower() == ".json" or text[:1] in ("{", "[")
+    return (
+        head.startswith(GZIP)
+        or path.name.lower().endswith((".json", ".json.gz"))
+        or text[:1] in ("{", "[")
+    )
 
 
 def read(

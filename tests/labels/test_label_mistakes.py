@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from images.find import find_images
+from labels.options import ReadOptions
 from labels.read import find_labels, read_labels
 from util.errors import UsageError
 
@@ -68,22 +69,13 @@ REFUSED = {
     "quote": (f'{H}a.jpg,"cat\nb.jpg,dog\n', r"row 2, cannot be read.*double quote missing"),
     "long": (f'{H}a.jpg,"{"x" * 140_000}"\n', r"row 2.*131,072"),
     "nul": (f"{H}a.jpg,c\0at\n", "is not a text file"),
-    "latin": (f"{H}a.jpg,caf\u00e9\n".encode("latin-1"), r"row 2, is not UTF-8"),
+    "greek": (f"{H}a.jpg,\u03b3\u03ac\u03c4\u03b1\n".encode("cp1253"), r"row 2, is not UTF-8"),
     "2 in a column": ("file_name,cat,dog\na.jpg,1,2\n", r"row 2, has '2' in the column 'dog'"),
     "split": ("file_name,labels,split\na.jpg,cat,\n", r"row 2, has split ''.*train, val or test"),
     "two splits": (
         "file_name,labels,split\na.jpg,cat,test\na.jpg,dog,train\n",
         r"row 3, puts a\.jpg in train, another row in test",
     ),
-    "upwards": (
-        f"{H}a.jpg,cat\nx\\..\\..\\b.jpg,dog\n",
-        r"row 3, has file_name 'x/../../b.jpg'.*inside",
-    ),
-    "absolute": (
-        f"{H}/etc/passwd,cat\n",
-        r"row 2, has file_name '/etc/passwd', which is not inside the image folder",
-    ),
-    "drive": (f"{H}C:\\photos\\a.jpg,cat\n", r"'C:/photos/a.jpg', which is not inside"),
 }
 
 
@@ -100,7 +92,6 @@ REFUSED_JSONL = {
     "number": ('{"file_name": "a.jpg", "labels": ["cat", 7]}\n', "row 1, has labels"),
     "half": ('{"file_name": "a.jpg", "labels": ["\\ud800"]}\n', "row 1, has labels"),
     "name": ('{"file_name": 7, "labels": []}\n', "row 1, has no file_name"),
-    "upwards": ('{"file_name": "../a.jpg", "labels": []}\n', "row 1, has file_name '../a.jpg'"),
 }
 
 
@@ -114,9 +105,12 @@ def test_how_labels_are_separated(tmp_path, capsys):
     text = 'file_name;labels\na.jpg;"""cat, wild"",dog"\nb.jpg;dog\n'
     assert read_labels(written(tmp_path, text)).label_sets == [("cat, wild", "dog"), ("dog",)]
     assert "labels are separated by ','" in capsys.readouterr().err
-    text = "file_name,labels\na.jpg,cat/dog\nb.jpg,dog\nc.jpg,cat\n"
-    assert read_labels(written(tmp_path, text)).label_sets[0] == ("cat/dog",)
-    assert "'cat/dog' is read as one label; separate labels with |" in capsys.readouterr().err
+    slash = written(tmp_path, "file_name,labels\na.jpg,cat/dog\nb.jpg,dog\nc.jpg,cat\n")
+    with pytest.raises(UsageError, match=r"--separator none if 'cat/dog' is one label.*'/' if"):
+        read_labels(slash)
+    whole, parts = (ReadOptions(separator=separator) for separator in ("", "/"))
+    assert read_labels(slash, None, whole).label_sets[0] == ("cat/dog",)
+    assert read_labels(slash, None, parts).label_sets[0] == ("cat", "dog")
     rows = "".join(f"{i}.jpg,{a} {b}\n" for i, (a, b) in enumerate(["ab", "bc", "ca", "ba", "ac"]))
     assert read_labels(written(tmp_path, H + rows)).categories == ["a", "b", "c"]
     assert "separated by spaces" in capsys.readouterr().err
@@ -215,7 +209,8 @@ def test_files_and_folders_without_labels(tmp_path):
 # --- round trips ------------------------------------------------------------------------------
 
 texts = st.text(st.characters(exclude_categories=("Cc", "Cs", "Z")), min_size=1, max_size=8)
-labels = st.lists(texts, min_size=1, max_size=3).map(" ".join).filter(lambda x: x[0] not in '["')
+labels = st.lists(texts, min_size=1, max_size=3).map(" ".join)
+labels = labels.filter(lambda x: not set(x) & {*"[](){}'\""})  # in cells, they must fit
 sets = st.lists(st.lists(labels, max_size=4, unique=True), min_size=2, max_size=8)
 
 
@@ -224,12 +219,6 @@ sets = st.lists(st.lists(labels, max_size=4, unique=True), min_size=2, max_size=
 def test_any_labels_survive_a_csv(tmp_path_factory, sets, delimiter, separator):
     """Cells are written by the csv module too, so labels with a separator are quoted."""
     sets = [["one", "two"], *sets]
-    if separator != "|":  # a stronger separator in any label would win
-        stronger = "|;"[: "|;,".index(separator)]
-        sets = [
-            [x.translate(str.maketrans(stronger, "_" * len(stronger))) for x in s] for s in sets
-        ]
-    sets = [list(dict.fromkeys(s)) for s in sets]
     text = io.StringIO()
     writer = csv.writer(text, delimiter=delimiter)
     writer.writerow(["file_name", "labels"])
@@ -238,12 +227,14 @@ def test_any_labels_survive_a_csv(tmp_path_factory, sets, delimiter, separator):
         csv.writer(cell, delimiter=separator, lineterminator="").writerow(each)
         writer.writerow([f"{i}.jpg", cell.getvalue()])
     path = written(tmp_path_factory.mktemp("csv"), text.getvalue())
-    assert read_labels(path).label_sets == [tuple(each) for each in sets]
+    options = ReadOptions(separator=separator)
+    assert read_labels(path, None, options).label_sets == [tuple(each) for each in sets]
 
 
 @settings(deadline=None, max_examples=40)
 @given(sets=sets)
 def test_any_labels_survive_jsonl_and_coco(tmp_path_factory, sets):
+    sets = [["one", "two"], *sets]  # numbers alone need names
     folder = tmp_path_factory.mktemp("json")
     rows = [{"file_name": f"{i}.jpg", "labels": each} for i, each in enumerate(sets)]
     path = written(folder, "\n".join(map(json.dumps, rows)), "x.jsonl")
