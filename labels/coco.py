@@ -5,7 +5,8 @@
     annotations  image_id, category_id, (bbox, segmentation, iscrowd)
 
 The decoder is given these types. It skips every other field without building an object for it.
-The index of a folder of shards, shards.json, has the same format.
+The index of a folder of shards, shards.json, has the same format. Files that differ, such as LVIS
+and panoptic COCO, are read by coco_variants.py.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, TypedDict, TypeVar
 import msgspec
 
 from labels.annotated import SHARD_INDEX, AnnotatedImages
+from labels.coco_variants import decode_variant
 from labels.options import DEFAULTS, ReadOptions
 from labels.text import GZIP, is_text, read_head, read_text
 from util.errors import UsageError
@@ -223,6 +225,8 @@ def _decode(text: str, kind: type[T], path: Path) -> T:
             # Python also writes NaN and half characters, which are not strict JSON
             return msgspec.convert(json.loads(text, object_hook=_without_geometry), kind)
     except msgspec.ValidationError as error:
+        if (variant := decode_variant(text, kind, path)) is not None:
+            return variant
         raise UsageError(f"{wrong}: {_in_plain_words(error)}") from None
     except RecursionError:
         raise UsageError(f"{wrong}: it is nested too deeply") from None

@@ -18,7 +18,21 @@ import contextlib
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
-from labels import coco, csv_table, folders, imaterialist, jsonl, nuswide, openimages, voc
+from labels import (
+    coco,
+    csv_table,
+    cvat,
+    fiftyone,
+    folders,
+    imaterialist,
+    jsonl,
+    label_studio,
+    nuswide,
+    openimages,
+    via,
+    voc,
+    yolo,
+)
 from labels.annotated import SHARD_INDEX, AnnotatedImages
 from labels.merge import read_merges
 from labels.options import DEFAULTS, ReadOptions
@@ -28,8 +42,8 @@ from util.errors import UsageError
 from util.log import log
 
 # The first one that matches reads: special formats come before general ones.
-FORMATS: tuple[ModuleType, ...] = (voc, nuswide, openimages, imaterialist)
-FORMATS += (jsonl, coco, folders, csv_table)
+TOOLS = (voc, nuswide, cvat, label_studio, via, fiftyone, yolo, openimages, imaterialist)
+FORMATS: tuple[ModuleType, ...] = (*TOOLS, jsonl, coco, folders, csv_table)
 FORMAT_NAMES = ", ".join(each.NAME for each in FORMATS)
 TABLES = (".csv", ".tsv", ".jsonl")
 

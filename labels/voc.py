@@ -1,12 +1,12 @@
-"""PASCAL VOC (Everingham et al. 2010), and what labelling tools export in the same layout:
+"""PASCAL VOC (Everingham et al. 2010), and what labelling tools export in the same format:
 
     Annotations/<image>.xml                 object: name, difficult
-    ImageSets/Main/<split>.txt              an image per line; train, val, trainval, test or other
-    ImageSets/Main/<class>_<split>.txt      image and 1, 0 (only difficult objects) or -1
+    ImageSets/Main/*.txt                    splits and labels, see voc_lists.py
     JPEGImages/
 
-The folder VOC2007 gives its images with the splits train, val and test. A list of images in
-ImageSets/Main (for example trainval.txt) gives these images without splits.
+The folder VOC2007 gives its images with the splits train, val and test, VOCdevkit those of all
+years in it. A list of images in ImageSets/Main (for example trainval.txt) gives these images
+without splits. The XML files may also lie in annotations/ or xmls/, or beside the pictures.
 
 If all objects of a label on an image are marked difficult, training counts the label as present.
 Evaluation counts it neither as true nor as false, as VOC's own metrics do.
@@ -14,115 +14,193 @@ Evaluation counts it neither as true nor as false, as VOC's own metrics do.
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
-from xml.etree.ElementTree import ParseError
-
-from defusedxml import DefusedXmlException, ElementTree
 
 from labels.annotated import AnnotatedImages
+from labels.entries import clean_label
 from labels.options import DEFAULTS, ReadOptions
+from labels.text import means_data, split_of
+from labels.voc_lists import Lists, read_lists
+from labels.xml_file import head_of, parse, root_tag
 from util.errors import UsageError
+from util.files import is_ignored, is_picture, walk
+from util.log import log
 
 NAME = "PASCAL VOC"
-OFFICIAL = ("train", "val", "test")
+XML_FOLDERS = ("Annotations", "annotations/xmls", "annotations", "xmls", "annots", "labels")
+PICTURE_FOLDERS = ("JPEGImages", "images", "img", "Images")
+OFFICIAL_LABELS = """aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse
+    motorbike person pottedplant sheep sofa train tvmonitor"""
+Labels = tuple[tuple[str, ...], tuple[str, ...]]  # all labels of an image; those only difficult
+
+
+@dataclass(frozen=True)
+class Part:
+    """One year, split or export: a folder, and the folder of its XML files."""
+
+    folder: Path
+    xml: Path
 
 
 def matches(path: Path) -> bool:
-    """Whether this is a folder in VOC's layout, or one of its lists of images."""
+    """Whether this is a folder with VOC's XML files, or one of its lists of images."""
     if path.is_dir():
-        return _has_xml(_year(path))
-    return path.suffix == ".txt" and path.parent.name == "Main" and _has_xml(path.parents[2])
+        return bool(_parts(_root(path)))
+    return path.suffix == ".txt" and path.parent.name == "Main" and bool(_parts(_root(path)))
 
 
-def _has_xml(folder: Path) -> bool:
-    return next((folder / "Annotations").glob("*.xml"), None) is not None
+def _root(path: Path) -> Path:
+    """The folder of the data set, for a list or for its folder Annotations, too."""
+    if path.is_file():
+        return path.parents[2]
+    return path.parent if (path.parent / "ImageSets/Main").is_dir() else path
 
 
-def _year(folder: Path) -> Path:
-    """VOC2007 for VOCdevkit, if that is the only year in it."""
-    years = [p for p in folder.glob("VOC20*") if p.is_dir()]
-    return years[0] if len(years) == 1 else folder
+def _parts(folder: Path, depth: int = 3) -> list[Part]:
+    """The parts in a folder: itself, or those in folders called VOC2007, train or similar."""
+    below = sorted(p for p in folder.iterdir() if os.path.isdir(p) and not is_ignored(p.name))
+    found = [Part(folder, folder / n) for n in XML_FOLDERS if _is_voc(folder / n, n)][:1]
+    if not found and _is_voc(folder, ""):
+        return [Part(folder, folder)]
+    for inner in below if depth else ():
+        named = inner.name.lower().startswith("voc") or means_data(inner.name)
+        if named and not any(part.xml.is_relative_to(inner) for part in found):
+            found += _parts(inner, depth - 1)
+    return found
+
+
+def _is_voc(folder: Path, name: str) -> bool:
+    """Whether a folder has VOC's XML files: any in Annotations/, elsewhere by their content."""
+    if not folder.is_dir():
+        return False
+    files = (p for p in folder.glob("*.xml") if not is_ignored(p.name))
+    first = next(files, None)
+    if first is None or name == "Annotations":
+        return first is not None or (bool(name) and next(folder.glob("*/*.xml"), None) is not None)
+    head = head_of(first)
+    return root_tag(head) == "annotation" and ("<object" in head or "<filename" in head)
 
 
 def read(
     path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
 ) -> AnnotatedImages:
     """Raises UsageError naming the file and its line or object."""
-    root = _year(path) if path.is_dir() else path.parents[2]
-    if path.is_file():
-        lists = {path.stem: _read_list(path)}
-    else:
-        files = ((split, root / f"ImageSets/Main/{split}.txt") for split in OFFICIAL)
-        lists = {split: _read_list(file) for split, file in files if file.is_file()}
-    if not lists:  # labelling tools export no lists, or one with another name
-        lists = {"": sorted(file.stem for file in (root / "Annotations").glob("*.xml"))}
-    suffixes = {p.stem: p.suffix for p in (root / "JPEGImages").glob("*.*")}
+    root = _root(path)
+    parts = _without_copies(_parts(root), root)
     names, label_sets, difficult, splits = [], [], [], []
-    for split, images in lists.items():
-        for image, (all_labels, hard) in zip(images, _labels(root, split, images), strict=True):
-            names.append(image + suffixes.get(image, ".jpg"))
-            label_sets.append(all_labels)
+    for part in parts:
+        pictures = _pictures(part, image_path, with_folder=len(parts) > 1)
+        above = part.folder.relative_to(root).as_posix()
+        start = f"{above}/" if len(parts) > 1 and above != "." else ""
+        named = {split for step in above.split("/") if (split := split_of(step))}
+        of_folder = named.pop() if len(named) == 1 else None
+        for image, split, (labels, hard) in _read_part(part, path):
+            names.append(start + pictures.get(image, image))
+            label_sets.append(labels)
             difficult.append(hard)
-            splits.append(split)
+            splits.append(split or of_folder)
+    if len(parts) > 1:
+        log(
+            f"{path}: {', '.join(str(p.folder.relative_to(root)) for p in parts)} are read together"
+        )
+    if any(splits) and not all(splits):
+        without = names[splits.index(None)]
+        raise UsageError(f"{path} has images without a split, such as {without}: name one folder")
     categories = sorted({label for labels in label_sets for label in labels})
-    divided = splits if path.is_dir() and "" not in lists else None
+    divided = splits if any(splits) else None
     return AnnotatedImages(str(path), names, label_sets, categories, NAME, divided, difficult)
 
 
-def _read_list(path: Path) -> list[str]:
-    """Images, each once."""
-    images = [line.split()[0] for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-    for number, image in enumerate(images, start=1):
-        if ".." in image or "/" in image or "\\" in image:
-            raise UsageError(
-                f"{path}, line {number}, has {image!r}, which is not inside the image folder"
-            )
-    if not images:
-        raise UsageError(f"{path} lists no images")
-    return list(dict.fromkeys(images))
+def _without_copies(parts: list[Part], root: Path) -> list[Part]:
+    """Without a part in `root` itself whose images other parts have, with the same labels.
 
-
-def _labels(root: Path, split: str, images: list[str]) -> list[tuple[tuple, tuple]]:
-    """The labels of each image, and those that are difficult; from VOC's lists if it has any."""
-    files = sorted((root / "ImageSets/Main").glob(f"*_{split}.txt")) if split else []
-    if not files:
-        return [_read_xml(root / f"Annotations/{image}.xml") for image in images]
-    found: dict[str, tuple[list, list]] = {image: ([], []) for image in images}
-    for file in files:
-        label, seen = file.stem.removesuffix(f"_{split}"), 0
-        for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), start=1):
-            image, value = (line.split() + ["", ""])[:2]
-            if image in found and value in ("1", "0"):
-                found[image][0].append(label)
-                found[image][1].extend([label] if value == "0" else [])
-            elif image and value not in ("1", "0", "-1"):
-                raise UsageError(
-                    f"{file}, line {number}, has {line!r} instead of an image and 1, 0 or -1"
-                )
-            seen += image in found
-        if seen != len(images):
-            raise UsageError(f"{file} has {seen:,} of the {len(images):,} images of {split}.txt")
-    return [(tuple(labels), tuple(hard)) for labels, hard in found.values()]
-
-
-def _read_xml(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Refuses a DOCTYPE: it could expand to any size, or fetch other files.
-
-    Returns the labels, and those of them that are only on difficult objects.
+    Raises UsageError if the labels differ.
     """
-    try:
-        tree = ElementTree.parse(path, forbid_dtd=True)
-    except DefusedXmlException:
-        raise UsageError(f"{path} has a DOCTYPE, which VOC files never have: delete it") from None
-    except (ParseError, ValueError, LookupError) as error:
-        raise UsageError(f"{path} is not XML ({error})") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path} ({error.strerror})") from None
+    outer = [part for part in parts if part.folder == root]
+    if not outer or len(parts) == 1:
+        return parts
+    inner = [part for part in parts if part not in outer]
+    labels = {i: set(of[0]) for part in inner for i, _, of in _read_part(part, root)}
+    if labels != {i: set(of[0]) for i, _, of in _read_part(outer[0], root)}:
+        where = ", ".join(str(part.xml.relative_to(root)) for part in parts)
+        raise UsageError(f"{root} has XML files in {where}: name one of them with --annotations")
+    log(f"{root}: {outer[0].xml.name}/ has the labels of {inner[0].folder.name}/ again: not used")
+    return inner
+
+
+def _pictures(part: Part, image_path: Path | None, with_folder: bool) -> dict[str, str]:
+    """The file name of each image: its XML's name with the suffix of its picture.
+
+    An image with several pictures keeps its name without a suffix, and so does one without.
+    """
+    folders = [name for name in PICTURE_FOLDERS if (part.folder / name).is_dir()]
+    places = {name: walk(part.folder / name) for name in folders[:1]}
+    if not folders and part.xml == part.folder:
+        places[""] = walk(part.folder)
+    elif not folders and image_path and image_path.is_dir():
+        places[""] = [next(walk(image_path))]
+    found: dict[str, str] = {}
+    for place, listed in places.items():
+        start = f"{place}/" if place and with_folder else ""
+        for below, files in listed:
+            for file in (f.name for f in files if is_picture(f.name)):
+                name = f"{below}/{file}" if below else file
+                stem = name.rpartition(".")[0]
+                found[stem] = start + (stem if stem in found else name)
+    return found
+
+
+def _read_part(part: Part, path: Path) -> list[tuple[str, str | None, Labels]]:
+    """Each image with its split and its labels; those of `path` if that is a list of images."""
+    xml_of = {
+        file.relative_to(part.xml).with_suffix("").as_posix(): file
+        for file in sorted(part.xml.rglob("*.xml"))
+        if not any(map(is_ignored, file.relative_to(part.xml).parts))
+    }
+    files = [path, *path.parent.glob(f"*_{path.stem}.txt")] if path.is_file() else None
+    lists = read_lists(part.folder / "ImageSets/Main", set(xml_of), files)
+    if lists is None:  # labelling tools export none
+        lists = Lists(dict.fromkeys(xml_of), {}, set())
+    images = dict(lists.splits) if path.is_dir() else dict.fromkeys(lists.splits)
+    missing = [i for i in images if i not in xml_of and i not in lists.covered]
+    for split in {images[i] for i in missing}:
+        if all(i in missing for i in images if images[i] == split) and split:
+            log(f"{part.folder}: its {split} images have no labels and are left out")
+            images = {i: s for i, s in images.items() if s != split}
+    if gone := [i for i in missing if i in images]:
+        raise UsageError(
+            f"{part.xml / gone[0]}.xml is missing: an image in ImageSets/Main needs it"
+        )
+    if not images:
+        raise UsageError(f"{part.folder} has no labels of the images in ImageSets/Main")
+    if unlisted := len(xml_of.keys() - images.keys()) if path.is_dir() else 0:
+        log(f"{part.folder}: {unlisted:,} XML files are in no list of ImageSets/Main: left out")
+    complete = set(OFFICIAL_LABELS.split()) <= lists.present.keys()  # XML would add nothing
+    return [
+        (i, split, _labels(i, None if complete else xml_of.get(i), lists))
+        for i, split in images.items()
+    ]
+
+
+def _labels(image: str, xml: Path | None, lists: Lists) -> Labels:
+    """The labels of an image in its XML and in VOC's lists, and those that are difficult."""
+    found, hard = _read_xml(xml) if xml else ((), ())
+    values = {label: of[image] for label, of in lists.present.items() if image in of}
+    easy = {label for label, value in values.items() if value}
+    hard = [label for label in hard if label not in easy]
+    hard += [label for label, value in values.items() if not value and label not in found]
+    return tuple(dict.fromkeys([*found, *values])), tuple(hard)
+
+
+def _read_xml(path: Path) -> Labels:
+    """The labels in a file, and those of them that are only on difficult objects."""
     easy, seen = set(), {}
-    for number, item in enumerate(tree.getroot().iter("object"), start=1):
-        name = " ".join((item.findtext("name") or "").split())
-        if not name:
+    for number, item in enumerate(parse(path, "annotation", NAME).iter("object"), start=1):
+        if not (item.findtext("name") or "").strip():
             raise UsageError(f"{path}, object {number}, has no name")
+        name = clean_label(item.findtext("name"), f"{path}, object {number},")
         seen[name] = None
         if (item.findtext("difficult") or "0").strip() in ("0", ""):
             easy.add(name)

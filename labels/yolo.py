@@ -1,0 +1,192 @@
+"""YOLO's detection folders: which classes are on which image.
+
+    data.yaml                           names: [cat, dog]; or classes.txt, obj.names: a line each
+    images/train/a.jpg                  or train/images/a.jpg, or pictures and texts side by side
+    labels/train/a.txt                  a line for each object: class, then its box or polygon
+
+A picture without a text has no objects. Splits are those that data.yaml names, or those of folders
+called train, val or test.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from labels.annotated import AnnotatedImages
+from labels.entries import Entry, images_from_entries
+from labels.numbers import read_label_names
+from labels.options import DEFAULTS, ReadOptions
+from labels.text import read_text, split_of
+from util.errors import UsageError
+from util.files import is_picture, walk
+from util.log import log
+
+NAME = "YOLO"
+YAMLS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+LISTS = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
+NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+OBJECT = re.compile(rf"\s*\d+(\s+{NUMBER}){{4,}}\s*")  # class, x, y, width, height or a polygon
+
+
+def matches(path: Path) -> bool:
+    """Whether this is data.yaml, or a folder with texts that list objects beside pictures."""
+    if path.is_file():
+        return path.name in YAMLS and matches(path.parent)
+    if not path.is_dir():
+        return False
+    for folder, files in walk(path):
+        inside = "labels" in folder.lower().split("/")
+        stems = {Path(file.name).stem for file in files if is_picture(file.name)}
+        for text in (Path(f.path) for f in files if f.name.endswith(".txt")):
+            belongs = text.name not in LISTS and (inside or text.stem in stems)
+            if belongs and (line := _first_line(text)):
+                return bool(OBJECT.fullmatch(line))
+    return False
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8", errors="replace") as text:
+            return next((line for line in text if line.strip()), "")
+    except OSError:
+        return ""
+
+
+def read(
+    path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
+) -> AnnotatedImages:
+    """Pictures in order of name. Raises UsageError naming the file and its line."""
+    root = path if path.is_dir() else path.parent
+    classes, parts = _classes(root, options.label_names)
+    pictures, texts = _files(root)
+    text_of = {name: _text_of(name, texts, root) for name in pictures}
+    if not pictures:  # they lie elsewhere
+        inside = {name: name.removesuffix(".txt").removeprefix("labels/") for name in texts}
+        text_of = {inside[name]: name for name in texts if "labels" in name.lower().split("/")}
+    used = {*text_of.values()}
+    alone = [n for n in texts if n not in used and "labels" in n.lower().split("/")]
+    if alone:
+        raise UsageError(f"{root} has {len(alone):,} texts without a picture, such as {alone[0]}")
+    without = [name for name, text in text_of.items() if not text]
+    if len(without) == len(text_of):
+        raise UsageError(f"{root} has no text beside its pictures or in labels/ for their names")
+    if without:
+        log(f"{root}: {len(without):,} of {len(text_of):,} pictures have no text: no objects")
+    entries = (
+        Entry(name, name, _objects(texts[text], classes) if text else (), _split(name, parts))
+        for name, text in text_of.items()
+    )
+    return images_from_entries(entries, root, NAME)
+
+
+def _files(root: Path) -> tuple[list[str], dict[str, Path]]:
+    """The pictures, those in folders called images if there are any; and all texts."""
+    pictures, texts = [], {}
+    for folder, files in walk(root):
+        for file in files:
+            name = f"{folder}/{file.name}" if folder else file.name
+            if is_picture(file.name):
+                pictures.append(name)
+            elif file.name.endswith(".txt") and file.name not in LISTS:
+                texts[name] = Path(file.path)
+    inside = [name for name in pictures if "images" in name.lower().split("/")[:-1]]
+    return sorted(inside or pictures), texts
+
+
+def _text_of(picture: str, texts: dict[str, Path], root: Path) -> str | None:
+    """images/train/a.jpg -> labels/train/a.txt, or the text beside it; None if there is none."""
+    beside = f"{picture.rpartition('.')[0]}.txt"
+    before, images, after = f"/{beside}".rpartition("/images/")
+    usual = f"{before}/labels/{after}".removeprefix("/") if images else beside
+    found = [name for name in dict.fromkeys((usual, beside)) if name in texts]
+    if len(found) > 1:
+        raise UsageError(f"{root} has both {usual} and {beside} for {picture}: delete one of them")
+    return found[0] if found else None
+
+
+def _objects(path: Path, classes: dict[int, str]) -> Iterator[str]:
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number},"
+        if not OBJECT.fullmatch(line):
+            raise UsageError(f"{where} has {line[:60]!r}: a class and its box or polygon is needed")
+        index = int(line.split()[0])
+        if index not in classes:
+            raise UsageError(f"{where} has the class {index}, which has no name in data.yaml")
+        yield classes[index]
+
+
+# --- names of classes, and splits ---------------------------------------------------------------
+
+
+def _classes(root: Path, label_names: Path | None) -> tuple[dict[int, str], dict[str, str]]:
+    """The names by number, and the split of each folder that data.yaml names."""
+    if label_names:
+        return {int(i): name for i, name in read_label_names(label_names).items()}, {}
+    names, parts, source = None, {}, None
+    inner = (f for folder, files in walk(root) for f in files if folder and f.name == LISTS[0])
+    files = [root / name for name in (*YAMLS, *LISTS)] + [Path(file.path) for file in inner]
+    for file in files:
+        if not file.is_file():
+            continue
+        found, more = _from_yaml(file) if file.name in YAMLS else (_from_lines(file), {})
+        if names not in (None, found):
+            raise UsageError(f"{source} and {file} name other classes: delete one of them")
+        names, parts, source = found, parts | more, file
+    if names is None:
+        raise UsageError(
+            f"{root} has no data.yaml or classes.txt with names of the classes: give --label_names"
+        )
+    return names, parts
+
+
+def _from_lines(path: Path) -> dict[int, str]:
+    try:
+        lines = read_text(path).rstrip().splitlines()
+    except OSError as error:
+        raise UsageError(f"cannot read {path} ({error.strerror})") from None
+    if not lines or not all(line.strip() for line in lines):
+        raise UsageError(f"{path} needs the name of a class on each line")
+    return {number: line.strip() for number, line in enumerate(lines)}
+
+
+def _from_yaml(path: Path) -> tuple[dict[int, str], dict[str, str]]:
+    try:
+        import yaml
+    except ImportError:
+        raise UsageError(f"{path} needs PyYAML: pip install pyyaml, or write classes.txt") from None
+    try:
+        content = yaml.load(read_text(path), yaml.BaseLoader)  # texts only: no becomes no boolean
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise UsageError(f"{path} is not YAML ({' '.join(str(error).split())})") from None
+    content = content if isinstance(content, dict) else {}
+    names = content.get("names")
+    if isinstance(names, list):
+        names = {str(number): name for number, name in enumerate(names)}
+    if not isinstance(names, dict) or not all(
+        str(i).isdecimal() and isinstance(name, str) for i, name in names.items()
+    ):
+        raise UsageError(f"{path} needs names: a list of classes, or a name for each number")
+    if content.get("nc", str(len(names))) != str(len(names)):
+        raise UsageError(f"{path} has nc: {content['nc']}, but {len(names)} names")
+    parts: dict[str, set[str]] = {}
+    for split in ("train", "val", "test"):
+        folders = content.get(split) or []
+        for folder in [folders] if isinstance(folders, str) else folders:
+            steps = [s for s in re.split(r"[\\/]", str(folder)) if s not in ("", ".", "..")]
+            if steps and not steps[-1].endswith(".txt"):
+                parts.setdefault("/".join(steps), set()).add(split)
+    alone = {folder: splits.pop() for folder, splits in parts.items() if len(splits) == 1}
+    return {int(number): name for number, name in names.items()}, alone
+
+
+def _split(name: str, parts: dict[str, str]) -> str | None:
+    """The split of a picture by data.yaml, else by the names of its folders."""
+    folders = name.split("/")[:-1]
+    inside = f"/{'/'.join(folders)}/"
+    found = {split for part, split in parts.items() if f"/{part}/" in inside}
+    found = found or {split for folder in folders if (split := split_of(folder))}
+    return found.pop() if len(found) == 1 else None
