@@ -13,7 +13,7 @@ from pathlib import Path
 
 from labels.annotated import AnnotatedImages
 from labels.entries import Entry, images_from_entries
-from labels.json_file import load, sample
+from labels.json_text import decode_json, peek_json
 from labels.options import DEFAULTS, ReadOptions
 from util.errors import UsageError
 from util.log import log
@@ -26,8 +26,10 @@ def matches(path: Path) -> bool:
     """Whether this is {"classes": ..., "labels": {...}}, or a folder with it beside data/."""
     if path.is_dir():
         return (path / "data").is_dir() and (path / FILE).is_file() and matches(path / FILE)
-    top = sample(path)
-    return isinstance(top, dict) and top.keys() == {"classes", "labels"}
+    top = peek_json(path)
+    if not isinstance(top, dict) or "classes" not in top or top.keys() - {"classes", "labels"}:
+        return False
+    return isinstance(top["classes"], list | None) and isinstance(top.get("labels", {}), dict)
 
 
 def read(
@@ -35,8 +37,8 @@ def read(
 ) -> AnnotatedImages:
     """Raises UsageError naming file and image."""
     file = path / FILE if path.is_dir() else path
-    content = load(file)
-    classes, labels = content["classes"], content["labels"]
+    content = decode_json(file)
+    classes, labels = content.get("classes"), content.get("labels")
     if not isinstance(labels, dict) or not isinstance(classes, list | None):
         raise UsageError(f"{file} needs the list classes and, by file name, labels")
     labelled = {name: value for name, value in labels.items() if value is not None}

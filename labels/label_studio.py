@@ -17,7 +17,7 @@ from pathlib import Path
 
 from labels.annotated import AnnotatedImages
 from labels.entries import Entry, choose, images_from_entries
-from labels.json_file import load, sample
+from labels.json_text import decode_json, peek_json
 from labels.options import DEFAULTS, ReadOptions
 from util.errors import UsageError
 from util.files import is_picture
@@ -33,10 +33,11 @@ Record = dict[str, object]
 
 def matches(path: Path) -> bool:
     """Whether this is a list of tasks (JSON) or of their annotations (JSON-MIN)."""
-    items = sample(path)
-    if not isinstance(items, list) or not items:
+    items = peek_json(path)
+    if not isinstance(items, list) or not items or not isinstance(items[0], dict):
         return False
-    return all(isinstance(item, dict) and (_is_task(item) or _is_min(item)) for item in items)
+    cut_off = len(items) == 1 and any(key in items[0] for key in ("annotations", "completions"))
+    return cut_off or _is_task(items[0]) or _is_min(items[0])
 
 
 def _is_task(item: Record) -> bool:
@@ -53,7 +54,7 @@ def read(
     path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
 ) -> AnnotatedImages:
     """Raises UsageError naming file and task."""
-    items = load(path)
+    items = decode_json(path)
     for number, item in enumerate(items, start=1):
         if not isinstance(item, dict) or not (_is_task(item) or _is_min(item)):
             raise UsageError(f"{path}, entry {number}, is no task of Label Studio: it needs data")

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from labels.annotated import AnnotatedImages
 from labels.entries import Entry, choose, images_from_entries
-from labels.json_file import load, sample
+from labels.json_text import decode_json, peek_json
 from labels.options import DEFAULTS, ReadOptions
 from labels.text import read_head, read_text
 from util.errors import UsageError
@@ -40,10 +40,11 @@ def matches(path: Path) -> bool:
     header = text.partition("\n")[0]
     if all(name in header for name in ("filename", "region_count", *CELLS)):
         return not text.startswith(("{", "["))
-    top = sample(path)
+    top = peek_json(path)
     if not isinstance(top, dict) or not top:
         return False
-    return PROJECT in top or top.keys() >= VIA_3 or all(map(_is_file, top.values()))
+    first = next(iter(top.values()))
+    return any(key.startswith("_via_") for key in top) or top.keys() >= VIA_3 or _is_file(first)
 
 
 def _is_file(value: object) -> bool:
@@ -55,7 +56,7 @@ def read(
 ) -> AnnotatedImages:
     """Raises UsageError naming file and image or row."""
     _, text = read_head(path)
-    files = _json_files(load(path), path) if text.startswith("{") else _csv_files(path)
+    files = _json_files(decode_json(path), path) if text.startswith("{") else _csv_files(path)
     used = [
         name
         for _, _, every in files

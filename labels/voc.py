@@ -52,10 +52,11 @@ def matches(path: Path) -> bool:
 
 
 def _root(path: Path) -> Path:
-    """The folder of the data set, for a list or for its folder Annotations, too."""
+    """The folder of the data set, for a list or for one of its folders, too."""
     if path.is_file():
         return path.parents[2]
-    return path.parent if (path.parent / "ImageSets/Main").is_dir() else path
+    inside = path.name in ("Annotations", "ImageSets", "JPEGImages")
+    return path.parent if inside and (path.parent / "Annotations").is_dir() else path
 
 
 def _parts(folder: Path, depth: int = 3) -> list[Part]:
