@@ -40,9 +40,13 @@ def read(
     path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
 ) -> AnnotatedImages:
     """Raises UsageError naming file and row."""
+    return images_from_table(read_table(path, options), NAME, options)
+
+
+def read_table(path: Path, options: ReadOptions) -> Table:
+    """Raises UsageError naming file and row."""
     text = read_text(path)
-    table = _counted_table(text, path) or _table(text, path, options)
-    return images_from_table(table, NAME, options)
+    return _counted_table(text, path) or _table(text, path, options)
 
 
 def _table(text: str, path: Path, options: ReadOptions) -> Table:

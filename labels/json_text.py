@@ -54,22 +54,27 @@ def decode_json(path: Path) -> object:
     """A whole JSON file. NaN becomes None. Raises UsageError, and OSError."""
     text = read_text(path)
     try:
-        return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=lambda _: None)
+        return loads(text)
     except RecursionError:
         raise UsageError(f"{path} is not read: it is nested too deeply") from None
-    except _RepeatedKeyError as error:
+    except RepeatedKeyError as error:
         raise UsageError(f"{path} has {error} twice in one object: keep one") from None
     except ValueError as error:
         raise UsageError(f"{path} is not JSON ({error})") from None
 
 
-class _RepeatedKeyError(Exception):
-    pass
+class RepeatedKeyError(Exception):
+    """The key that an object has twice."""
+
+
+def loads(text: str) -> object:
+    """JSON -> data. NaN becomes None. Raises RepeatedKeyError, ValueError, RecursionError."""
+    return json.loads(text, object_pairs_hook=_without_repeats, parse_constant=lambda _: None)
 
 
 def _without_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
     found = dict(pairs)
     if len(found) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise _RepeatedKeyError(repr(next(k for k in keys if keys.count(k) > 1)))
+        raise RepeatedKeyError(repr(next(k for k in keys if keys.count(k) > 1)))
     return found

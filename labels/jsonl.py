@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
+from labels.json_text import RepeatedKeyError, loads
+from labels.nested import flat
 from labels.options import DEFAULTS, ReadOptions
-from labels.table import Row, images_from_rows
+from labels.rows import Table
+from labels.table import Row, images_from_table, table_from_rows
 from labels.text import read_head, read_text
 from util.errors import UsageError
 
@@ -33,8 +36,12 @@ def read(
     path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
 ) -> AnnotatedImages:
     """Raises UsageError naming file and row."""
-    rows = _rows(read_text(path), path)
-    return images_from_rows(rows, path, image_path, NAME, options)
+    return images_from_table(read_table(path, options), NAME, options)
+
+
+def read_table(path: Path, options: ReadOptions) -> Table:
+    """Raises UsageError naming file and row."""
+    return table_from_rows(_rows(read_text(path), path), path)
 
 
 def _rows(text: str, path: Path) -> Iterator[Row]:
@@ -42,9 +49,11 @@ def _rows(text: str, path: Path) -> Iterator[Row]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = loads(line)
+        except RepeatedKeyError as error:
+            raise UsageError(f"{path}, row {number}, has {error} twice: keep one") from None
         except (ValueError, RecursionError):
             row = None
         if not isinstance(row, dict):
             raise UsageError(f"{path}, row {number}, is not a JSON object on one line")
-        yield number, row
+        yield number, flat(row)

@@ -25,10 +25,13 @@ from labels import (
     fiftyone,
     folders,
     imaterialist,
+    json_rows,
     jsonl,
     label_studio,
     nuswide,
     openimages,
+    split_folders,
+    tars,
     via,
     voc,
     yolo,
@@ -36,6 +39,7 @@ from labels import (
 from labels.annotated import SHARD_INDEX, AnnotatedImages
 from labels.merge import read_merges
 from labels.options import DEFAULTS, ReadOptions
+from labels.split_folders import splits_by_folder
 from labels.tags import respell
 from labels.text import read_head
 from util.errors import UsageError
@@ -43,7 +47,16 @@ from util.log import log
 
 # The first one that matches reads: special formats come before general ones.
 TOOLS = (voc, nuswide, cvat, label_studio, via, fiftyone, yolo, openimages, imaterialist)
-FORMATS: tuple[ModuleType, ...] = (*TOOLS, jsonl, coco, folders, csv_table)
+FORMATS: tuple[ModuleType, ...] = (
+    *TOOLS,
+    tars,
+    split_folders,
+    json_rows,
+    jsonl,
+    coco,
+    folders,
+    csv_table,
+)
 FORMAT_NAMES = ", ".join(each.NAME for each in FORMATS)
 TABLES = (".csv", ".tsv", ".jsonl")
 
@@ -64,6 +77,7 @@ def read_labels(
         raise UsageError(f"{path} is not UTF-8 text") from None
     if not len(images):
         raise UsageError(f"{path} lists no images")
+    images = splits_by_folder(images) if options.split_column is None else images
     if options.merge:
         images = respell(images, read_merges(options.merge))
     divided = ""

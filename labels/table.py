@@ -7,7 +7,7 @@ names file and row.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
@@ -35,10 +35,15 @@ def images_from_rows(
     options: ReadOptions = DEFAULTS,
 ) -> AnnotatedImages:
     """The images in order of their first rows. Raises UsageError."""
+    return images_from_table(table_from_rows(rows, path), kind, options)
+
+
+def table_from_rows(rows: Iterable[Row], path: Path) -> Table:
+    """Rows as columns; a row that lacks one has None there."""
     rows = list(rows)
     names = dict.fromkeys(key for _, row in rows for key in row)
     cells = {name: [_hashable(row.get(name)) for _, row in rows] for name in names}
-    return images_from_table(Table(path, cells, [n for n, _ in rows]), kind, options)
+    return Table(path, cells, [n for n, _ in rows])
 
 
 def images_from_table(table: Table, kind: str, options: ReadOptions = DEFAULTS) -> AnnotatedImages:
@@ -140,7 +145,7 @@ def _add_up(
 
 
 def _hashable(value: object) -> object:
-    """Lists of JSON as tuples, dictionaries as their text."""
+    """Lists of JSON as tuples, dictionaries as their text; in a list these are no labels."""
     if isinstance(value, list):
-        return tuple(map(_hashable, value))
+        return tuple((str(v),) if isinstance(v, dict) else _hashable(v) for v in value)
     return str(value) if isinstance(value, dict) else value

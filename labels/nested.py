@@ -1,0 +1,67 @@
+"""A record of JSON -> a row of texts and lists: what is nested in it, as programs write it.
+
+    "image": {"path": "a.jpg", "bytes": null}                           the name
+    "labels": {"cat": 1, "dog": 0}                                      ["cat"]
+    "objects": {"bbox": [...], "categories": ["cat", "cat"]}            ["cat"]
+    "annotations": [{"label": "cat", "coordinates": {...}}]             ["cat"]
+
+Anything else stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from labels.column_names import FILE_NAMES, LABEL, LABELS
+from labels.rows import plain
+
+FILE_KEYS = [name for name in FILE_NAMES if name not in ("id", "uri", "url")]
+NAME_KEYS = ("label", "name", "class", "category", "tag", "class_name", "category_name")
+LIST_KEYS = ("categories", "category", "labels", "label", "classes", "class")
+
+
+def file_key(names: Iterable[str]) -> str | None:
+    """The key of the file name, if one is called so."""
+    found = {plain(name): name for name in names}
+    return next((found[name] for name in FILE_KEYS if name in found), None)
+
+
+def has_labels(names: Iterable[str]) -> bool:
+    """Whether one of these keys is called as labels are."""
+    return any(plain(name) in {*LABELS, *LABEL} for name in names)
+
+
+def flat(record: dict[str, object]) -> dict[str, object]:
+    """A record with texts or lists for what is nested."""
+    flat = {}
+    for key, value in record.items():
+        if isinstance(value, dict) and plain(key) in FILE_KEYS:
+            value = value.get(file_key(value), value.get("url", value))
+        elif isinstance(value, dict) and value and all(_is_flag(v) for v in value.values()):
+            value = [label for label, flag in value.items() if flag]
+        elif isinstance(value, dict) and "bbox" in value:  # Hugging Face: objects
+            value = next((value[k] for k in LIST_KEYS if k in value), value)
+        elif isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+            value = _names_of_objects(value)
+        flat[key] = value
+    objects = [key for key in ("objects", "annotations") if isinstance(flat.get(key), list)]
+    if objects and not has_labels(flat):
+        labels = flat.pop(objects[0])
+        flat["labels"] = list(dict.fromkeys(labels)) if _hashable(labels) else labels
+    return flat
+
+
+def _hashable(values: list) -> bool:
+    return not any(isinstance(v, (list, dict)) for v in values)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, (bool, int)) and value in (0, 1)
+
+
+def _names_of_objects(objects: list[dict]) -> list:
+    """The names of objects that have one each: [{"label": "cat", "coordinates": {...}}]."""
+    for key in NAME_KEYS:
+        if all(isinstance(each.get(key), (str, int)) for each in objects):
+            return [each[key] for each in objects]
+    return objects

@@ -1,0 +1,171 @@
+"""A label file in each split folder -> which labels are on which image, with splits.
+
+    train/_classes.csv   valid/_classes.csv   test/_classes.csv         Roboflow
+    train/metadata.jsonl   test/metadata.jsonl                          Hugging Face's imagefolder
+    train/_annotations.coco.json   valid/_annotations.coco.json         COCO in parts
+
+All tables are read as one, so that separator and columns are the same in each. Their file names
+are relative to their own folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from labels import coco, csv_table, json_rows, jsonl
+from labels.annotated import AnnotatedImages
+from labels.columns import find_file_column
+from labels.options import DEFAULTS, ReadOptions
+from labels.rows import Table
+from labels.table import images_from_table
+from labels.text import means_data, read_head, split_of
+from util.errors import UsageError
+from util.files import is_ignored, is_picture, suffix_of
+from util.log import log
+
+NAME = "a label file in each split folder"
+KNOWN = ("_classes.csv", "metadata.csv", "metadata.jsonl", "_annotations.coco.json")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
+FORMATS = (json_rows, jsonl, coco, csv_table)  # of the files; the first one that matches reads
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The label file of a split folder."""
+
+    folder: str  # relative to the folder of all
+    split: str
+    file: Path
+
+
+def matches(path: Path) -> bool:
+    """Whether a split folder in this folder has a label file."""
+    return path.is_dir() and any(_label_files(folder) for folder in _split_folders(path))
+
+
+def read(
+    path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
+) -> AnnotatedImages:
+    """Images in order of split folder and file. Raises UsageError naming file and row."""
+    parts = list(_parts(path))
+    formats = {part: next(f for f in FORMATS if f.matches(part.file)) for part in parts}
+    if coco in formats.values():
+        return _join([_read_part(part, formats[part], options) for part in parts], path)
+    tables = [formats[part].read_table(part.file, options) for part in parts]
+    if {*formats.values()} == {csv_table}:
+        _check_columns(tables)
+    for part, table in zip(parts, tables, strict=True):
+        _place(table, part, options)
+    columns = dict.fromkeys(name for table in tables for name in table.cells)
+    empty = [[None] * len(table) for table in tables]
+    cells = {
+        name: [
+            cell
+            for table, nothing in zip(tables, empty, strict=True)
+            for cell in table.cells.get(name, nothing)
+        ]
+        for name in columns
+    }
+    numbers = [
+        f"{number} of {part.folder}/{part.file.name}"
+        for part, table in zip(parts, tables, strict=True)
+        for number in table.numbers
+    ]
+    if not options.split_column:
+        options = replace(options, split_column="split")
+    return images_from_table(Table(path, cells, numbers), NAME, options)
+
+
+def splits_by_folder(images: AnnotatedImages) -> AnnotatedImages:
+    """With splits, if it has none and all files lie in the folders of at least two splits."""
+    if images.splits is not None:
+        return images
+    folders = [name.replace("\\", "/").rpartition("/")[0] for name in images.file_names]
+    split = {
+        folder: next((s for part in folder.split("/") if (s := split_of(part))), None)
+        for folder in set(folders)
+    }
+    if None in split.values() or len({*split.values()}) < 2:
+        return images
+    log(f"{images.source}: the folders of the files are their splits: {', '.join(sorted(split))}")
+    return replace(images, splits=[split[folder] for folder in folders])
+
+
+def _split_folders(path: Path) -> list[Path]:
+    """The folders for train, val or test, here or in the one folder here that holds data."""
+    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and not is_ignored(p.name)]
+    found = [folder for folder in folders if split_of(folder.name)]
+    if not found and len(folders) == 1 and means_data(folders[0].name):
+        return _split_folders(folders[0])
+    return found
+
+
+def _label_files(folder: Path) -> list[Path]:
+    """The files in a folder that are known to have labels, or else those that list pictures."""
+    files = [p for p in sorted(folder.iterdir()) if not is_ignored(p.name) and p.is_file()]
+    if known := [p for p in files if p.name.lower() in KNOWN]:
+        return known
+    listing = [p for p in files if suffix_of(p.name) in SUFFIXES]
+    return [p for p in listing if _names_pictures(p)]
+
+
+def _names_pictures(path: Path) -> bool:
+    return any(is_picture(word) for word in re.split(r"[^\w.-]+", read_head(path)[1]))
+
+
+def _parts(path: Path) -> Iterator[_Part]:
+    """Raises UsageError for a folder with several label files."""
+    for folder in _split_folders(path):
+        files = _label_files(folder)
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise UsageError(f"{folder} contains {names}: name one with --annotations")
+        if not files:
+            log(f"{folder} has no file of labels: it is left out")
+            continue
+        yield _Part(folder.relative_to(path).as_posix(), split_of(folder.name), files[0])
+
+
+def _check_columns(tables: list[Table]) -> None:
+    """Raise UsageError if one table has a column that another lacks: it may be a label."""
+    for table in tables:
+        if odd := sorted(table.cells.keys() ^ tables[0].cells.keys()):
+            raise UsageError(
+                f"only one of {tables[0].path} and {table.path} has the column {odd[0]!r}"
+            )
+
+
+def _place(table: Table, part: _Part, options: ReadOptions) -> None:
+    """Put the folder before the file names, and give all rows its split. Raises UsageError."""
+    if not len(table):
+        return
+    column = find_file_column(table, options)
+    names = table.cells[column]
+    splits = table.cells.get("split", [part.split] * len(table))
+    for number, split in zip(table.numbers, splits, strict=True):
+        if not options.split_column and split_of(str(split)) != part.split:
+            raise UsageError(
+                f"{table.path}, row {number}, has the split {split!r}, its folder is {part.folder}"
+            )
+    table.cells["split"] = splits
+    table.cells[column] = [f"{part.folder}/{n}" if isinstance(n, str) and n else n for n in names]
+
+
+def _read_part(part: _Part, table, options: ReadOptions) -> AnnotatedImages:
+    images = table.read(part.file, None, options)
+    names = [f"{part.folder}/{name}" for name in images.file_names]
+    return replace(images, file_names=names, splits=[part.split] * len(names))
+
+
+def _join(parts: list[AnnotatedImages], path: Path) -> AnnotatedImages:
+    return AnnotatedImages(
+        str(path),
+        [name for part in parts for name in part.file_names],
+        [labels for part in parts for labels in part.label_sets],
+        sorted({label for part in parts for label in part.categories}),
+        NAME,
+        [split for part in parts for split in part.splits],
+    )
