@@ -77,8 +77,8 @@ def decode_variant(text: str, kind: type, path: Path) -> typing.Any:
         return None
     for image in data.images:
         image.file_name = image.file_name or _end_of_url(image.coco_url)
-    annotations = [each for one in data.annotations for each in _labelled(one)]
-    if not all(image.file_name for image in data.images) or None in annotations:
+    placed = [(i, each) for i, one in enumerate(data.annotations) for each in _labelled(one)]
+    if not all(image.file_name for image in data.images) or any(each is None for _, each in placed):
         return None
     image_number = _numbers((image.id for image in data.images), path, "images")
     label_number = _numbers((category.id for category in data.categories), path, "categories")
@@ -88,20 +88,21 @@ def decode_variant(text: str, kind: type, path: Path) -> typing.Any:
         image.id = image_number[image.id]
     for category in data.categories:
         category.id = label_number[category.id]
-    for i, annotation in enumerate(annotations):
-        for field, numbers in (("image_id", image_number), ("category_id", label_number)):
+    known = {"image_id": (image_number, "images"), "category_id": (label_number, "categories")}
+    for i, annotation in placed:
+        for field, (numbers, part) in known.items():
             value = getattr(annotation, field)
             if value not in numbers:
                 if type(value) not in map(type, numbers):
                     return None  # a text among numbers, or a number among texts
-                raise UsageError(
-                    f"{path}: annotations[{i}] has {field} {value!r}, which is unknown"
-                )
+                what = f"{field} {value!r}, which is not in {part}"
+                raise UsageError(f"{path}: annotations[{i}] has {what}")
             setattr(annotation, field, numbers[value])
     if any(bytes(image.neg_category_ids) != b"null" for image in data.images):
         log(f"{path}: LVIS; a label that is not marked on an image counts as absent")
     types = typing.get_type_hints(kind)
-    parts = {"images": data.images, "categories": data.categories, "annotations": annotations}
+    parts = {"images": data.images, "categories": data.categories}
+    parts["annotations"] = [annotation for _, annotation in placed]
     parts = {name: _as(typing.get_args(types[name])[0], items) for name, items in parts.items()}
     return kind(**parts, info=data.info)
 

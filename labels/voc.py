@@ -15,6 +15,7 @@ Evaluation counts it neither as true nor as false, as VOC's own metrics do.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -136,21 +137,22 @@ def _pictures(part: Part, image_path: Path | None, with_folder: bool) -> dict[st
 
     An image with several pictures keeps its name without a suffix, and so does one without.
     """
-    folders = [name for name in PICTURE_FOLDERS if (part.folder / name).is_dir()]
-    places = {name: walk(part.folder / name) for name in folders[:1]}
-    if not folders and part.xml == part.folder:
-        places[""] = walk(part.folder)
-    elif not folders and image_path and image_path.is_dir():
-        places[""] = [next(walk(image_path))]
+    inside = next((name for name in PICTURE_FOLDERS if (part.folder / name).is_dir()), "")
     found: dict[str, str] = {}
-    for place, listed in places.items():
-        start = f"{place}/" if place and with_folder else ""
-        for below, files in listed:
-            for file in (f.name for f in files if is_picture(f.name)):
-                name = f"{below}/{file}" if below else file
-                stem = name.rpartition(".")[0]
-                found[stem] = start + (stem if stem in found else name)
+    if inside or part.xml == part.folder:
+        start = f"{inside}/" if inside and with_folder else ""
+        _add_pictures(walk(part.folder / inside), start, found)
+    if not found and image_path and image_path.is_dir():
+        _add_pictures([next(walk(image_path))], "", found)
     return found
+
+
+def _add_pictures(listed: Iterable, start: str, found: dict[str, str]) -> None:
+    for below, files in listed:
+        for file in (f.name for f in files if is_picture(f.name)):
+            name = f"{below}/{file}" if below else file
+            stem = name.rpartition(".")[0]
+            found[stem] = start + (stem if stem in found else name)
 
 
 def _read_part(part: Part, path: Path) -> list[tuple[str, str | None, Labels]]:

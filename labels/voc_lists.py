@@ -16,6 +16,7 @@ from util.errors import UsageError
 from util.files import is_ignored, is_picture
 from util.log import log
 
+ORDER = ("train", "val", "test")
 VALUE = re.compile(r"(.+?)\s+(-1|0|1)")
 
 
@@ -80,7 +81,7 @@ def _splits(images: dict[str, list[str]], folder: Path) -> dict[str, str | None]
             images = {**images, "rest of trainval": rest}
             official["rest of trainval"] = "val" if given == "train" else "train"
     found: dict[str, str | None] = {}
-    for name, split in official.items():
+    for name, split in sorted(official.items(), key=lambda item: ORDER.index(item[1])):
         for image in images[name]:
             if found.setdefault(image, split) != split:
                 raise UsageError(

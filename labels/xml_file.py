@@ -29,8 +29,10 @@ def head_of(path: Path) -> str:
 def root_tag(text: str) -> str:
     """The name of the first element in a head; empty if there is none."""
     while start := next((s for s in SKIPPED if text.startswith(s)), None):
-        _, _, text = text.partition(SKIPPED[start])
-        text = text.lstrip()
+        end = SKIPPED[start]
+        if start == "<!DOCTYPE" and "[" in text.partition(">")[0]:
+            end = "]>"
+        text = text.partition(end)[2].lstrip()
     found = NAME.match(text)
     return found[1] if found else ""
 
