@@ -22,7 +22,8 @@ def split_train_val(
     """Indices of the training images and of the held-out images, ascending; fixed by the seed.
 
     targets: N×C bool. round(fraction × N) images are held out. A label on a single image stays in
-    training. Says on stderr how many other labels have no held-out image.
+    training, as long as there are enough images without such labels to hold out. Says on stderr how
+    many other labels have no held-out image.
     """
     num_images = len(targets)
     size = round(fraction * num_images)
@@ -33,6 +34,7 @@ def split_train_val(
         least = np.minimum(counts // 2, 1)  # images on each side
         quota = np.clip(np.rint(fraction * counts), least, counts - least).astype(int)
         _distribute(targets, held, quota, size, rng)
+        held[targets[:, counts == 1].any(1)] = False  # held out for another label
         _fix_one_sided(targets, held, counts, rng)
         _fix_size(targets, held, quota, size, rng)
         if absent := int(((counts > 1) & ~targets[held].any(0)).sum()):
@@ -83,17 +85,19 @@ def _fix_one_sided(targets, held, counts, rng) -> None:
 def _fix_size(targets, held, quota, size, rng) -> None:
     """Move images until `size` are held out, first those that the labels need least on their side.
 
-    A label needs its last image most, then those up to its quota. Moving images only raises the
-    costs, so an outdated cost in the heap is never too high, and is updated when it comes up.
+    A label needs its only image most, then its last one on a side, then those up to its quota.
+    Moving images only raises the costs, so an outdated cost in the heap is never too high, and is
+    updated when it comes up.
     """
     too_many = bool(held.sum() > size)
     label_sets = [np.flatnonzero(row) for row in targets]
+    alone = targets[:, targets.sum(0) == 1].any(1)
     left = targets[held == too_many].sum(0)
     quota = quota if too_many else targets.sum(0) - quota
 
-    def cost(i: int) -> tuple[int, int]:
+    def cost(i: int) -> tuple[bool, int, int]:
         mine = left[label_sets[i]]
-        return int((mine <= 1).sum()), int((mine <= quota[label_sets[i]]).sum())
+        return bool(alone[i]), int((mine <= 1).sum()), int((mine <= quota[label_sets[i]]).sum())
 
     movable = rng.permutation(np.flatnonzero(held == too_many)).tolist()
     heap = [(cost(i), n, i) for n, i in enumerate(movable)]
@@ -101,6 +105,6 @@ def _fix_size(targets, held, quota, size, rng) -> None:
     for _ in range(abs(int(held.sum()) - size)):
         while heap[0][0] != (now := cost(heap[0][2])):
             heapq.heapreplace(heap, (now, *heap[0][1:]))
-        _, _, i = heapq.heappop(heap)
+        *_, i = heapq.heappop(heap)
         held[i] = not too_many
         left[label_sets[i]] -= 1

@@ -4,27 +4,119 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import functools
 import os
+import re
 import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from util.errors import RunError, UsageError
 from util.log import is_launched, printable
 
+FLAG = re.compile(r"--?[A-Za-z][^\s=]*(=|$)")  # not -1, and not a text with spaces
+# what other programs call the flags; of several, the first one that a script has
+OTHER_NAMES = {
+    "annotation_path": ("annotations",),
+    "ann_file": ("annotations",),
+    "backbone": ("arch",),
+    "bs": ("batch_size",),
+    "ckpt": ("checkpoint",),
+    "data": ("image_path",),
+    "data_dir": ("image_path",),
+    "data_path": ("image_path",),
+    "dataset": ("image_path",),
+    "decay": ("weight_decay",),
+    "delimiter": ("separator",),
+    "epoch": ("num_epochs",),
+    "fp16": ("amp",),
+    "gpu": ("device",),
+    "gpus": ("device",),
+    "image_dir": ("image_path",),
+    "images": ("image_path",),
+    "img_size": ("image_size",),
+    "imgsz": ("image_size",),
+    "input": ("image_path",),
+    "j": ("num_workers",),
+    "label_file": ("annotations",),
+    "labels": ("annotations",),
+    "lr": ("learning_rate",),
+    "max_epochs": ("num_epochs",),
+    "merge": ("labels_to_merge",),
+    "mixed_precision": ("amp",),
+    "model": ("checkpoint", "arch"),
+    "model_path": ("checkpoint",),
+    "n_epochs": ("num_epochs",),
+    "o": ("output_dir", "output"),
+    "out": ("output_dir", "output"),
+    "out_dir": ("output_dir", "output"),
+    "output_dir": ("output",),
+    "output_path": ("output_dir", "output"),
+    "resume": ("output_dir",),
+    "root": ("image_path",),
+    "save_dir": ("output_dir", "output"),
+    "sep": ("separator",),
+    "size": ("image_size",),
+    "val_split": ("val_fraction",),
+    "validation_split": ("val_fraction",),
+    "vocab": ("vocab_path",),
+    "wd": ("weight_decay",),
+    "weights": ("checkpoint",),
+    "workers": ("num_workers",),
+}
+
 
 class ArgumentParser(argparse.ArgumentParser):
-    """argparse with default values in the help text and one-line errors."""
+    """argparse with default values in the help text and one-line errors.
+
+    --batch-size is understood as --batch_size. For an unknown flag it names the most similar one.
+    """
 
     def __init__(self, doc: str) -> None:
         super().__init__(description=doc, formatter_class=_HelpFormatter)
 
+    def parse_known_args(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse, after checking the names of all flags: their errors come before all others."""
+        args = [*(sys.argv[1:] if args is None else args)]
+        end = args.index("--") if "--" in args else len(args)
+        args[:end] = [self._known_flag(arg) if FLAG.match(arg) else arg for arg in args[:end]]
+        return super().parse_known_args(args, namespace)
+
+    def _known_flag(self, arg: str) -> str:
+        """The argument with the flag's own spelling; an unknown flag is an error."""
+        flags = [flag for action in self._actions for flag in action.option_strings]
+        given, *value = arg.split("=", 1)
+        for name in (given, given.replace("-", "_").replace("__", "--", 1)):
+            if name in flags or any(f.startswith(name) for f in flags if name.startswith("--")):
+                return "=".join([name, *value])
+        similar = did_you_mean(given.lstrip("-"), [f[2:] for f in flags if f.startswith("--")])
+        hint = " or ".join(f"--{name}" for name in similar)
+        self.error(f"unknown flag {given}" + (f": did you mean {hint}?" if hint else ""))
+
     def error(self, message: str) -> None:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def did_you_mean(name: str, flags: list[str]) -> list[str]:
+    """The flags, three at most, that `name` probably means; both without dashes.
+
+    >>> did_you_mean("epochs", ["arch", "num_epochs"])
+    ['num_epochs']
+    """
+    name = name.lower().replace("-", "_")
+    if also := [flag for flag in OTHER_NAMES.get(name, ()) if flag in flags]:
+        return also[:1]
+    if within := [f for f in flags if len(name) > 1 and {*name.split("_")} <= {*f.split("_")}]:
+        return within[:3]
+    words = {word: flag for flag in reversed(flags) for word in (*flag.split("_"), flag)}
+    close = difflib.get_close_matches(name, words, n=3, cutoff=0.75)
+    return list(dict.fromkeys(words[word] for word in close))
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
