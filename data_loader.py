@@ -33,7 +33,8 @@ from images.transforms import Preprocessing
 from labels.annotated import AnnotatedImages
 from labels.checks import likely_misspellings
 from labels.options import add_label_flags, options_from
-from labels.read import find_labels, read_labels
+from labels.read import read_labels
+from labels.search import find_labels
 from labels.targets import encode_targets
 from labels.vocabulary import Vocabulary, count_labels
 from util.cli import ArgumentParser, non_negative_int, positive_int, run_script

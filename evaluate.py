@@ -53,7 +53,8 @@ from images.cache import ImageCache
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.predictions import DECISIONS, Predictions, predicted_sets
 from labels.options import FLAGS, ReadOptions, add_label_flags, options_from
-from labels.read import find_labels, read_labels
+from labels.read import read_labels
+from labels.search import find_labels
 from labels.targets import encode_difficult, encode_targets
 from report.gallery import draw_gallery
 from report.influence import save_influence

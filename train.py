@@ -38,7 +38,7 @@ from images.bad_images import FILE, BadImages
 from images.transforms import Preprocessing
 from labels.annotated import SHARD_INDEX
 from labels.options import add_label_flags, options_from
-from labels.read import find_labels
+from labels.search import find_labels
 from labels.vocabulary import check_suffix, save_vocabulary
 from model import ARCHS, DECODERS, DEFAULT_STAGES, NUM_STAGES, settings_of
 from report.training_log import append_log, draw_curves, format_mistakes

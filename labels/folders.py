@@ -79,7 +79,7 @@ def _read_part(folder: Path) -> dict[Path, list[str]]:
     labels = _folders(folder)
     _check_names(folder, labels)
     found: dict[Path, list[str]] = {picture: [] for picture in sorted(_pictures(folder))}
-    by_target = {picture.resolve(): picture for picture in found}
+    by_target = {os.path.realpath(picture): picture for picture in found}
     by_name: dict[str, list[Path]] = {picture.name: [picture] for picture in found}
     inside = [(label.name, p) for label in labels for p in _pictures_of_label(label)]
     for label, picture in sorted(inside, key=lambda each: each[1].is_symlink()):  # files first
@@ -105,18 +105,15 @@ def _check_names(folder: Path, labels: list[Path]) -> None:
 
 
 def _pictures_of_label(label: Path) -> list[Path]:
-    """The pictures of a label folder, at any depth as long as the folders in it are no labels."""
-    pictures = list(_pictures(label))
+    """The pictures of a label folder. Raises UsageError if there are more in folders of its own."""
     for inner in _folders(label):
-        if not means_data(inner.name) or split_of(inner.name):
-            count = sum(1 for _ in _all_pictures(inner))
-            what = "labels, splits or parts" if split_of(inner.name) else "labels or parts"
-            raise UsageError(
-                f"{label} has folders of its own, for example {inner.name} with {count:,} "
-                f"pictures: are they {what} of {label.name}? Move the pictures up, {TABLE}"
-            )
-        pictures += _all_pictures(inner)
-    return sorted(pictures)
+        count = sum(1 for _ in _all_pictures(inner))
+        raise UsageError(
+            f"{label} has folders of its own, for example {inner.name} with {count:,} pictures: "
+            f"are they labels, parts of {label.name}, or is {label.name} no label? Move the "
+            f"pictures up, name another folder with --image_path, {TABLE}"
+        )
+    return sorted(_pictures(label))
 
 
 def _folders(path: Path) -> list[Path]:
@@ -140,7 +137,7 @@ def _all_pictures(folder: Path, deep: bool = True) -> Iterator[Path]:
     for _, entries in walk(folder):
         for entry in entries:
             if is_picture(entry.name):
-                if not os.path.isfile(entry.path):
+                if not (os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()):
                     raise UsageError(f"{entry.path} is a broken link or not a file: delete it")
                 yield Path(entry.path)
         if not deep:

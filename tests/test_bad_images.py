@@ -30,7 +30,7 @@ import data_loader
 import evaluate
 import train
 from images.bad_images import BadImages
-from labels.read import find_annotations
+from labels.search import find_labels
 from util import cli
 from util.errors import UsageError
 
@@ -116,7 +116,7 @@ def loaders(folder, num_workers: int, *flags: object) -> tuple:
         [*map(str, (*TRAIN, "--skip_bad_images", "--val_fraction", 0.4, *flags))]
     )
     args.num_workers, args.output_dir, args.vocab_path = num_workers, folder, folder / "v.json"
-    args.annotations = find_annotations(args.image_path, "train")
+    args.annotations = find_labels(args.image_path, "train")
     folder.mkdir()
     loaded = train.load_data(args, torch.device("cpu"))
     return loaded.train_loader, loaded.val_loader

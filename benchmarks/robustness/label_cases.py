@@ -29,7 +29,8 @@ from cases import CASES, Case, Right  # noqa: E402
 
 from data_loader import load_data_set  # noqa: E402
 from labels.options import ReadOptions  # noqa: E402
-from labels.read import find_labels, read_labels  # noqa: E402
+from labels.read import read_labels  # noqa: E402
+from labels.search import find_labels  # noqa: E402
 from util.cli import ArgumentParser, run_script  # noqa: E402
 from util.errors import RunError, UsageError  # noqa: E402
 

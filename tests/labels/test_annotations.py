@@ -16,7 +16,8 @@ from images.find import find_images
 from labels import read
 from labels.annotated import AnnotatedImages
 from labels.coco import read_annotations
-from labels.read import find_annotations, read_labels
+from labels.read import read_labels
+from labels.search import find_labels
 from labels.targets import encode_targets
 from labels.vocabulary import Vocabulary, count_labels
 from util.errors import UsageError
@@ -229,23 +230,30 @@ def test_annotations_are_found(tiny, monkeypatch):
     image = tiny.images / "img_03.jpg"
 
     def found(path, prefer="train"):
-        return find_annotations(path.relative_to(tiny.folder), prefer).name
+        return find_labels(path.relative_to(tiny.folder), prefer).name
 
     assert found(tiny.images) == found(image) == "instances.json"
-    write_json(coco([("cat",)], ["other.jpg"]), folder / "instances_train2014.json")
-    write_json(coco([("cat",)], ["third.jpg"]), folder / "instances_val2014.json")
+    write_json(coco([("cat",)], ["img_01.jpg"]), folder / "instances_train2014.json")
+    write_json(coco([("cat",)], ["img_02.jpg"]), folder / "instances_val2014.json")
+    write_json(coco([("cat",)], ["third.jpg"]), folder / "instances_test2014.json")
     write_json({"annotations": []}, folder / "captions_val2014.json")
     assert found(image) == "instances.json", "the only one that lists the image"
-    assert found(tiny.images) == "instances_train2014.json"
-    assert found(tiny.images, "val") == "instances_val2014.json"
+    with pytest.raises(UsageError, match=r"^3 files.*instances\.json, .*train2014.*val2014\.json"):
+        found(tiny.images)
     write_json(coco(), folder / "keypoints.json")
     assert found(image) == "instances.json", "other files of the same images do not count"
     write_json(coco(), folder / "instances_copy.json")
-    (folder / "instances_train2014.json").unlink()
     with pytest.raises(UsageError, match=r"instances_copy\.json.*name the one with --annotations"):
-        find_annotations(image, "train")
-    with pytest.raises(UsageError, match="no annotations folder"):
-        find_annotations(tiny.folder / "elsewhere/images", "train")
+        find_labels(image, "train")
+    for name in ("instances", "instances_copy"):
+        (folder / f"{name}.json").unlink()
+    assert found(tiny.images) == "instances_train2014.json"
+    assert found(tiny.images, "val") == "instances_val2014.json"
+    elsewhere = write_picture(tiny.folder / "else/where/images/a.jpg").parent
+    (elsewhere.parent / "notes.csv").write_text("file_name,labels\nb.jpg,cat\n")
+    sentence = r"no annotations folder beside.*overlooked: \S*notes\.csv \(lists b\.jpg\)"
+    with pytest.raises(UsageError, match=sentence):
+        find_labels(elsewhere, "train")
 
 
 def test_unlabelled_images_are_dropped_unless_kept(tiny, capsys):

@@ -17,7 +17,8 @@ import data_loader
 import evaluate
 import train
 from images.find import find_images
-from labels.read import find_labels, read_labels
+from labels.read import read_labels
+from labels.search import find_labels
 from util.errors import UsageError
 
 

@@ -1,0 +1,186 @@
+"""Where the labels of an image folder are, if the user does not say: find_labels.
+
+In this order:
+
+    shards.json in the folder
+    labels.csv (.tsv, .jsonl) in the folder or beside it; metadata.jsonl or _classes.csv in it
+    the folder itself, if its layout is that of a data set other than a folder per label
+    the one table or json file that lists pictures of the folder: in it, beside it or above it
+    the folder above, if that has the layout of a data set: VOC2007 for VOC2007/JPEGImages
+    the folder itself, if it has a folder per label
+
+Of several files, what says most decides: the folder's name in the file's name, train or val in it,
+COCO's instances_. If nothing decides, the user has to.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from labels import folders
+from labels.annotated import SHARD_INDEX
+from labels.listing import Pictures, is_table
+from labels.read import FORMATS
+from labels.text import SPLITS, means_data, split_of
+from util.errors import UsageError
+from util.files import is_ignored, is_picture, walk
+from util.log import log, some
+from util.names import key, stem
+
+TABLES = (".csv", ".tsv", ".jsonl")
+IN_FOLDER = ["metadata.jsonl", "_classes.csv"]  # as Hugging Face and Roboflow write them
+BESIDE = ("", "annotations", "labels", "metadata")  # folders to look in, beside and above
+OWN = ("bad_images", "log", "labels_to_merge", "label_issues", "metrics", "vocab", "predictions")
+NOT_LABELS = re.compile("submission|" + "|".join(f"^{name}$" for name in OWN), re.IGNORECASE)
+ABOUT_ONE = (".json", ".txt", ".xml")  # a file of the same stem is about that picture
+MANY = 20  # files that list pictures: more are one file for each picture
+
+
+def find_labels(image_path: Path, prefer: str) -> Path:
+    """The labels of an image folder or of one image. prefer: train or val, of several files.
+
+    Raises UsageError if there are none, or several that may be meant.
+    """
+    if not image_path.exists():
+        raise UsageError(f"{image_path} does not exist: name the images with --image_path")
+    folder = image_path if image_path.is_dir() else image_path.parent
+    if (image_path / SHARD_INDEX).is_file():
+        return image_path / SHARD_INDEX
+    pictures, below = _look_into(image_path)
+    above = folder.absolute().parents[:2]
+    named = _named_labels(folder, pictures)
+    if len(named) == 1 and pictures.are_listed_in(named[0]):
+        return _relative(named[0])
+    if image_path.is_dir() and _is_data_set(image_path):
+        return image_path
+    tables = [*below, *(table for place in above for table in _tables_in(place))]
+    tables = [t for t in dict.fromkeys(tables) if _may_have_labels(t, pictures)]
+    listing = [table for table in tables if pictures.are_listed_in(table)]
+    if found := _choose(listing, folder, prefer):
+        return _relative(found)
+    if means_data(folder.name) and _is_data_set(above[0]):
+        return _relative(above[0])
+    if named:
+        return _relative(named[0])
+    if image_path.is_dir() and folders.matches(image_path):
+        return image_path
+    raise UsageError(_nothing_found(image_path, pictures, tables))
+
+
+def _is_data_set(folder: Path) -> bool:
+    return any(each.matches(folder) for each in FORMATS if each is not folders)
+
+
+def _look_into(image_path: Path) -> tuple[Pictures, list[Path]]:
+    """The pictures in a folder, or the one given, and the tables in the folder, at any depth."""
+    if not image_path.is_dir():
+        return Pictures([image_path.name]), _tables_in(image_path.parent.absolute())
+    names, tables = [], []
+    for folder, entries in walk(image_path):
+        for entry in entries:
+            if is_picture(entry.name):
+                names.append(entry.name)
+            elif is_table(entry.name):
+                tables.append(image_path.absolute() / folder / entry.name)
+    return Pictures(names), tables
+
+
+def _tables_in(place: Path) -> list[Path]:
+    """The tables directly in a folder and in its folder annotations, in order of name."""
+    found = []
+    for name in BESIDE:
+        try:
+            entries = sorted(os.scandir(place / name), key=lambda entry: entry.name)
+        except OSError:
+            continue
+        tables = [e for e in entries if is_table(e.name) and not is_ignored(e.name)]
+        found += [Path(e.path) for e in tables if e.is_file()]
+    return found
+
+
+def _may_have_labels(table: Path, pictures: Pictures) -> bool:
+    """False for our own output, for Kaggle's sample submissions, and for a.json beside a.jpg."""
+    if NOT_LABELS.search(stem(table.name)):
+        return False
+    return table.suffix not in ABOUT_ONE or key(stem(table.name)) not in pictures.stems
+
+
+def _named_labels(folder: Path, pictures: Pictures) -> list[Path]:
+    """labels.csv or another known name in the folder, or labels.csv beside it.
+
+    Raises UsageError for two in one place.
+    """
+    inside = folder.absolute()
+    for place in (inside, inside.parent):
+        names = [f"labels{suffix}" for suffix in TABLES] + (IN_FOLDER if place is inside else [])
+        tables = [t for name in names if (t := place / name).is_file()]
+        if len(tables) > 1:
+            tables = [t for t in tables if pictures.are_listed_in(t)] or tables
+        if len(tables) > 1:
+            raise UsageError(_several(tables))
+        if tables:
+            return tables
+    return []
+
+
+def _choose(tables: list[Path], folder: Path, prefer: str) -> Path | None:
+    """The one that is meant, by its name. Raises UsageError if several may be meant."""
+    left = tables
+    instances = [t for t in left if t.name.startswith("instances")]
+    if instances:  # COCO has captions and keypoints of the same images
+        left = [t for t in left if t in instances or t.suffix != ".json"]
+    words = _words(folder.name)
+    own = [t for t in left if words and words <= _words(t.stem)]
+    if len(left) > 1 and own:
+        left = own
+    splits = {t: _split_of_table(t, folder) for t in left}
+    wanted = [t for t in left if splits[t] == (split_of(folder.name) or prefer)]
+    if len(left) > 1 and len(wanted) == 1 and all(splits.values()):
+        left = wanted
+    if len(left) > 1:
+        raise UsageError(_several(left))
+    if left and len(tables) > 1:
+        others = [_shown(t) for t in tables if t != left[0]]
+        log(f"labels: {_shown(left[0])}; not used: {some(others)}")
+    return left[0] if left else None
+
+
+def _words(name: str) -> set[str]:
+    return {word for word in re.split(r"[\W_]+", name.lower()) if word}
+
+
+def _split_of_table(table: Path, folder: Path) -> str | None:
+    """train, val or test, by the name of the file or of its folder."""
+    parts = [table.stem, *([table.parent.name] if table.is_relative_to(folder.absolute()) else [])]
+    words = (word for part in parts for word in re.split(r"[\W\d_]+", part.lower()))
+    found = {SPLITS[word] for word in words if word in SPLITS}
+    return found.pop() if len(found) == 1 else None
+
+
+def _several(tables: list[Path]) -> str:
+    names = ", ".join(_shown(t) for t in tables[:MANY]) + (", …" if len(tables) > MANY else "")
+    return f"{len(tables)} files may have the labels, {names}: name the one with --annotations"
+
+
+def _nothing_found(image_path: Path, pictures: Pictures, tables: list[Path]) -> str:
+    about = f"no labels of the images in {image_path}: no annotations folder beside it"
+    if image_path.is_file():
+        about = f"no labels of {image_path}: no annotations folder beside its folder"
+    about += ", no table that lists them in, beside or above it, and no folders named as labels"
+    if not pictures.names:
+        about = f"{image_path} contains no pictures, and there are no labels in it or beside it"
+    if tables:
+        shown = [f"{_shown(t)} ({pictures.what_lists(t)})" for t in tables[:MANY]]
+        about += f"; overlooked: {some(shown)}"
+    return f"{about}; name the labels with --annotations"
+
+
+def _shown(path: Path) -> str:
+    return str(_relative(path))
+
+
+def _relative(path: Path) -> Path:
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
