@@ -104,8 +104,7 @@ class _Files:
 
     def find(self, name: str) -> Path | None:
         """The path of the file with this name, or None. Raises UsageError if several fit."""
-        inside = next((name[len(r) :] for r in self.roots if name.startswith(r)), name)
-        for number, parts in enumerate(readings(inside)):
+        for number, parts in enumerate(readings(self._inside(name))):
             if parts[-1] in self._list("/".join(parts[:-1])):
                 if number:
                     self.inexact.add(name)
@@ -143,6 +142,10 @@ class _Files:
                 f"{last}: {len(like)} files begin so ({some(sorted(like), 2)}), but one is needed"
             )
         return last
+
+    def _inside(self, name: str) -> str:
+        """An absolute name in the folder, relative to it; other names as they are."""
+        return next((name[len(r) :] for r in self.roots if name.startswith(r)), name)
 
     def _list(self, folder: str) -> set[str]:
         """The names of the files in a folder; none if it does not exist."""
@@ -182,7 +185,7 @@ class _Files:
     @cached_property
     def _named_folders(self) -> set[str]:
         """The keys of all folders in the names."""
-        parents = {parts[:-1] for name in self.names for parts in [parts_of(name)]}
+        parents = {parts_of(self._inside(name))[:-1] for name in self.names}
         return {key(part) for parent in parents for part in parent}
 
     def _choose(self, name: str, parts: tuple[str, ...], files: list[str]) -> str | None:
@@ -197,7 +200,7 @@ class _Files:
             agree = 1
             while agree < min(len(wanted), len(full)) and wanted[-agree - 1] == full[-agree - 1]:
                 agree += 1
-            if self._is_elsewhere(wanted[:-agree], full[:-agree]):
+            if agree <= len(own) and self._is_elsewhere(wanted[:-agree], full[:-agree]):
                 self.refused[name] = file
                 continue
             exact = sum(a == b for a, b in zip(reversed(parts), reversed(own), strict=False))
