@@ -58,15 +58,15 @@ def read(path: Path, image_path: Path | None, options: ReadOptions) -> Annotated
 
 def _parts(path: Path) -> list[tuple[Path, str]]:
     """The folders that contain label folders, each with its split or with an empty text."""
-    top = _top(path)
+    top = only_folder(path)
     folders = _folders(top)
     if folders and all(split_of(folder.name) for folder in folders):
-        return [(_top(folder), split_of(folder.name)) for folder in folders]
+        return [(only_folder(folder), split_of(folder.name)) for folder in folders]
     return [(top, "")]
 
 
-def _top(path: Path) -> Path:
-    """`path`, or the folder in it that alone has pictures: photos/archive/{cat,dog}."""
+def only_folder(path: Path) -> Path:
+    """`path`, or the folder in it that alone has label folders: photos/archive/{cat,dog}."""
     while len(folders := _folders(path)) == 1 and not any(_pictures(path)):
         if not _folders(folders[0]):
             break

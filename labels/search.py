@@ -53,13 +53,14 @@ def find_labels(image_path: Path, prefer: str) -> Path:
     named = _named_labels(folder, pictures)
     if len(named) == 1 and pictures.are_listed_in(named[0]):
         return _relative(named[0])
-    if image_path.is_dir() and _is_data_set(image_path):
-        return image_path
-    tables = [*below, *(table for place in above for table in _tables_in(place))]
-    tables = [t for t in dict.fromkeys(tables) if _may_have_labels(t, pictures)]
-    listing = [table for table in tables if pictures.are_listed_in(table)]
-    if found := _choose(listing, folder, prefer):
-        return _relative(found)
+    if image_path.is_dir() and (data_set := _data_set_in(image_path)):
+        return data_set
+    tables: list[Path] = []
+    for near in ([*below, *_tables_in(above[0])], _tables_in(above[1]) if above[1:] else []):
+        near = [t for t in dict.fromkeys(near) if _may_have_labels(t, pictures)]
+        if found := _choose([t for t in near if pictures.are_listed_in(t)], folder, prefer):
+            return _relative(found)
+        tables += near
     if means_data(folder.name) and _is_data_set(above[0]):
         return _relative(above[0])
     if named:
@@ -67,6 +68,14 @@ def find_labels(image_path: Path, prefer: str) -> Path:
     if image_path.is_dir() and folders.matches(image_path):
         return image_path
     raise UsageError(_nothing_found(image_path, pictures, tables))
+
+
+def _data_set_in(folder: Path) -> Path | None:
+    """The folder, or the one below it that alone has pictures, if it is in a known layout."""
+    for place in dict.fromkeys((folder, folders.only_folder(folder))):
+        if _is_data_set(place):
+            return place
+    return None
 
 
 def _is_data_set(folder: Path) -> bool:
@@ -135,9 +144,10 @@ def _choose(tables: list[Path], folder: Path, prefer: str) -> Path | None:
     own = [t for t in left if words and words <= _words(t.stem)]
     if len(left) > 1 and own:
         left = own
-    splits = {t: _split_of_table(t, folder) for t in left}
+    splits = {t: _split_of_table(t) for t in left}
     wanted = [t for t in left if splits[t] == (split_of(folder.name) or prefer)]
-    if len(left) > 1 and len(wanted) == 1 and all(splits.values()):
+    together = len({t.parent for t in left}) == 1  # else they may be parts of one set
+    if len(left) > 1 and len(wanted) == 1 and together and all(splits.values()):
         left = wanted
     if len(left) > 1:
         raise UsageError(_several(left))
@@ -151,10 +161,9 @@ def _words(name: str) -> set[str]:
     return {word for word in re.split(r"[\W_]+", name.lower()) if word}
 
 
-def _split_of_table(table: Path, folder: Path) -> str | None:
-    """train, val or test, by the name of the file or of its folder."""
-    parts = [table.stem, *([table.parent.name] if table.is_relative_to(folder.absolute()) else [])]
-    words = (word for part in parts for word in re.split(r"[\W\d_]+", part.lower()))
+def _split_of_table(table: Path) -> str | None:
+    """train, val or test, by the name of the file."""
+    words = re.split(r"[\W\d_]+", table.stem.lower())
     found = {SPLITS[word] for word in words if word in SPLITS}
     return found.pop() if len(found) == 1 else None
 

@@ -119,8 +119,8 @@ def found_alone(case: Case, folder: Path, target: Path) -> Iterator[Case]:
     if table.parent not in (images.parent, images):
         return
     (target / images).parent.mkdir(parents=True, exist_ok=True)
-    others = ("*.csv", "*.txt", "*.json*") if table.parent == images else ()
-    shutil.copytree(folder / images, target / images, ignore=shutil.ignore_patterns(*others))
+    others = shutil.ignore_patterns("*.csv", "*.txt", "*.json*")
+    shutil.copytree(folder / images, target / images, ignore=others)
     shutil.copy(folder / table, target / table)
     stops = case.stops
     if table.suffix not in FOUND_FIRST:
