@@ -117,7 +117,13 @@ def _names_pictures(path: Path) -> bool:
 
 
 def _parts(path: Path) -> Iterator[_Part]:
-    """Raises UsageError for a folder with several label files."""
+    """Raises UsageError for a folder with several label files, and for one beside the folders."""
+    if beside := _label_files(path):
+        inner = next(file for folder in _split_folders(path) for file in _label_files(folder))
+        raise UsageError(
+            f"{path} contains {beside[0].name}, and {inner.parent.name} contains {inner.name}: "
+            "name one with --annotations, or move the one that is not meant"
+        )
     for folder in _split_folders(path):
         files = _label_files(folder)
         if len(files) > 1:

@@ -114,6 +114,16 @@ def test_mistakes_stop(tmp_path):
         read_labels(tmp_path)
 
 
+def test_a_label_file_beside_the_split_folders_stops(tmp_path):
+    write_roboflow(tmp_path)
+    (tmp_path / "about.json").write_text('{"licence": "none"}')
+    assert len(read_labels(tmp_path)) == 8
+    (tmp_path / "all.csv").write_text("file_name,labels\ntest/test0_jpg.rf.0a1b.jpg,cow\n")
+    with pytest.raises(UsageError, match=r"all\.csv, and test contains _classes\.csv: name one"):
+        read_labels(tmp_path)
+    assert read_labels(tmp_path / "all.csv").categories == ["cow"]
+
+
 def test_a_split_column_that_differs_from_the_folder_stops(tmp_path):
     (tmp_path / "train").mkdir()
     (tmp_path / "train/labels.csv").write_text(
