@@ -19,8 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
+from labels.column_names import TRUTH
 from labels.numbers import read_label_names
 from labels.options import DEFAULTS, ReadOptions
+from labels.rows import plain
 from labels.text import SPLITS, read_head, read_text
 from util.errors import UsageError
 from util.log import log
@@ -78,7 +80,10 @@ def read(
 def _has_columns(path: Path) -> bool:
     _, text = read_head(path)
     header = [name.strip().strip('"') for name in text.partition("\n")[0].split(",")]
-    return all(name in header for name in NEEDED)
+    if not all(name in header for name in NEEDED):
+        return False
+    # another column of truth (value, present) is read by table.py
+    return "Confidence" in header or not any(plain(name) in TRUTH for name in header)
 
 
 def _files(folder: Path) -> list[tuple[Path, str]]:

@@ -190,7 +190,7 @@ def _row_per_label(texts: list[str], path: Path, column: str) -> Separators:
 def _with_others(texts: list[str], first: str, path: Path, column: str) -> Separators:
     """`first`, and other separators that are used like it: cat, dog; hat."""
     used = (first,)
-    for other in (*STRONG, "and", "/", "+", "&"):
+    for other in (*STRONG, *WEAK):
         if other in used:
             continue
         split = Separators(used).split

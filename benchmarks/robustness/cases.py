@@ -52,11 +52,19 @@ class Case:
     options: dict[str, object] = field(default_factory=dict)
 
 
-PLANET = {"agriculture": 9, "primary": 5, "water": 7, "cloudy": 8, "haze": 5, "road": 7, "clear": 3}
+PLANET = {
+    "agriculture": 11,
+    "primary": 5,
+    "water": 7,
+    "cloudy": 8,
+    "haze": 5,
+    "road": 8,
+    "clear": 3,
+}
 HEAD = {"haze": 3, "primary": 8, "agriculture": 3, "clear": 5, "water": 3, "habitation": 1}
 HEAD |= {"road": 1, "cultivation": 1}
 CELEBA = Right({"Bald": 7, "Smiling": 4, "Young": 9, "Eyeglasses": 6}, 12)
-NIH = {"Mass": 5, "Hernia": 4, "Nodule": 6, "Oedema": 4}
+NIH = {"Mass": 5, "Hernia": 4, "Nodule": 5, "Oedema": 4}
 LONG = {"red dress": 2, "blue hat": 2, "blue dress": 2, "red shoe": 2, "red hat": 2}
 LONG |= {"blue shoe": 2, "red bag": 2, "blue bag": 2}
 ROBOFLOW = Right({"cat": 12, "dog": 11}, 16, splits={"train": 8, "val": 4, "test": 4})

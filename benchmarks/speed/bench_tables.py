@@ -21,8 +21,8 @@ from labels.read import read_labels
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_ROWS, NUM_LABELS, NUM_COLUMNS = 1_000_000, 80, 20
-# prints the megabytes that one reading adds to a process. Not ru_maxrss: on Linux it begins with the
-# memory of the process that started this one
+# prints the megabytes that one reading adds to a process. Not ru_maxrss: on Linux it includes what
+# the process that started this one had
 PEAK = """
 import re, sys
 from pathlib import Path
