@@ -36,7 +36,9 @@ def matches(path: Path) -> bool:
     items = peek_json(path)
     if not isinstance(items, list) or not items or not isinstance(items[0], dict):
         return False
-    cut_off = len(items) == 1 and any(key in items[0] for key in ("annotations", "completions"))
+    marked = items[0].get("annotations", items[0].get("completions"))
+    first = marked[0] if isinstance(marked, list) and marked else None
+    cut_off = len(items) == 1 and isinstance(first, dict) and "result" in first
     return cut_off or _is_task(items[0]) or _is_min(items[0])
 
 

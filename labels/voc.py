@@ -15,6 +15,7 @@ Evaluation counts it neither as true nor as false, as VOC's own metrics do.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ XML_FOLDERS = ("Annotations", "annotations/xmls", "annotations", "xmls", "annots
 PICTURE_FOLDERS = ("JPEGImages", "images", "img", "Images")
 OFFICIAL_LABELS = """aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse
     motorbike person pottedplant sheep sofa train tvmonitor"""
+YEAR = re.compile(r"voc.?20\d\d", re.IGNORECASE)
 Labels = tuple[tuple[str, ...], tuple[str, ...]]  # all labels of an image; those only difficult
 
 
@@ -61,15 +63,23 @@ def _root(path: Path) -> Path:
 
 
 def _parts(folder: Path, depth: int = 3) -> list[Part]:
-    """The parts in a folder: itself, or those in folders called VOC2007, train or similar."""
-    below = sorted(p for p in folder.iterdir() if os.path.isdir(p) and not is_ignored(p.name))
-    found = [Part(folder, folder / n) for n in XML_FOLDERS if _is_voc(folder / n, n)][:1]
+    """The parts in a folder: itself, or those in folders called VOC2007, train or similar.
+
+    Folders of other names count if they have VOC's own layout.
+    """
+    found = [Part(folder, folder / name) for name in XML_FOLDERS if _is_voc(folder / name, name)]
+    found = [p for p in found if not any(p.xml in other.xml.parents for other in found)]
     if not found and _is_voc(folder, ""):
         return [Part(folder, folder)]
+    below = sorted(p for p in folder.iterdir() if os.path.isdir(p) and not is_ignored(p.name))
     for inner in below if depth else ():
-        named = inner.name.lower().startswith("voc") or means_data(inner.name)
-        if named and not any(part.xml.is_relative_to(inner) for part in found):
+        if any(part.xml.is_relative_to(inner) for part in found):
+            continue
+        if inner.name.lower().startswith("voc") or means_data(inner.name):
             found += _parts(inner, depth - 1)
+        elif any((inner / n).is_dir() for n in ("JPEGImages", "ImageSets")):
+            annotations = inner / XML_FOLDERS[0]
+            found += [Part(inner, annotations)] if _is_voc(annotations, annotations.name) else []
     return found
 
 
@@ -96,17 +106,14 @@ def read(
         pictures = _pictures(part, image_path, with_folder=len(parts) > 1)
         above = part.folder.relative_to(root).as_posix()
         start = f"{above}/" if len(parts) > 1 and above != "." else ""
-        named = {split for step in above.split("/") if (split := split_of(step))}
-        of_folder = named.pop() if len(named) == 1 else None
         for image, split, (labels, hard) in _read_part(part, path):
             names.append(start + pictures.get(image, image))
             label_sets.append(labels)
             difficult.append(hard)
-            splits.append(split or of_folder)
-    if len(parts) > 1:
-        log(
-            f"{path}: {', '.join(str(p.folder.relative_to(root)) for p in parts)} are read together"
-        )
+            splits.append(split or _split(part, root))
+            pictures.pop(image, None)
+        if path.is_dir() and (without := len(pictures.keys() - _xml_of(part).keys())):
+            log(f"{part.folder}: {without:,} pictures have no XML in {part.xml.name}/: left out")
     if any(splits) and not all(splits):
         without = names[splits.index(None)]
         raise UsageError(f"{path} has images without a split, such as {without}: name one folder")
@@ -118,18 +125,31 @@ def read(
 def _without_copies(parts: list[Part], root: Path) -> list[Part]:
     """Without a part in `root` itself whose images other parts have, with the same labels.
 
-    Raises UsageError if the labels differ.
+    Raises UsageError if there are other labels, or parts that are neither years nor splits.
     """
     outer = [part for part in parts if part.folder == root]
-    if not outer or len(parts) == 1:
-        return parts
     inner = [part for part in parts if part not in outer]
-    labels = {i: set(of[0]) for part in inner for i, _, of in _read_part(part, root)}
-    if labels != {i: set(of[0]) for i, _, of in _read_part(outer[0], root)}:
-        where = ", ".join(str(part.xml.relative_to(root)) for part in parts)
+    if outer and inner:
+        labels = {i: set(of[0]) for part in inner for i, _, of in _read_part(part, root)}
+        if all({i: set(of[0]) for i, _, of in _read_part(p, root)} == labels for p in outer):
+            names = [str(part.xml.relative_to(root)) for part in (*outer, *inner)]
+            log(f"{root}: {names[0]}/ has the labels of {names[-1]}/ again: not used")
+            return inner
+    belong = not outer and all(YEAR.fullmatch(p.folder.name) or _split(p, root) for p in inner)
+    if len(parts) > 1 and not belong:
+        where = ", ".join(str((p.xml if outer else p.folder).relative_to(root)) for p in parts)
         raise UsageError(f"{root} has XML files in {where}: name one of them with --annotations")
-    log(f"{root}: {outer[0].xml.name}/ has the labels of {inner[0].folder.name}/ again: not used")
-    return inner
+    if len(parts) > 1:
+        where = ", ".join(str(part.folder.relative_to(root)) for part in parts)
+        log(f"{root}: {where} are read together")
+    return parts
+
+
+def _split(part: Part, root: Path) -> str | None:
+    """train, val or test, if the folders of a part say one of them."""
+    steps = part.folder.relative_to(root).parts
+    named = {split for step in steps if (split := split_of(step))}
+    return named.pop() if len(named) == 1 else None
 
 
 def _pictures(part: Part, image_path: Path | None, with_folder: bool) -> dict[str, str]:
@@ -157,11 +177,7 @@ def _add_pictures(listed: Iterable, start: str, found: dict[str, str]) -> None:
 
 def _read_part(part: Part, path: Path) -> list[tuple[str, str | None, Labels]]:
     """Each image with its split and its labels; those of `path` if that is a list of images."""
-    xml_of = {
-        file.relative_to(part.xml).with_suffix("").as_posix(): file
-        for file in sorted(part.xml.rglob("*.xml"))
-        if not any(map(is_ignored, file.relative_to(part.xml).parts))
-    }
+    xml_of = _xml_of(part)
     files = [path, *path.parent.glob(f"*_{path.stem}.txt")] if path.is_file() else None
     lists = read_lists(part.folder / "ImageSets/Main", set(xml_of), files)
     if lists is None:  # labelling tools export none
@@ -185,6 +201,15 @@ def _read_part(part: Part, path: Path) -> list[tuple[str, str | None, Labels]]:
         (i, split, _labels(i, None if complete else xml_of.get(i), lists))
         for i, split in images.items()
     ]
+
+
+def _xml_of(part: Part) -> dict[str, Path]:
+    """The XML file of each image that has one."""
+    return {
+        file.relative_to(part.xml).with_suffix("").as_posix(): file
+        for file in sorted(part.xml.rglob("*.xml"))
+        if not any(map(is_ignored, file.relative_to(part.xml).parts))
+    }
 
 
 def _labels(image: str, xml: Path | None, lists: Lists) -> Labels:

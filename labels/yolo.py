@@ -42,7 +42,7 @@ def matches(path: Path) -> bool:
         for text in (Path(f.path) for f in files if f.name.endswith(".txt")):
             belongs = text.name not in LISTS and (inside or text.stem in stems)
             if belongs and (line := _first_line(text)):
-                return bool(OBJECT.fullmatch(line))
+                return bool(OBJECT.fullmatch(line)) and "." in line  # no row of 0 and 1
     return False
 
 
@@ -69,6 +69,10 @@ def read(
     alone = [n for n in texts if n not in used and "labels" in n.lower().split("/")]
     if alone:
         raise UsageError(f"{root} has {len(alone):,} texts without a picture, such as {alone[0]}")
+    bare = _folders_without_texts(text_of)
+    if bare and len(bare) < len({name.rpartition("/")[0] for name in text_of}):
+        log(f"{root}: no text fits the pictures in {', '.join(bare)}: left out")
+        text_of = {name: t for name, t in text_of.items() if name.rpartition("/")[0] not in bare}
     without = [name for name, text in text_of.items() if not text]
     if len(without) == len(text_of):
         raise UsageError(f"{root} has no text beside its pictures or in labels/ for their names")
@@ -104,6 +108,12 @@ def _text_of(picture: str, texts: dict[str, Path], root: Path) -> str | None:
     if len(found) > 1:
         raise UsageError(f"{root} has both {usual} and {beside} for {picture}: delete one of them")
     return found[0] if found else None
+
+
+def _folders_without_texts(text_of: dict[str, str | None]) -> list[str]:
+    """Folders in which no picture has a text, as those of test images without labels."""
+    folders = {name.rpartition("/")[0] for name in text_of}
+    return sorted(folders - {name.rpartition("/")[0] for name, text in text_of.items() if text})
 
 
 def _objects(path: Path, classes: dict[int, str]) -> Iterator[str]:

@@ -379,7 +379,8 @@ def test_each_export_is_matched_by_one_tool_alone(tmp_path):
         ],
         "FiftyOne": [write_json({"classes": [], "labels": {}}, tmp_path / "f.json")],
     }
-    tools = [each for each in FORMATS if each.NAME not in ("JSONL", "COCO", "JSON", "CSV")]
+    general = ("JSONL", "JSON records", "COCO", "CSV")
+    tools = [each for each in FORMATS if each.NAME not in general]
     for name, files in paths.items():
         for path in files:
             assert [each.NAME for each in tools if each.matches(path)] == [name]

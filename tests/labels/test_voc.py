@@ -215,6 +215,19 @@ def test_two_folders_of_xml(tmp_path, capsys):
     assert sets_of(tmp_path / "set/xmls", tmp_path / "set/train")["p0.jpg"] == {"cow"}
 
 
+def test_folders_that_do_not_belong_together(tmp_path, capsys):
+    for name in ("boxes", "tags", "VOC_old"):
+        write_year(tmp_path / "set" / name)
+    assert "has XML files in VOC_old, boxes, tags: name one of them" in refusal(tmp_path / "set")
+    alone = write_year(tmp_path / "one/export").parent
+    (alone / "export/JPEGImages/more.jpg").write_bytes(b"")
+    assert sets_of(alone) == BASE
+    assert "1 pictures have no XML in Annotations/: left out" in capsys.readouterr().err
+    for name in ("annotations", "xmls"):
+        write_xml(tmp_path / "two" / name, SETS)
+    assert "has XML files in annotations, xmls" in refusal(tmp_path / "two")
+
+
 def test_two_pictures_of_one_name(tmp_path):
     flat = write_xml(tmp_path / "mine", SETS, pictures=tmp_path / "mine")
     (flat / "p0.png").write_bytes(b"other")

@@ -115,6 +115,14 @@ def test_polygons_and_pictures_elsewhere(tmp_path):
     assert sets_of(root, tmp_path / "elsewhere") == EXPECTED | {"p2": {"cat", "traffic light"}}
 
 
+def test_pictures_of_a_test_set_without_labels(tmp_path, capsys):
+    root = write_set(tmp_path / "set", "images/train", "labels/train")
+    write_set(root, "images/test", "labels/test", {"t1": [], "t2": []})
+    write(root / "data.yaml", YAML)
+    assert read_labels(root).splits == ["train"] * 4
+    assert "no text fits the pictures in images/test: left out" in capsys.readouterr().err
+
+
 def test_words_in_yaml_stay_words(tmp_path):
     root = write_set(tmp_path / "set", sets={"a": [0], "b": [1], "c": [2]})
     write(root / "data.yaml", "names: [no, 007, 1.0]")
@@ -170,6 +178,8 @@ def test_other_folders_are_not_yolo(tmp_path):
     """Texts beside pictures that are captions, and a folder per label."""
     captions = write_set(tmp_path / "captions", "", "", {"a": []})
     write(captions / "a.txt", "a cat on a mat")
+    assert "is a folder without labels" in refusal(captions)
+    write(captions / "a.txt", "0 1 0 0 1 1")
     assert "is a folder without labels" in refusal(captions)
     for label in ("cat", "dog"):
         write_set(tmp_path / "labels_in_folders", label, label, {"1": []})
