@@ -87,10 +87,11 @@ def _is_voc(folder: Path, name: str) -> bool:
     """Whether a folder has VOC's XML files: any in Annotations/, elsewhere by their content."""
     if not folder.is_dir():
         return False
-    files = (p for p in folder.glob("*.xml") if not is_ignored(p.name))
+    patterns = ("*.xml", "*/*.xml") if name else ("*.xml",)
+    files = (p for pattern in patterns for p in folder.glob(pattern) if not is_ignored(p.name))
     first = next(files, None)
     if first is None or name == "Annotations":
-        return first is not None or (bool(name) and next(folder.glob("*/*.xml"), None) is not None)
+        return first is not None
     head = head_of(first)
     return root_tag(head) == "annotation" and ("<object" in head or "<filename" in head)
 

@@ -362,6 +362,36 @@ def test_fiftyone_files_that_are_refused(tmp_path, content, sentence):
     assert sentence in refusal(write_json(content, tmp_path / "labels.json"))
 
 
+def sample(name, *labels, split="train", field="ground_truth", **more) -> dict:
+    found = {"_cls": "Classifications", "classifications": [{"label": x} for x in labels]}
+    return {"filepath": f"data/{name}", "tags": [split, "x"], "metadata": None, field: found} | more
+
+
+def test_fiftyone_samples(tmp_path):
+    path = tmp_path / "samples.json"
+    content = [sample(name, *labels) for name, labels in SETS.items()]
+    content.append({"filepath": "data/p9.jpg", "tags": [], "ground_truth": None})
+    write_json({"samples": content}, path)
+    assert sets_of(path) == {f"data/{name}": set(labels) for name, labels in SETS.items()}
+    assert read_labels(path).splits == ["train"] * 4
+    boxes = {"_cls": "Detections", "detections": [{"label": "dog", "bounding_box": []}] * 2}
+    two = [sample("a.jpg", "cat", predictions=boxes), sample("b.jpg", "dog", split="test")]
+    write_json({"samples": two}, path)
+    assert "several fields, 'ground_truth', 'predictions'" in refusal(path)
+    assert sets_of(path, label_columns=("ground_truth",))["data/a.jpg"] == {"cat"}
+    assert sets_of(path, label_columns=("predictions",)) == {"data/a.jpg": {"dog"}}
+    one = sample("a.jpg", ground_truth={"_cls": "Classification", "label": "cat"})
+    assert sets_of(write_json({"samples": [one]}, path)) == {"data/a.jpg": {"cat"}}
+    one["ground_truth"]["label"] = None
+    assert "as a label" in refusal(write_json({"samples": [one]}, path))
+    mask = sample("a.jpg", ground_truth={"_cls": "Segmentation", "mask": ""})
+    assert "no field with labels" in refusal(write_json({"samples": [mask]}, path))
+    mixed = {"samples": [sample("b.jpg", "cat"), mask]}
+    assert "has \"{'_cls': 'Segmentation'" in refusal(write_json(mixed, path))
+    mixed = {"samples": [sample("b.jpg", "cat"), 7]}
+    assert "needs the list samples" in refusal(write_json(mixed, path))
+
+
 # --- which format is it -----------------------------------------------------------------------
 
 
