@@ -15,6 +15,7 @@ The columns of a record mean what those of a CSV file do, see table.py.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,17 +26,18 @@ from labels.nested import file_key, flat, has_labels
 from labels.options import DEFAULTS, ReadOptions
 from labels.rows import Table
 from labels.table import images_from_table, table_from_rows
-from labels.text import PICTURE, SPLITS
+from labels.text import PICTURE, SPLITS, read_head
 from util.errors import UsageError
 from util.log import log
 
 NAME = "JSON records"
+LIST = re.compile(r"\[\s*\{")
 OTHER_FORMATS = {"images", "annotations", "categories", "info", "licenses", "classes", "names"}
 
 
 def matches(path: Path) -> bool:
-    """Whether the file begins as one of the layouts above."""
-    return _layout(peek_json(path)) is not None
+    """Whether the file begins as one of the layouts above, or as a list of objects."""
+    return bool(LIST.match(read_head(path)[1])) or _layout(peek_json(path)) is not None
 
 
 def read(
@@ -55,7 +57,8 @@ def read_table(path: Path, options: ReadOptions) -> Table:
 
 def _table(data: object, path: Path) -> Table:
     records = _records(data, path)
-    return table_from_rows(((i, flat(each)) for i, each in enumerate(records, start=1)), path)
+    rows = ((i, flat(r, f"{path}, row {i},")) for i, r in enumerate(records, start=1))
+    return table_from_rows(rows, path)
 
 
 def _layout(data: object) -> str | None:
@@ -84,7 +87,8 @@ def _layout(data: object) -> str | None:
         values = [v for value in data.values() for v in value]
         if values and all(_is_picture(v) for v in values):
             return "by label"
-        return "by picture" if all(isinstance(v, str) for v in values) else None
+        texts = all(isinstance(v, str) for v in values) and not has_labels(keys)
+        return "by picture" if texts else None
     return "records" if isinstance(first, dict) and _is_record(first) else None
 
 
@@ -102,6 +106,9 @@ def _records(data: object, path: Path) -> list[dict[str, object]]:
     elif layout == "table":
         records = _from_table(data, path)
     elif layout == "by picture":
+        if not any(map(_is_picture, data)):
+            name, labels = next(iter(data.items()))
+            log(f"{path}: {name!r} is read as the name of a picture with the labels {labels}")
         records = [_of_picture(name, labels, path) for name, labels in data.items()]
     elif layout == "by label":
         records = _by_label(data, path)
@@ -134,14 +141,15 @@ def _is_picture(value: object) -> bool:
 
 
 def _wrapped(data: dict) -> str | None:
-    """The one key whose value is a list of records with labels, or of pairs."""
-    found = [
-        key
-        for key, value in data.items()
-        if isinstance(value, list)
-        and _layout(value)
-        and (_is_pair(value[0]) or has_labels(value[0]))
-    ]
+    """The one key whose value is records with labels, pairs, or labels by picture."""
+
+    def holds_labels(value: object) -> bool:
+        if isinstance(value, dict):
+            return any(map(_is_picture, value)) and _layout(value) == "by picture"
+        layout = _layout(value) if isinstance(value, list) else None
+        return layout == "pairs" or (layout == "records" and has_labels(value[0]))
+
+    found = [key for key, value in data.items() if holds_labels(value)]
     return found[0] if len(found) == 1 else None
 
 

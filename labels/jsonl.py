@@ -56,4 +56,4 @@ def _rows(text: str, path: Path) -> Iterator[Row]:
             row = None
         if not isinstance(row, dict):
             raise UsageError(f"{path}, row {number}, is not a JSON object on one line")
-        yield number, flat(row)
+        yield number, flat(row, f"{path}, row {number},")

@@ -14,9 +14,12 @@ from collections.abc import Iterable
 
 from labels.column_names import FILE_NAMES, LABEL, LABELS
 from labels.rows import plain
+from util.errors import UsageError
 
 FILE_KEYS = [name for name in FILE_NAMES if name not in ("id", "uri", "url")]
 NAME_KEYS = ("label", "name", "class", "category", "tag", "class_name", "category_name")
+SCORES = {"score", "confidence", "probability", "prob", "value", "present"}
+OBJECTS = ("objects", "annotations", "predictions", "detections")
 LIST_KEYS = ("categories", "category", "labels", "label", "classes", "class")
 
 
@@ -31,8 +34,11 @@ def has_labels(names: Iterable[str]) -> bool:
     return any(plain(name) in {*LABELS, *LABEL} for name in names)
 
 
-def flat(record: dict[str, object]) -> dict[str, object]:
-    """A record with texts or lists for what is nested."""
+def flat(record: dict[str, object], where: str) -> dict[str, object]:
+    """A record with texts or lists for what is nested.
+
+    Raises UsageError for labels with scores: some of them may not be on the image.
+    """
     flat = {}
     for key, value in record.items():
         if isinstance(value, dict) and plain(key) in FILE_KEYS:
@@ -42,9 +48,11 @@ def flat(record: dict[str, object]) -> dict[str, object]:
         elif isinstance(value, dict) and "bbox" in value:  # Hugging Face: objects
             value = next((value[k] for k in LIST_KEYS if k in value), value)
         elif isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
+            if has_labels([key]) or key in OBJECTS:
+                _check_scores(value, where)
             value = _names_of_objects(value)
         flat[key] = value
-    objects = [key for key in ("objects", "annotations") if isinstance(flat.get(key), list)]
+    objects = [key for key in OBJECTS if isinstance(flat.get(key), list)]
     if objects and not has_labels(flat):
         labels = flat.pop(objects[0])
         flat["labels"] = list(dict.fromkeys(labels)) if _hashable(labels) else labels
@@ -57,6 +65,15 @@ def _hashable(values: list) -> bool:
 
 def _is_flag(value: object) -> bool:
     return isinstance(value, (bool, int)) and value in (0, 1)
+
+
+def _check_scores(objects: list[dict], where: str) -> None:
+    for each in objects:
+        if scores := [key for key, v in each.items() if plain(key) in SCORES and v is not None]:
+            raise UsageError(
+                f"{where} has labels with {scores[0]} {each[scores[0]]!r}: keep those that are on "
+                "the image, and write their names only"
+            )
 
 
 def _names_of_objects(objects: list[dict]) -> list:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
-from labels.column_names import FILE_NAMES, LABELS
+from labels.column_names import FILE_NAMES, LABEL, LABELS
 from labels.columns import Columns, find_columns, read_split
 from labels.flags import flagged_labels
 from labels.label_cells import cell_labels
@@ -42,8 +42,19 @@ def table_from_rows(rows: Iterable[Row], path: Path) -> Table:
     """Rows as columns; a row that lacks one has None there."""
     rows = list(rows)
     names = dict.fromkeys(key for _, row in rows for key in row)
+    if len(kept := [name for name in names if plain(name) in {*LABELS, *LABEL}]) > 1:
+        _check_either(kept, rows, path)
     cells = {name: [_hashable(row.get(name)) for _, row in rows] for name in names}
     return Table(path, cells, [n for n, _ in rows])
+
+
+def _check_either(names: list[str], rows: list[Row], path: Path) -> None:
+    """Raise UsageError if each row has only one of these columns of labels, but not the same."""
+    if all(sum(name in row for name in names) <= 1 for _, row in rows):
+        number = next(number for number, row in rows if names[1] in row)
+        raise UsageError(
+            f"{path}, row {number}, has {names[1]!r}, other rows have {names[0]!r}: use one name"
+        )
 
 
 def images_from_table(table: Table, kind: str, options: ReadOptions = DEFAULTS) -> AnnotatedImages:

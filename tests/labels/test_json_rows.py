@@ -29,6 +29,7 @@ LAYOUTS = {
     "boxes": [{"file_name": n, "objects": {"bbox": [], "categories": s}} for n, s in SETS.items()],
     "wrapped": {"info": {"by": "me"}, "version": 1, "data": RECORDS},
     "pairs": [[name, labels] for name, labels in SETS.items()],
+    "wrapped pictures": {"info": {"by": "me"}, "tags": SETS},
     "wrapped pairs": {"labels": [[name, labels] for name, labels in SETS.items()]},
     "by picture": SETS,
     "by stem": {name[0]: labels for name, labels in SETS.items()},
@@ -126,6 +127,13 @@ def test_numbers_need_names(tmp_path, labels):
         ('[{"file_name": "a.jpg", "labels": ["cat"]}, {"labels": ["cat"]}]', "row 2.*file_name"),
         ('[{"file_name": "a.jpg", "labels": [["cat"]]}]', "labels"),
         ('[{"file_name": "a.jpg", "labels": [{"x": 1}]}]', "labels"),
+        ('[{"file": "a.jpg", "labels": [{"name": "cat", "score": 0.1}]}]', "with score 0.1: keep"),
+        (
+            '[{"file": "a.jpg", "label": "cat"}, {"file": "b.jpg", "tags": "cat"}]',
+            "has 'tags', oth",
+        ),
+        ('[{"file": "a.jpg", "label": "cat"},]', "is not JSON"),
+        ('{"labels": ["cat", "dog"]}', "no column file_name"),
         (
             '{"a.jpg": {"cat": 0.9, "dog": 0.1}, "b.jpg": {"cat": 0.2, "dog": 0.8}}',
             "0.9|soft|0 or 1",

@@ -7,7 +7,8 @@ import pytest
 from conftest import coco, write_json, write_picture
 
 from images.find import find_images
-from labels.read import find_labels, read_labels
+from labels.read import read_labels
+from labels.search import find_labels
 from util.errors import UsageError
 
 SETS = {"train": ["cat dog", "dog", "cat", ""], "valid": ["cat", "dog"], "test": ["dog", "cat dog"]}

@@ -9,7 +9,8 @@ import pytest
 
 from images.find import find_images
 from labels.options import ReadOptions
-from labels.read import find_labels, read_labels
+from labels.read import read_labels
+from labels.search import find_labels
 from util.errors import UsageError
 
 SETS = (["cat", "dog"], ["dog"], ["cat", "hat"], [])
