@@ -135,9 +135,9 @@ def outcomes(folder: Path, cases: list[Case] = CASES) -> Iterator[tuple[Case, Ou
     for case in cases:
         if not (folder / (case.annotations or case.image_path)).exists():
             continue
-        with tempfile.TemporaryDirectory() as alone:
-            pairs = [(case, folder)]
-            pairs += [(each, Path(alone)) for each in found_alone(case, folder, Path(alone))]
+        with tempfile.TemporaryDirectory() as temporary:
+            alone = Path(temporary) / "in/a/deep/folder"  # far from others' files
+            pairs = [(case, folder), *((each, alone) for each in found_alone(case, folder, alone))]
             for each, where in pairs:
                 try:
                     yield each, read_case(each, where)
