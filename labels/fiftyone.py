@@ -89,7 +89,7 @@ def _samples(samples: object, path: Path, options: ReadOptions) -> list[Entry]:
     if not isinstance(samples, list) or not all(isinstance(s, dict) for s in samples):
         raise UsageError(f"{path} needs the list samples, with an object for each image")
     pairs = ((key, v) for s in samples for key, v in s.items() if isinstance(v, dict))
-    fields = [key for key, value in pairs if value.get("_cls") in KINDS]
+    fields = [key for key, value in pairs if str(value.get("_cls")) in KINDS]
     wanted = choose(fields, options.label_columns, path, "field")
     labelled = [s for s in samples if any(s.get(field) is not None for field in wanted)]
     if unlabelled := len(samples) - len(labelled):
@@ -98,8 +98,8 @@ def _samples(samples: object, path: Path, options: ReadOptions) -> list[Entry]:
     for number, sample in enumerate(labelled, start=1):
         place = f"sample {number}"
         labels = [x for f in wanted for x in _in_field(sample.get(f), f"{path}, {place},")]
-        tags = sample.get("tags") or []
-        named = {SPLITS[tag] for tag in tags if isinstance(tag, str) and tag in SPLITS}
+        tags = sample["tags"] if isinstance(sample.get("tags"), list) else []
+        named = {SPLITS[str(tag)] for tag in tags if str(tag) in SPLITS}
         split = named.pop() if len(named) == 1 else None
         entries.append(Entry(place, sample.get("filepath"), labels, split))
     return entries
@@ -109,7 +109,7 @@ def _in_field(value: object, where: str) -> list[object]:
     """The labels of a field of a sample."""
     if value is None:
         return []
-    part = KINDS.get(value.get("_cls")) if isinstance(value, dict) else None
+    part = KINDS.get(str(value.get("_cls"))) if isinstance(value, dict) else None
     found = None if part is None else value.get(part) if part else [value]
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise UsageError(f"{where} has {str(value)[:60]!r}: {', '.join(KINDS)} are read")

@@ -100,7 +100,7 @@ def _annotations(task: Record, where: str) -> list[list[tuple[str, str]]]:
 
 def _marked(result: list[object], where: str) -> Iterator[tuple[str, str]]:
     for item in result:
-        kind = item.get("type") if isinstance(item, dict) else None
+        kind = str(item.get("type")) if isinstance(item, dict) else ""
         value = item.get("value") if kind else None
         if kind in ("textarea", "number", "rating", "datetime", "relation", "pairwise", "ranker"):
             continue
@@ -109,7 +109,7 @@ def _marked(result: list[object], where: str) -> Iterator[tuple[str, str]]:
         if kind in ("rectangle", "polygon", "ellipse", "keypoint", "brush"):
             continue  # a shape without a label
         labels = value.get(kind)
-        if kind != "choices" and not str(kind).endswith("labels"):
+        if kind != "choices" and not kind.endswith("labels"):
             raise UsageError(f"{where} has a result of type {kind!r}: choices and labels are read")
         if not isinstance(labels, list):
             raise UsageError(f"{where} has a result without the list {kind!r} in its value")

@@ -1,5 +1,6 @@
 """Exports of labelling tools: Label Studio, CVAT, VGG Image Annotator and FiftyOne."""
 
+import contextlib
 import json
 
 import pytest
@@ -414,3 +415,54 @@ def test_each_export_is_matched_by_one_tool_alone(tmp_path):
     for name, files in paths.items():
         for path in files:
             assert [each.NAME for each in tools if each.matches(path)] == [name]
+
+
+# --- damaged exports --------------------------------------------------------------------------
+
+JUNK = [None, True, 7, -1.5, "", "x", [], ["x"], [[]], {}, {"x": "y"}, {"choices": 7}]
+
+
+def places(value, path=()) -> list[tuple]:
+    """The places of all values in a JSON document."""
+    inside = value if isinstance(value, dict) else {}
+    if isinstance(value, list):
+        inside = dict(enumerate(value))
+    return [path, *(p for key, v in inside.items() for p in places(v, (*path, key)))]
+
+
+def damaged(content, place, junk):
+    """A copy with another value at one place."""
+    if not place:
+        return junk
+    copy = json.loads(json.dumps(content))
+    inner = copy
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = junk
+    return copy
+
+
+def exports() -> dict[str, object]:
+    shapes = [{"x": 1, "rectanglelabels": ["cat"]}]
+    return {
+        "tasks": [task(0, [choices(["cat", "dog"])]), task(1, [*boxes("cat")])][:1],
+        "min": [records()[0], {"image": "a.jpg", "id": 1, "annotator": 1, "animals": shapes}],
+        "via": {"a9": via_file("a.jpg", [{"animal": "cat"}]), "b9": via_file("b.jpg")},
+        "project": {"_via_img_metadata": {"a9": via_file("a.jpg", kind={"cat": True})}},
+        "fiftyone": {"classes": CLASSES, "labels": {"a": [0, 1], "b": [{"label": 2}]}},
+        "samples": {"samples": [sample("a.jpg", "cat", "dog")]},
+    }
+
+
+@pytest.mark.parametrize("name", exports())
+def test_damaged_exports_are_read_or_refused(tmp_path, name):
+    """Any other exception would be a traceback. A label is never made of what is no text."""
+    content = exports()[name]
+    path = tmp_path / f"{name}.json"
+    for place in places(content):
+        for junk in JUNK:
+            write_json(damaged(content, place, junk), path)
+            with contextlib.suppress(UsageError):
+                images = read_labels(path)
+                found = {label for labels in images.label_sets for label in labels}
+                assert found <= {"cat", "dog", "traffic light", "x", "y"}, (place, junk)
