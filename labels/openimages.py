@@ -19,16 +19,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
-from labels.column_names import TRUTH
 from labels.numbers import read_label_names
 from labels.options import DEFAULTS, ReadOptions
-from labels.rows import plain
 from labels.text import SPLITS, read_head, read_text
 from util.errors import UsageError
 from util.log import log
 
 NAME = "Open Images"
 NEEDED = ("ImageID", "LabelName")
+COLUMNS = re.compile(
+    "ImageID|LabelName|Source|Confidence|[XY](Min|Max)|Is[A-Z]\\w+|XClick\\d[XY]|MaskPath|Box\\w+"
+    "|PredictedIoU|Clicks"
+)
 ID = re.compile(r"/[a-z]/\w+")
 DESCRIPTIONS = "*class-descriptions*.csv"
 
@@ -80,10 +82,8 @@ def read(
 def _has_columns(path: Path) -> bool:
     _, text = read_head(path)
     header = [name.strip().strip('"') for name in text.partition("\n")[0].split(",")]
-    if not all(name in header for name in NEEDED):
-        return False
-    # another column of truth (value, present) is read by table.py
-    return "Confidence" in header or not any(plain(name) in TRUTH for name in header)
+    # with columns of another meaning (split, present) it is a table of somebody's own
+    return all(name in header for name in NEEDED) and all(map(COLUMNS.fullmatch, header))
 
 
 def _files(folder: Path) -> list[tuple[Path, str]]:

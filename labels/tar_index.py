@@ -48,8 +48,8 @@ def make_index(folder: Path) -> Path:
     except RunError as error:
         raise UsageError(f"{error}: the index of tars lies beside them; copy them") from None
     log(
-        f"{folder}: {len(shards):,} tars with {len(images):,} pictures; their index is written to "
-        f"{index}, delete it to have it made again"
+        f"{folder}: {len(shards):,} {'tar' if len(shards) == 1 else 'tars'} with {len(images):,} "
+        f"pictures; the index is written to {index}, delete it to have it made again"
     )
     return index
 

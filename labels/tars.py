@@ -22,14 +22,15 @@ import msgspec
 
 from labels import coco
 from labels.annotated import SHARD_INDEX, AnnotatedImages
-from labels.column_names import FILE_NAMES, LABEL, LABELS
+from labels.column_names import FILE_NAMES
+from labels.nested import flat, has_labels
 from labels.options import DEFAULTS, ReadOptions
 from labels.rows import plain
 from labels.table import images_from_table, table_from_rows
 from labels.tar_index import Fields, find_tars, make_index
 from labels.text import SPLITS
 from util.errors import UsageError
-from util.log import log
+from util.log import log, some
 
 NAME = "WebDataset"
 SMALL_WORDS = """a an the of with on in and is at to und ein eine der die das mit auf im de la le
@@ -97,39 +98,39 @@ def _columns(
 ) -> tuple[list[tuple[int, dict]], ReadOptions]:
     """Rows as those of a table, with the labels of each sample in one place. Raises UsageError."""
     texts = sorted({name for _, fields in rows for name in fields if not name.endswith("json")})
-    flat = []
+    table = []
     for number, (file_name, fields) in enumerate(rows, start=1):
         row: dict[str, object] = {"file_name": file_name}
         for name, value in fields.items():
             if not name.endswith("json"):
                 row[name] = value
             elif isinstance(value, dict):
+                value = flat(value, f"{index}, {file_name},")
                 row |= {k: v for k, v in value.items() if plain(k) not in FILE_NAMES}
             else:
                 row["labels"] = value
-        flat.append((number, row))
-    keys = list(dict.fromkeys(key for _, row in flat for key in row))
+        table.append((number, row))
+    keys = list(dict.fromkeys(key for _, row in table for key in row))
     others = [key for key in keys if key not in (*texts, "file_name")]
     options = replace(options, file_column="file_name")
     if options.label_columns:
         chosen = options.label_columns[0]
-        return _renamed(flat, chosen, options) if chosen in texts else (flat, options)
-    choices = [*texts, *(key for key in others if plain(key) in {*LABELS, *LABEL})]
+        return _renamed(table, chosen, options) if chosen in texts else (table, options)
+    choices = [*texts, *(key for key in others if has_labels([key]))]
     if len(choices) > 1:
         raise UsageError(
             f"{index} has samples with {' and '.join(choices)}: name the one that has the labels "
             f"with --label_columns, as in --label_columns {choices[0]}"
         )
-    if not choices and not others:
-        raise UsageError(f"{index}: nothing beside the pictures: no .json, .cls or .txt has labels")
     if not choices:
-        return flat, options
+        keys = f"; their .json has {some(others)}: choose with --label_columns" if others else ""
+        raise UsageError(f"{index}: no .json, .cls or .txt beside the pictures has labels{keys}")
     (chosen,) = choices
     if options.separator is None:
-        _check_captions([row.get(chosen) for _, row in flat], chosen, index)
-    if lacking := sum(chosen not in row for _, row in flat):
+        _check_captions([row.get(chosen) for _, row in table], chosen, index)
+    if lacking := sum(chosen not in row for _, row in table):
         log(f"{index}: {lacking:,} pictures have no {chosen}: they have no labels")
-    return _renamed(flat, chosen, options)
+    return _renamed(table, chosen, options)
 
 
 def _renamed(

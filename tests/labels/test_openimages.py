@@ -60,6 +60,15 @@ def test_names_by_flag_boxes_and_labels_in_full(tmp_path, capsys):
     assert read_labels(boxes).label_sets == [("Cat", "Dog")]
 
 
+def test_a_table_with_a_column_of_its_own_is_an_ordinary_table(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("ImageID,LabelName,split\na1,Cat,train\na2,Dog,test\n")
+    assert read_labels(path).splits == ["train", "test"]
+    path.write_text("ImageID,LabelName,Confidence,present\na1,Cat,1,0\na2,Dog,1,1\n")
+    with pytest.raises(UsageError):
+        read_labels(path)
+
+
 def test_both_present_and_absent_counts_as_present_and_is_said(tmp_path, capsys):
     (tmp_path / "class-descriptions.csv").write_text(NAMES)
     path = write(tmp_path, "train", "a1,verification,/m/01,0\na1,crowd,/m/01,1\n")

@@ -46,7 +46,7 @@ def test_labels_beside_the_pictures(tmp_path, ending, capsys):
     write_tar(tmp_path / "set/a-0.tar", samples(TEXTS[ending][:2], ending))
     write_tar(tmp_path / "set/a-1.tar", samples(TEXTS[ending][2:], ending))  # the same names
     images = read_labels(tmp_path / "set")
-    assert f"2 tars with 4 pictures; their index is written to {tmp_path}/set/shards.json" in (
+    assert f"2 tars with 4 pictures; the index is written to {tmp_path}/set/shards.json" in (
         capsys.readouterr().err
     )
     assert list(map(list, images.label_sets)) == list(SETS)
@@ -129,8 +129,12 @@ def test_a_tar_that_came_or_changed_later_stops(tmp_path):
         ({"a.jpg": "1", "a.json": "{"}, r"a\.json is not JSON"),
         ({"a.jpg": "1", "a.cls": b"\xff"}, r"a\.cls is not UTF-8 text"),
         ({"a.jpg": "1", "a.txt": "x" * 2_000_000}, "2,000,000 bytes, too many for labels"),
-        ({"a.jpg": "1", "b.jpg": "2"}, "nothing beside the pictures"),
-        ({"a.jpg": "1", "a.json": '{"width": 3, "sha256": "x"}'}, "label"),
+        ({"a.jpg": "1", "b.jpg": "2"}, r"no \.json, \.cls or \.txt beside the pictures"),
+        (
+            {"a.jpg": "1", "a.json": '{"key": "a", "status": "success"}'},
+            "json has key, status: choose",
+        ),
+        ({"a.jpg": "1", "a.json": '{"tags": [{"name": "cat", "score": 0.1}]}'}, "with score 0.1"),
         ({"a.cls": "cat"}, "contain no pictures"),
     ],
 )
