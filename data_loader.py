@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from images.bad_images import FILE, BadImages, check_images, join_errors
 from images.cache import ImageCache
 from images.duplicates import duplicates
-from images.find import find_images, without_missing
+from images.find import find_images, names_file, without_missing
 from images.sampler import EpochBatchSampler
 from images.shards import ShardMember
 from images.transforms import Preprocessing
@@ -180,7 +180,7 @@ def load_data_set(
     not annotated, if no image has labels, or if an image is missing unless `allow_missing`.
     """
     if image_path.is_file():
-        at = [i for i, n in enumerate(images.file_names) if Path(n).name == image_path.name]
+        at = [i for i, n in enumerate(images.file_names) if names_file(n, image_path)]
         if len(at) != 1 or not images.label_sets[at[0]]:
             what = "is listed more than once" if len(at) > 1 else "has no annotation"
             raise UsageError(f"{image_path} {what} in {images.source}")

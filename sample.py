@@ -24,10 +24,9 @@ from report.sample_text import format_result, save_labels
 from report.slides import draw_slide, make_tile, name_drawings, save_contact_sheet
 from util.cli import ArgumentParser, positive_int, run_script
 from util.errors import UsageError
-from util.files import make_folder
+from util.files import is_file, is_picture, left_out, make_folder, walk
 from util.log import log
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 SHEET = 200  # images on the contact sheet at most, the first ones
 DECIDE = (
     "predict labels above the threshold, labels above their own threshold, the most probable set, "
@@ -58,7 +57,7 @@ def main(args: argparse.Namespace) -> None:
     """Label each image, print the result, draw it."""
     model = load(args.checkpoint or find_checkpoint(), args.device, args.amp)
     model.encode_known(args.known, args.absent)  # an unknown label is an error before all work
-    files = list_images(args.images)
+    files = list_images(args.images, args.output)
     if not args.json:
         make_folder(args.output)
     results, tiles = [], []
@@ -97,18 +96,29 @@ def main(args: argparse.Namespace) -> None:
         log(f"wrote {what} to {args.output}")
 
 
-def list_images(given: list[Path]) -> list[Path]:
-    """The files given, and the images directly in the folders given. Raises UsageError."""
+def list_images(given: list[Path], output: Path) -> list[Path]:
+    """The files given, and the pictures at any depth in the folders given.
+
+    Those in the folder `output` are drawings of an earlier run, and left out. Raises UsageError.
+    """
     files = []
     for path in given:
         if path.is_dir():
-            inside = sorted(
-                p
-                for p in path.iterdir()
-                if p.suffix.lower() in SUFFIXES and not p.name.startswith(".") and p.is_file()
-            )
+            drawn = output.resolve() if path.resolve() in output.resolve().parents else None
+            found = [
+                Path(entry.path)
+                for folder, entries in walk(path)
+                if drawn not in (own := (path / folder).resolve(), *own.parents)
+                for entry in entries
+                if is_file(entry)
+            ]
+            inside = [file for file in found if is_picture(file.name)]
+            others = left_out(file.name for file in found if not is_picture(file.name))
             if not inside:
-                raise UsageError(f"there are no images in the folder {path}")
+                what = f": {others}" if others else ""
+                raise UsageError(f"there are no images in the folder {path}{what}")
+            if others:
+                log(f"{path}: {others}")
             files += inside
         elif path.is_file():
             files.append(path)

@@ -22,7 +22,7 @@ from labels.numbers import name_numbers
 from labels.options import ReadOptions
 from labels.text import means_data, split_of
 from util.errors import UsageError
-from util.files import is_folder, is_ignored, is_picture, left_out, walk
+from util.files import is_file, is_folder, is_ignored, is_picture, left_out, walk
 from util.log import log, some
 
 NAME = "a folder per label"
@@ -137,7 +137,7 @@ def _all_pictures(folder: Path, deep: bool = True) -> Iterator[Path]:
     for _, entries in walk(folder):
         for entry in entries:
             if is_picture(entry.name):
-                if not (os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()):
+                if not is_file(entry):
                     raise UsageError(f"{entry.path} is a broken link or not a file: delete it")
                 yield Path(entry.path)
         if not deep:

@@ -46,6 +46,11 @@ def is_folder(entry: os.DirEntry) -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
+def is_file(entry: os.DirEntry) -> bool:
+    """Whether this is a file or a link to one."""
+    return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
+
+
 def walk(root: Path) -> Iterator[tuple[str, list[os.DirEntry]]]:
     """Each folder in `root`, at any depth, with its files; the first is "", `root` itself.
 
