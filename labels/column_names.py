@@ -13,7 +13,7 @@ FILE_NAMES = _words(
     """filename imagename filepath imagepath file image path imagefile imgname imgpath img
     photo picture imageindex imageid imageurl url uri id"""
 )
-LABELS = _words("labels tags classes categories keywords labelnames classnames")
+LABELS = _words("labels tags classes categories keywords labelnames classnames predicted")
 LABEL = _words(
     """label tag class category labelname classname categoryname keyword target choice attribute
     object finding"""
@@ -24,9 +24,9 @@ IS_SPLIT |= {"istrain": "train"}
 TRUTH = _words("confidence value present presence ispresent truth istrue")
 # never labels, even if they hold 0 and 1
 NEVER = _words(
-    """id index idx level0 row rownumber rownum no nr width height channels fold folds kfold cvfold
-    annotator annotatorid annotationid leadtime score confidence probability prob sex gender
-    unlabeled unlabelled verified isverified reviewed
+    """id index idx level0 indexlevel0 row rownumber rownum no nr width height channels
+    fold folds kfold cvfold annotator annotatorid annotationid leadtime score confidence
+    probability prob sex gender unlabeled unlabelled verified isverified reviewed
     xmin ymin xmax ymax x1 y1 x2 y2 patientage patientsex patientgender followup"""
 )
 # no labels, unless they hold 0 and 1: then the user decides

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
@@ -27,6 +28,7 @@ from util.errors import UsageError
 NAME = "CSV"
 DELIMITERS = ",;\t|"  # of columns
 SEP = re.compile(r'"?sep=(.)"?[,;\t]*\s*')  # how Excel is told the delimiter
+Numbered = tuple[int, list[str]]  # a row and its number in the file
 SHOWN = 60  # letters of a line in a message
 
 
@@ -58,26 +60,38 @@ def _table(text: str, path: Path, options: ReadOptions) -> Table:
         delimiter, skipped, text = sep[1], 1, lines[1] if len(lines) > 1 else ""
     first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "").rstrip()
     delimiter = delimiter or _delimiter(first, path, options)
-    header, rows, numbers, start = None, [], [], skipped + 1
+    return table_of(_numbered(text, delimiter, skipped, path), path)
+
+
+def _numbered(text: str, delimiter: str, skipped: int, path: Path) -> Iterator[Numbered]:
+    """The cells of each row, and the number of its first line. Raises UsageError."""
+    start = skipped + 1
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         for cells in reader:
-            number, start = start, reader.line_num + skipped + 1
-            if header is None:
-                if any(cell.strip() for cell in cells):
-                    header = _header(cells, path)
-                continue
-            if len(cells) != len(header):
-                cells = _fitted(cells, len(header), f"{path}, row {number},")
-            if any(cells) and any(cell.strip() for cell in cells):
-                rows.append(cells)
-                numbers.append(number)
+            yield start, cells
+            start = reader.line_num + skipped + 1
     except csv.Error as error:
         what = "a cell of more than 131,072 letters" if "field" in str(error) else str(error)
         raise UsageError(
             f"{path}, row {start}, cannot be read ({what}): is a double quote missing?"
         ) from None
-    columns = zip(*rows, strict=True) if rows else ([] for _ in header or [])
+
+
+def table_of(rows: Iterable[Numbered], path: Path) -> Table:
+    """Rows of text, the first one a header, as columns. Raises UsageError."""
+    header, kept, numbers = None, [], []
+    for number, cells in rows:
+        if header is None:
+            if any(cell.strip() for cell in cells):
+                header = _header(cells, path)
+            continue
+        if len(cells) != len(header):
+            cells = _fitted(cells, len(header), f"{path}, row {number},")
+        if any(cells) and any(cell.strip() for cell in cells):
+            kept.append(cells)
+            numbers.append(number)
+    columns = zip(*kept, strict=True) if kept else ([] for _ in header or [])
     return Table(path, _named(header or [], columns, path), numbers)
 
 
@@ -104,7 +118,7 @@ def _fitted(cells: list[str], width: int, where: str) -> list[str]:
     return cells + [""] * (width - len(cells))
 
 
-def _named(header: list[str], columns, path: Path) -> dict[str, list[str]]:
+def _named(header: list[str], columns: Iterable[Sequence[str]], path: Path) -> dict[str, list[str]]:
     """The columns with their names; those without a name only if they hold anything."""
     named: dict[str, list[str]] = {}
     for name, column in zip(header, columns, strict=True):

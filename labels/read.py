@@ -29,6 +29,7 @@ from labels import (
     nuswide,
     openimages,
     split_folders,
+    spreadsheet,
     tars,
     via,
     voc,
@@ -39,7 +40,7 @@ from labels.merge import read_merges
 from labels.options import DEFAULTS, ReadOptions
 from labels.split_folders import splits_by_folder
 from labels.tags import respell
-from labels.text import read_head
+from labels.text import folded, read_head
 from util.errors import UsageError
 from util.log import log
 
@@ -49,6 +50,7 @@ FORMATS: tuple[ModuleType, ...] = (
     *TOOLS,
     tars,
     split_folders,
+    spreadsheet,
     json_rows,
     jsonl,
     coco,
@@ -75,6 +77,8 @@ def read_labels(
     if not len(images):
         raise UsageError(f"{path} lists no images")
     images = splits_by_folder(images) if options.split_column is None else images
+    spelling = {label: new for label in images.categories if (new := folded(label)) != label}
+    images = respell(images, spelling) if spelling else images
     if options.merge:
         images = respell(images, read_merges(options.merge))
     divided = ""

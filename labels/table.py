@@ -110,7 +110,7 @@ def _say_columns(table: Table, columns: Columns, splits: list[str] | None) -> No
         pairs = dict(zip(table.cells[columns.split], splits, strict=True))
         said = ", ".join(f"{value} is {part}" for value, part in pairs.items())
         split = f", splits in {columns.split!r}: {said}"
-    unused = ", ".join(name or "the column without a name" for name in columns.unused)
+    unused = some([name or "the column without a name" for name in columns.unused], shown=12)
     log(
         f"{table.path}: file names in {columns.file!r}, {what} {some([*map(repr, labels)])}{split}"
         f"; not used: {unused or 'nothing'}"

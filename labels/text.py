@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import io
 import re
+import unicodedata
 import zlib
 from pathlib import Path
 
@@ -21,6 +22,7 @@ PICTURE = re.compile(  # a name that ends as those of pictures do
     "|".join(re.escape(s) for s in sorted(PICTURE_SUFFIXES | HEIC_SUFFIXES)).join(("(?:", ")$")),
     re.IGNORECASE,
 )
+INVISIBLE = dict.fromkeys((0x200B, 0x2060, 0xFEFF, 0xAD))  # no width; a soft hyphen
 ACCENTED = "À-ÖØ-öø-ÿŒœŠšŽžŸ"  # letters of cp1252 beyond ASCII
 NOT_WESTERN = re.compile(
     "[^\\x00-\\x7f]{3}"  # Greek, Cyrillic, Chinese
@@ -126,6 +128,11 @@ def _unzip(content: bytes, path: Path) -> bytes:
     if len(unzipped) > UNZIPPED:
         raise UsageError(f"{path} unpacks to more than {UNZIPPED >> 30} GiB: too large")
     return unzipped
+
+
+def folded(label: str) -> str:
+    """A label in Unicode's NFC, with single spaces and without invisible characters."""
+    return " ".join(unicodedata.normalize("NFC", label.translate(INVISIBLE)).split())
 
 
 def is_text(value: str) -> bool:

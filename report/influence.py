@@ -39,7 +39,7 @@ def save_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
     """
 
     def write_csv(path: Path) -> None:
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with path.open("w", encoding="utf-8-sig", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["label", *map(csv_text, labels)])
             for label, row in zip(labels, influence, strict=True):

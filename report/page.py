@@ -92,7 +92,7 @@ def write_curves(curves: list[np.ndarray], labels: tuple[str, ...], path: Path) 
     """Write P×3 PR curves (score, recall, precision) as CSV, a row per point."""
 
     def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
+        with temporary.open("w", encoding="utf-8-sig", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("label", "score", "recall", "precision"))
             for label, curve in zip(labels, curves, strict=True):

@@ -7,7 +7,7 @@ import io
 import json
 from pathlib import Path
 
-from util.files import csv_text, write_atomically
+from util.files import BOM, csv_text, write_atomically
 from util.log import printable
 
 
@@ -53,5 +53,6 @@ def save_labels(results: list[dict], folder: Path) -> None:
         writer.writerow([*names, *probabilities])
     lines = "".join(json.dumps(r) + "\n" for r in results)
     for name, content in (("labels.csv", text.getvalue()), ("labels.jsonl", lines)):
-        data = content.encode("utf-8", "surrogateescape")
+        start = BOM if name.endswith(".csv") else ""
+        data = (start + content).encode("utf-8", "surrogateescape")
         write_atomically(folder / name, lambda t, data=data: t.write_bytes(data))

@@ -94,7 +94,7 @@ def test_reveal_label_issues_and_influence(trained, workdir, capsys):
         assert any(row["image"] in line and row["label"] in line for line in out.splitlines())
     assert set(found["revealed"]["before"]) == set(found["revealed"]["after"])
     assert "before mAP" in out
-    with (workdir / "o/label_influence.csv").open(newline="") as file:
+    with (workdir / "o/label_influence.csv").open(encoding="utf-8-sig", newline="") as file:
         header, *lines = csv.reader(file)
     assert header == ["label", *RANKED]
     matrix = np.array([line[1:] for line in lines], float)

@@ -38,7 +38,7 @@ def test_sample_end_to_end(trained):
     assert len(list(tagged.glob("*_labels.png"))) == 13, "img_02 is given twice: two pictures"
     with Image.open(tagged / "contact_sheet.png") as sheet:
         assert sheet.size == (5 * 240, 3 * 296)
-    with (tagged / "labels.csv").open(newline="", encoding="utf-8") as file:
+    with (tagged / "labels.csv").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     lines = [json.loads(line) for line in (tagged / "labels.jsonl").read_text().splitlines()]
     assert len(rows) == len(lines) == 13

@@ -23,6 +23,7 @@ OTHER_PICTURES = HEIC_SUFFIXES | frozenset(NOT_DECODED.split())  # their owner w
 IGNORED = frozenset(  # what systems and archives leave in folders; names in lower case
     ("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "lost+found", "$recycle.bin")
 )
+BOM = "\ufeff"  # begins our CSV files: without it Excel takes them for another encoding
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet reads these as a formula (OWASP's list)
 
 

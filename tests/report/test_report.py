@@ -254,7 +254,7 @@ def test_page_json_and_log_show_the_same_numbers(hostile):
 
 def test_the_curves_in_the_csv_give_the_ap(hostile):
     r = json.loads((hostile / "metrics.json").read_text())
-    with (hostile / "pr_curves.csv").open(encoding="utf-8", newline="") as file:
+    with (hostile / "pr_curves.csv").open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.DictReader(file))
     for label in r["per_label"]:
         mine = [row for row in rows if row["label"] == label["label"]]
@@ -304,7 +304,7 @@ def test_coco_sized_results_stay_small(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (tmp_path / "report.html").stat().st_size < 15e6
-    with (tmp_path / "pr_curves.csv").open() as file:
+    with (tmp_path / "pr_curves.csv").open(encoding="utf-8-sig") as file:
         assert sum(1 for _ in file) <= targets.sum() + 1
     assert peak < 500e6
 
