@@ -1,189 +1,30 @@
-"""Exports of labelling tools: Label Studio, CVAT, VGG Image Annotator and FiftyOne."""
+"""Exports of labelling tools: CVAT and VGG Image Annotator; which tool is it; damaged ones."""
 
 import contextlib
 import json
 
 import pytest
 from conftest import write_json
+from tool_exports import (
+    SETS,
+    boxes,
+    choices,
+    cvat,
+    image,
+    records,
+    refusal,
+    sample,
+    sets_of,
+    task,
+    tasks,
+    via,
+    via_file,
+)
 
-from images.find import find_images
-from labels.options import ReadOptions
 from labels.read import FORMATS, read_labels
 from util.errors import UsageError
 
-SETS = {"p0.jpg": ["cat", "dog"], "p1.jpg": ["dog"], "p2.jpg": [], "p3.jpg": ["traffic light"]}
-
-
-def sets_of(path, **options) -> dict[str, set[str]]:
-    images = read_labels(path, None, ReadOptions(**options))
-    return {n: set(s) for n, s in zip(images.file_names, images.label_sets, strict=True)}
-
-
-def refusal(path, **options) -> str:
-    with pytest.raises(UsageError) as caught:
-        read_labels(path, None, ReadOptions(**options))
-    assert path.name in str(caught.value)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-# --- Label Studio -----------------------------------------------------------------------------
-
-
-def choices(labels, name="animals") -> dict:
-    return {"from_name": name, "to_name": "i", "type": "choices", "value": {"choices": labels}}
-
-
-def boxes(*labels) -> list[dict]:
-    return [
-        {
-            "from_name": "box",
-            "to_name": "i",
-            "type": "rectanglelabels",
-            "value": {"x": 1, "y": 2, "width": 3, "height": 4, "rectanglelabels": [label]},
-        }
-        for label in labels
-    ]
-
-
-def task(number, *results, name=None, **fields) -> dict:
-    annotations = [
-        {"id": i, "result": result, "was_cancelled": False} for i, result in enumerate(results)
-    ]
-    data = {"image": name or f"/data/upload/1/0a1b2c0{number}-p{number}.jpg"}
-    return {"id": number, "annotations": annotations, "data": data, **fields}
-
-
-def tasks() -> list[dict]:
-    return [task(i, [choices(labels)] if labels else []) for i, labels in enumerate(SETS.values())]
-
-
-def test_label_studio_tasks(tmp_path, capsys):
-    for i in range(4):
-        (tmp_path / f"p{i}.jpg").write_bytes(b"")
-    path = write_json(tasks(), tmp_path / "export.json")
-    images = read_labels(path)
-    assert images.kind == "Label Studio"
-    assert [set(s) for s in images.label_sets] == [set(s) for s in SETS.values()]
-    assert [p.name for p in find_images(tmp_path, images)] == list(SETS)
-    assert images.categories == ["cat", "dog", "traffic light"]
-
-    content = tasks()
-    content[0]["annotations"].append({"id": 9, "result": [], "was_cancelled": True})
-    content.append(task(4))  # not annotated
-    content.append({**task(5), "predictions": [{"result": [choices(["cat"])]}]})
-    assert len(sets_of(write_json(content, path))) == 4
-    assert "2 of 6 tasks have no annotation and are left out" in capsys.readouterr().err
-
-    content = [task(0, boxes("cat", "cat", "dog")), task(1, [*boxes("dog"), comment()])]
-    assert list(sets_of(write_json(content, path)).values()) == [{"cat", "dog"}, {"dog"}]
-
-
-def comment() -> dict:
-    return {"from_name": "c", "to_name": "i", "type": "textarea", "value": {"text": ["x"]}}
-
-
-def test_label_studio_control_tags(tmp_path):
-    content = [task(0, [choices(["cat"]), choices(["sharp"], "quality"), *boxes("dog")])]
-    path = write_json(content, tmp_path / "export.json")
-    said = refusal(path)
-    assert "control tags, 'animals', 'box', 'quality'" in said
-    assert "--label_columns" in said
-    assert list(sets_of(path, label_columns=("animals",)).values()) == [{"cat"}]
-    assert list(sets_of(path, label_columns=("animals", "box")).values()) == [{"cat", "dog"}]
-    assert "no control tag 'animal'" in refusal(path, label_columns=("animal",))
-
-
-def test_label_studio_annotations_that_differ(tmp_path):
-    content = [task(0, [choices(["cat"])], [choices(["dog"])])]
-    path = write_json(content, tmp_path / "export.json")
-    assert "task 0 has annotations with different labels" in refusal(path)
-    content[0]["annotations"][1]["ground_truth"] = True
-    assert list(sets_of(write_json(content, path)).values()) == [{"dog"}]
-    same = [task(0, [choices(["cat", "dog"])], [choices(["dog", "cat"])])]
-    assert list(sets_of(write_json(same, path)).values()) == [{"cat", "dog"}]
-    twice = [task(0, [choices(["cat"])], name="a.jpg"), task(1, [choices(["dog"])], name="a.jpg")]
-    assert "task 1 and task 0 are the same image, 'a.jpg'" in refusal(write_json(twice, path))
-
-
-WRONG_TASKS = {
-    "no annotation": ([task(0)], "no task with an annotation"),
-    "no result": ([task(0) | {"annotations": [{"id": 1}]}], "without the list result"),
-    "taxonomy": (
-        [task(0, [choices([]) | {"type": "taxonomy", "value": {"taxonomy": [["a", "b"]]}}])],
-        "result of type 'taxonomy'",
-    ),
-    "no value": ([task(0, [{"type": "choices", "from_name": "x"}])], "without type, from_name"),
-    "no list": ([task(0, [choices("cat")])], "without the list 'choices'"),
-    "number": ([task(0, [choices([7])])], "has '7' as a label"),
-    "empty": ([task(0, [choices([" "])])], "as a label: it must be a text"),
-    "mixed": ([*tasks(), {"image": "a.jpg"}], "entry 5, is no task"),
-    "text in between": ([*tasks(), "a"], "entry 5, is no task"),
-    "no picture": ([task(0, [choices(["a"])], name="sound.wav") | {}], "image"),
-    "two pictures": (
-        [task(0, [choices(["a"])]) | {"data": {"left": "a.jpg", "right": "b.jpg"}}],
-        "several fields with pictures: left, right; name the field with --file_column",
-    ),
-    "no file": ([task(0, [choices(["a"])]) | {"data": {"n": 1}}], "no picture's name"),
-}
-
-
-@pytest.mark.parametrize(("content", "sentence"), WRONG_TASKS.values(), ids=WRONG_TASKS)
-def test_label_studio_tasks_that_are_refused(tmp_path, content, sentence):
-    path = write_json(content, tmp_path / "export.json")
-    if sentence == "image":  # the only field, called image: its name is not a picture's
-        assert list(sets_of(path)) == ["sound.wav"]
-    else:
-        assert sentence in refusal(path)
-
-
-def records() -> list[dict]:
-    found = []
-    for i, (name, labels) in enumerate(SETS.items()):
-        record = {"image": f"/data/local-files/?d=x/{name}", "id": i, "annotator": 1}
-        if labels:
-            record["animals"] = labels[0] if len(labels) == 1 else {"choices": labels}
-        found.append(record)
-    return found
-
-
-def test_label_studio_min(tmp_path, capsys):
-    path = write_json(records(), tmp_path / "min.json")
-    assert list(sets_of(path).values()) == [set(s) for s in SETS.values()]
-    with_data = [r | {"source": f"camera {i}"} for i, r in enumerate(records())]
-    assert list(sets_of(write_json(with_data, path)).values()) == [set(s) for s in SETS.values()]
-    assert "labels are in animals; not used: source" in capsys.readouterr().err
-    two = [r | {"quality": "good"} for r in records()]
-    assert "several fields, 'animals', 'quality'" in refusal(write_json(two, path))
-    assert sets_of(path, label_columns=("animals",)) == sets_of(write_json(records(), path))
-    shapes = [{"x": 1, "rectanglelabels": ["cat"]}, {"x": 2, "rectanglelabels": ["dog"]}]
-    content = [{"image": "a.jpg", "id": 1, "annotator": 2, "box": shapes}]
-    assert sets_of(write_json(content, path)) == {"a.jpg": {"cat", "dog"}}
-    content[0]["box"] = [{"x": 1}]
-    assert "no field with labels" in refusal(write_json(content, path))
-    content[0]["box"] = [*shapes, {"x": 1}]
-    assert "choices or labels are read" in refusal(write_json(content, path))
-    twice = [records()[0], records()[0] | {"animals": "cat"}]
-    assert "are the same image" in refusal(write_json(twice, path))
-    again = [records()[0], records()[0]]
-    assert len(sets_of(write_json(again, path))) == 1
-
-
 # --- CVAT for images --------------------------------------------------------------------------
-
-
-def cvat(path, *images, before=""):
-    path.write_text(
-        '<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version>'
-        f"<meta><task><name>x</name></task></meta>{before}{''.join(images)}</annotations>"
-    )
-    return path
-
-
-def image(name, *labels, kind="tag", inside="", **more) -> str:
-    items = "".join(f'<{kind} label="{x}" source="manual">{inside}</{kind}>' for x in labels)
-    others = "".join(f' {key}="{value}"' for key, value in more.items())
-    return f'<image id="0" name="{name}" width="4" height="4"{others}>{items}</image>'
 
 
 def test_cvat_tags_and_shapes(tmp_path, capsys):
@@ -249,19 +90,6 @@ def test_cvat_files_that_are_refused(tmp_path):
 # --- VGG Image Annotator ----------------------------------------------------------------------
 
 
-def via_file(name, regions=(), **attributes) -> dict:
-    shape = {"name": "rect", "x": 1, "y": 2, "width": 3, "height": 4}
-    regions = [{"shape_attributes": shape, "region_attributes": r} for r in regions]
-    return {"filename": name, "size": 9, "regions": regions, "file_attributes": attributes}
-
-
-def via(path, *files, project=False):
-    content = {f"{file['filename']}9": file for file in files}
-    if project:
-        content = {"_via_settings": {}, "_via_img_metadata": content, "_via_attributes": {}}
-    return write_json(content, path)
-
-
 @pytest.mark.parametrize("project", [False, True])
 def test_via_attributes(tmp_path, project):
     path = tmp_path / "via.json"
@@ -312,85 +140,6 @@ def test_via_files_that_are_refused(tmp_path):
     project = {key: {} for key in ("project", "config", "attribute", "file", "view", "metadata")}
     assert "a project of VIA 3" in refusal(write_json(project, path))
     assert "needs filename and regions" in refusal(write_json({"_via_img_metadata": 7}, path))
-
-
-# --- FiftyOne ---------------------------------------------------------------------------------
-
-CLASSES = ["cat", "dog", "traffic light"]
-
-
-@pytest.mark.parametrize(
-    "labels",
-    [
-        {"p0": [0, 1], "p1": 1, "p2": [], "p3": 2},
-        {"p0": ["cat", "dog"], "p1": "dog", "p2": [], "p3": ["traffic light"]},
-        {
-            "p0": [{"label": 0, "confidence": 0.5}, {"label": 1}],
-            "p1": {"label": 1},
-            "p2": [],
-            "p3": [{"label": 2, "bounding_box": [0, 0, 1, 1]}] * 2,
-        },
-    ],
-)
-def test_fiftyone(tmp_path, labels, capsys):
-    (tmp_path / "data").mkdir()
-    for name in SETS:
-        (tmp_path / "data" / name).write_bytes(b"")
-    write_json({"classes": CLASSES, "labels": labels | {"p9": None}}, tmp_path / "labels.json")
-    for path in (tmp_path / "labels.json", tmp_path):
-        images = read_labels(path)
-        assert images.kind == "FiftyOne"
-        assert [set(s) for s in images.label_sets] == [set(s) for s in SETS.values()]
-        assert [p.name for p in find_images(tmp_path, images)] == list(SETS)
-    assert "1 of 5 images have no label (null): left out" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        ({"classes": CLASSES, "labels": {"a": 3}}, "'a', has the label 3, of 3 classes"),
-        ({"classes": CLASSES, "labels": {"a": -1}}, "has the label -1"),
-        ({"classes": CLASSES, "labels": {"a": "cow"}}, "has the label 'cow'"),
-        ({"classes": CLASSES, "labels": {"a": True}}, "has the label 'True'"),
-        ({"classes": CLASSES, "labels": {"a": [None]}}, "has the label 'None'"),
-        ({"classes": CLASSES, "labels": {"a": {"x": 1}}}, "write a number or name"),
-        ({"classes": [7], "labels": {"a": 0}}, "as a label: it must be a text"),
-        ({"classes": None, "labels": {"a": 0}}, "of 0 classes"),
-        ({"classes": CLASSES}, "needs the list classes and"),
-    ],
-)
-def test_fiftyone_files_that_are_refused(tmp_path, content, sentence):
-    assert sentence in refusal(write_json(content, tmp_path / "labels.json"))
-
-
-def sample(name, *labels, split="train", field="ground_truth", **more) -> dict:
-    found = {"_cls": "Classifications", "classifications": [{"label": x} for x in labels]}
-    return {"filepath": f"data/{name}", "tags": [split, "x"], "metadata": None, field: found} | more
-
-
-def test_fiftyone_samples(tmp_path):
-    path = tmp_path / "samples.json"
-    content = [sample(name, *labels) for name, labels in SETS.items()]
-    content.append({"filepath": "data/p9.jpg", "tags": [], "ground_truth": None})
-    write_json({"samples": content}, path)
-    assert sets_of(path) == {f"data/{name}": set(labels) for name, labels in SETS.items()}
-    assert read_labels(path).splits == ["train"] * 4
-    boxes = {"_cls": "Detections", "detections": [{"label": "dog", "bounding_box": []}] * 2}
-    two = [sample("a.jpg", "cat", predictions=boxes), sample("b.jpg", "dog", split="test")]
-    write_json({"samples": two}, path)
-    assert "several fields, 'ground_truth', 'predictions'" in refusal(path)
-    assert sets_of(path, label_columns=("ground_truth",))["data/a.jpg"] == {"cat"}
-    assert sets_of(path, label_columns=("predictions",)) == {"data/a.jpg": {"dog"}}
-    one = sample("a.jpg", ground_truth={"_cls": "Classification", "label": "cat"})
-    assert sets_of(write_json({"samples": [one]}, path)) == {"data/a.jpg": {"cat"}}
-    one["ground_truth"]["label"] = None
-    assert "as a label" in refusal(write_json({"samples": [one]}, path))
-    mask = sample("a.jpg", ground_truth={"_cls": "Segmentation", "mask": ""})
-    assert "no field with labels" in refusal(write_json({"samples": [mask]}, path))
-    mixed = {"samples": [sample("b.jpg", "cat"), mask]}
-    assert "has \"{'_cls': 'Segmentation'" in refusal(write_json(mixed, path))
-    mixed = {"samples": [sample("b.jpg", "cat"), 7]}
-    assert "needs the list samples" in refusal(write_json(mixed, path))
 
 
 # --- which format is it -----------------------------------------------------------------------
@@ -449,7 +198,10 @@ def exports() -> dict[str, object]:
         "min": [records()[0], {"image": "a.jpg", "id": 1, "annotator": 1, "animals": shapes}],
         "via": {"a9": via_file("a.jpg", [{"animal": "cat"}]), "b9": via_file("b.jpg")},
         "project": {"_via_img_metadata": {"a9": via_file("a.jpg", kind={"cat": True})}},
-        "fiftyone": {"classes": CLASSES, "labels": {"a": [0, 1], "b": [{"label": 2}]}},
+        "fiftyone": {
+            "classes": ["cat", "dog", "traffic light"],
+            "labels": {"a": [0, 1], "b": [{"label": 2}]},
+        },
         "samples": {"samples": [sample("a.jpg", "cat", "dog")]},
     }
 
