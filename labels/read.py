@@ -98,7 +98,8 @@ def _format_of(path: Path) -> ModuleType:
     if path.is_dir():
         what = "is a folder without labels"
     elif text.startswith("<"):
-        what = "is XML; for PASCAL VOC give the folder that contains Annotations/"
+        what = "is XML; for PASCAL VOC give the folder that contains Annotations/, for CVAT its "
+        what += "export CVAT for images 1.1"
     else:
         what = "is not a text file" if head else "is empty"
     raise UsageError(f"{path} {what}; formats: {FORMAT_NAMES}")
