@@ -28,7 +28,7 @@ from labels.options import DEFAULTS, ReadOptions
 from labels.rows import plain
 from labels.table import images_from_table, table_from_rows
 from labels.tar_index import Fields, find_tars, make_index
-from labels.text import SPLITS
+from labels.text import SPLITS, split_of
 from util.errors import UsageError
 from util.log import log, some
 
@@ -47,7 +47,7 @@ class _Kind(msgspec.Struct):
 def matches(path: Path) -> bool:
     """Whether this is a folder of tars, one tar, or an index."""
     if path.is_dir():
-        return (path / SHARD_INDEX).is_file() or bool(find_tars(path))
+        return (path / SHARD_INDEX).is_file() or bool(find_tars(path) or _folders_of_tars(path))
     return path.name == SHARD_INDEX or path.suffix.lower() == ".tar"
 
 
@@ -59,6 +59,11 @@ def read(
         raise UsageError(f"{path} is one tar: name the folder that contains it, {path.parent}")
     folder = path if path.is_dir() else path.parent
     index = folder / SHARD_INDEX
+    if not index.is_file() and not find_tars(folder):
+        names = " and ".join(str(each) for each in _folders_of_tars(folder))
+        raise UsageError(
+            f"{folder} has its tars in {names}: name these with --image_path and --val_image_path"
+        )
     if not index.is_file():
         make_index(folder)
     elif not _made_elsewhere(index):
@@ -73,6 +78,11 @@ def read(
     if splits:
         images = replace(images, splits=[splits[image["shard"]] for image in content["images"]])
     return images
+
+
+def _folders_of_tars(path: Path) -> list[Path]:
+    folders = [p for p in sorted(path.iterdir()) if p.is_dir() and split_of(p.name)]
+    return [folder for folder in folders if find_tars(folder)]
 
 
 def _made_elsewhere(index: Path) -> bool:

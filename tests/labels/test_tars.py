@@ -96,6 +96,16 @@ def test_tars_called_by_their_split(tmp_path):
         read_labels(tmp_path)
 
 
+def test_a_folder_of_tars_for_each_split(tmp_path):
+    for split in ("train", "val"):
+        write_tar(tmp_path / split / "0.tar", samples(TEXTS["json"], "json"))
+    with pytest.raises(
+        UsageError, match=r"train and .*val: name these with --image_path and --val"
+    ):
+        read_labels(tmp_path)
+    assert len(read_labels(tmp_path / "val")) == 4
+
+
 def test_names_of_all_kinds(tmp_path):
     """Folders, long names, dots, upper case, what systems leave; pictures without labels."""
     members = {"./x/0001.JPG": "1", "./x/0001.cls": "cat", "y/0001.jpg": "2", "y/0001.cls": "dog"}
