@@ -1,10 +1,12 @@
 """From annotations and an image folder to batches.
 
-Describe a data set: counts, what may be wrong with it, and the shapes of the first batch.
+Describe a data set in at most ten lines: what was read, and how; labels with counts; what is left
+out; what looks wrong. All missing images are listed in missing_images.txt, labels that look
+misspelt in labels_to_merge.csv: correct this file and give it with --labels_to_merge.
 
     python data_loader.py --image_path data/images/train2014
 
-Decode every annotated image and list those that cannot be read.
+Also decode every annotated image, and list those that cannot be read in bad_images.jsonl.
 
     python data_loader.py --image_path data/images/train2014 --check --num_workers 8
 
@@ -25,23 +27,20 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from images.bad_images import FILE, BadImages, check_images, join_errors
 from images.cache import ImageCache
-from images.duplicates import duplicates
 from images.find import find_images, names_file, without_missing
 from images.sampler import EpochBatchSampler
 from images.shards import ShardMember
+from images.summary import label_counts, problems, summarise
 from images.transforms import Preprocessing
 from labels.annotated import AnnotatedImages
-from labels.checks import likely_misspellings
 from labels.options import add_label_flags, options_from
 from labels.read import read_labels
 from labels.search import find_labels
-from labels.targets import encode_targets
-from labels.vocabulary import Vocabulary, count_labels
+from labels.vocabulary import Vocabulary
 from util.cli import ArgumentParser, non_negative_int, positive_int, run_script
 from util.errors import UsageError
-from util.log import is_first, log, some
+from util.log import collected_log, fit_lines, is_first, log
 
-FEW = 10  # warn about labels on fewer images: they can hardly be learned
 GRACE = 30  # seconds that a worker process lives on after SIGTERM
 
 
@@ -199,24 +198,10 @@ def load_data_set(
 
 
 def warn_about_data(targets: np.ndarray, vocabulary: Vocabulary, *splits: list) -> None:
-    """Log what may be wrong: targets (N×C) of the training images, the image paths of each split.
-
-    Unlabelled images, rare labels, likely misspellings, and equal images in different splits.
-    """
-    if not is_first():
-        return
-    counts = targets.sum(0)
-    if unlabelled := int((~targets.any(1)).sum()):
-        log(f"check: {unlabelled:,} images have no label")
-    few = [f"{label} ({n})" for label, n in zip(vocabulary.labels, counts, strict=True) if n < FEW]
-    if few:
-        log(f"check: {len(few):,} labels are on fewer than {FEW} images: {some(few)}")
-    if misspelt := likely_misspellings(vocabulary):
-        pairs = [f"{rare!r} for {usual!r}" for rare, usual in misspelt]
-        log(f"check: {len(misspelt):,} labels look misspelt: {some(pairs)}")
-    if same := duplicates(*splits):
-        pairs = [f"{a} = {b}" for a, b in same]
-        log(f"check: {len(same):,} images are in two splits: {some(pairs)}")
+    """Log what may be wrong. targets: N×C, of the training images; splits: paths of all images."""
+    if is_first():
+        for sentence in problems(targets, vocabulary, *splits):
+            log(f"check: {sentence}")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -234,26 +219,40 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Read the labels and one batch, and describe them; or check every image."""
-    annotations = args.annotations or find_labels(args.image_path, "train")
-    listed = read_labels(annotations, args.image_path, options_from(vars(args)))
-    images, paths = load_data_set(args.image_path, listed, args.check, allow_missing=args.check)
+    """Say in at most ten lines what was read, and how; what is left out; and what looks wrong.
+
+    Raises UsageError, as the last of these, if images are missing or cannot be read.
+    """
+    with collected_log() as notes:
+        annotations = args.annotations or find_labels(args.image_path, "train")
+        listed = read_labels(annotations, args.image_path, options_from(vars(args)))
+        images, paths = load_data_set(args.image_path, listed, True, allow_missing=True)
+        found = summarise(args.image_path, images, paths)
+    for line in fit_lines(notes, 3):
+        log(line)
+    num_images, vocabulary = len(found.targets), found.vocabulary
+    mean = found.targets.sum() / num_images
+    print(f"{num_images:,} images, {len(vocabulary)} labels, {mean:.2f} labels per image")
+    print(f"labels: {label_counts(vocabulary)}", flush=True)
+    errors = found.errors
     if args.check:
-        errors = check_images(paths, args.num_workers, args.bad_images)
-        print(f"{len(paths):,} images checked, {len(errors):,} cannot be read")
-        if errors:
-            raise UsageError(f"{args.bad_images} lists the bad images: fix them or leave them out")
-        return
-    vocabulary = count_labels(images.label_sets, images.categories)
-    targets = encode_targets(images, vocabulary)
-    splits = np.array(images.splits or ["train"] * len(paths))
-    parts = [[paths[i] for i in np.flatnonzero(splits == s)] for s in ("train", "val", "test")]
-    warn_about_data(targets, vocabulary, *parts)
-    data = LabelledImages(paths, targets, Preprocessing(args.image_size), seed=0)
-    batch, labels, _ = next(iter(make_loader(data, args.batch_size, args.num_workers)))
-    mean = targets.sum(1).mean()
-    print(f"{len(data):,} images, {len(vocabulary)} labels, {mean:.2f} labels per image")
-    print(f"a batch: images {tuple(batch.shape)} {batch.dtype}, targets {tuple(labels.shape)}")
+        bad = check_images(paths, args.num_workers, args.bad_images)
+        if bad:
+            errors.insert(0, f"{args.bad_images} lists the bad images: fix them or leave them out")
+        print(f"{len(paths):,} images checked, {len(bad):,} cannot be read", flush=True)
+    elif found.rows:
+        own_paths, own_targets = [found.paths[i] for i in found.rows], found.targets[found.rows]
+        data = LabelledImages(own_paths, own_targets, Preprocessing(args.image_size), seed=0)
+        try:
+            batch, targets, _ = next(iter(make_loader(data, args.batch_size, args.num_workers)))
+            shapes = f"images {tuple(batch.shape)} {batch.dtype}, targets {tuple(targets.shape)}"
+            print(f"a batch: {shapes}", flush=True)
+        except UsageError as error:
+            errors.append(str(error))
+    for line in fit_lines(found.remarks, 3):
+        log(line)
+    if errors:
+        raise UsageError("; ".join(errors))
 
 
 if __name__ == "__main__":

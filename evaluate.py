@@ -73,7 +73,7 @@ SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--checkpoint", type=Path, help="best.pt of a run; default: the latest run's")
+    add("--checkpoint", type=Path, help="best.pt of a run, or its folder; default: the latest")
     add("--image_path", type=Path, help="image folder; default: the checkpoint's own val images")
     add("--annotations", type=Path, help="file or folder of labels; default: found by the images")
     add("--keep_unlabelled", action="store_true", help="count images without labels (COCO: 40,504)")
@@ -117,7 +117,7 @@ def main(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, device: torch.device) -> None:
     """Load, decode, measure, save, print."""
-    path = args.checkpoint or find_checkpoint()
+    path = find_checkpoint(args.checkpoint)
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
     labels, output_dir = vocabulary.labels, args.output_dir or path.parent
@@ -128,7 +128,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     image_path, annotations = choose_data(args.image_path, args.annotations, checkpoint, options)
     listed = read_labels(annotations, image_path, options).of_split("test", "val", "train")
     images, paths = load_data_set(image_path, listed, args.keep_unlabelled, args.limit)
-    targets = encode_targets(images, vocabulary)
+    targets = encode_targets(images, vocabulary, training=False)
     warn_of_leaks(checkpoint, annotations, listed.splits[0] if listed.splits else None)
     objects = read_label_objects(images, vocabulary, options) if args.pointing else None
     cache = None

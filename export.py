@@ -39,7 +39,7 @@ NUM_RANDOM = 2  # random images to compare on: noise reaches values that photos 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--checkpoint", type=Path, help="best.pt of a run; default: the latest run's")
+    add("--checkpoint", type=Path, help="best.pt of a run, or its folder; default: the latest")
     add("--output_dir", type=Path, help="output folder; default: export/ beside the checkpoint")
     add(
         "--verify",
@@ -54,7 +54,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Make the ONNX files, verify them, write everything."""
-    path = args.checkpoint or find_checkpoint()
+    path = find_checkpoint(args.checkpoint)
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
     model.requires_grad_(False)

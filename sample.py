@@ -38,7 +38,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("images", type=Path, nargs="+", metavar="IMAGE", help="images, or folders of images")
-    add("--checkpoint", type=Path, help="best.pt of a run; default: of the latest run")
+    add("--checkpoint", type=Path, help="best.pt of a run, or its folder; default: the latest")
     add("--output", type=Path, default=Path("samples"), help="folder for the pictures")
     add("--top", type=positive_int, default=8, help="labels to show at most")
     add("--num_samples", type=positive_int, default=256, help="label sets sampled per image")
@@ -55,7 +55,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Label each image, print the result, draw it."""
-    model = load(args.checkpoint or find_checkpoint(), args.device, args.amp)
+    model = load(find_checkpoint(args.checkpoint), args.device, args.amp)
     model.encode_known(args.known, args.absent)  # an unknown label is an error before all work
     files = list_images(args.images, args.output)
     if not args.json:

@@ -69,7 +69,14 @@ def _line(image: Path | ShardMember, error: UsageError) -> bytes:
 def check_images(
     paths: list[Path] | list[ShardMember], num_workers: int, report: Path
 ) -> list[UsageError]:
-    """Decode every image in full and list the bad ones in `report`. Returns their errors."""
+    """Decode every image in full and list the bad ones in `report`. Returns their errors.
+
+    Raises UsageError if `report` is a file of another kind: it is not overwritten.
+    """
+    try:
+        BadImages(report).read()
+    except UsageError:
+        raise UsageError(f"{report} is no list of bad images: choose another name") from None
     loader = DataLoader(_ReadErrors(paths), batch_size=16, num_workers=num_workers, collate_fn=list)
     bad = [pair for batch in progress(loader, "checking") for pair in batch if pair[1]]
     lines = b"".join(_line(paths[index], error) for index, error in bad)

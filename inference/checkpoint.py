@@ -38,7 +38,7 @@ from model import HybridNet
 from util.cli import code_commit
 from util.errors import UsageError
 from util.files import write_atomically
-from util.log import log
+from util.log import log, some
 
 FORMAT_VERSION = "hybridnet-checkpoint-1"
 PARTS = ("model", "vocabulary", "preprocessing", "weights")
@@ -73,7 +73,7 @@ def _on_cpu(value: object) -> object:
 def load_checkpoint(path: Path) -> dict:
     """Read a checkpoint to the CPU. Raises UsageError if it is missing, damaged or another file."""
     if not path.is_file():
-        raise UsageError(f"there is no checkpoint {path}")
+        raise UsageError(f"there is no checkpoint {path}{_others(path)}")
     try:
         check_archive(path)
         with warnings.catch_warnings():
@@ -137,11 +137,31 @@ def _explain(checkpoint: dict, source: Path, reason: object) -> str:
     )
 
 
-def find_checkpoint(runs: Path = Path("runs")) -> Path:
-    """best.pt of the latest run, which is logged. Raises UsageError if there is none."""
+def find_checkpoint(given: Path | None = None, runs: Path = Path("runs")) -> Path:
+    """The checkpoint that the user gives; of a run's folder its best.pt; else the latest run's.
+
+    A choice is logged. Raises UsageError if there is none.
+    """
+    if given:
+        best = given / "best.pt"
+        if best.is_file():
+            log(f"using {best}")
+        elif given.is_dir():
+            raise UsageError(f"the folder {given} has no best.pt{_others(best)}")
+        return best if given.is_dir() else given
     found = sorted(runs.glob("*/best.pt"), key=lambda p: p.stat().st_mtime)
     if not found:
-        raise UsageError("no trained model found under runs/: run train.py, or give --checkpoint")
+        raise UsageError(
+            f"no trained model found: there is no {runs}/*/best.pt; run train.py, or give "
+            "--checkpoint"
+        )
     age = (time.time() - found[-1].stat().st_mtime) / 60
     log(f"using {found[-1]}, the latest run ({age:.0f} minutes old)")
     return found[-1]
+
+
+def _others(path: Path) -> str:
+    """The checkpoints near a path that does not exist, for its error message."""
+    folders = (path.parent, path.parent.parent, Path("runs"))
+    found = dict.fromkeys(p for f in folders for g in ("*.pt", "*/*.pt") for p in sorted(f.glob(g)))
+    return f"; there is {some([*map(str, found)])}" if found else ""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from images.decode import load_pixels, pixels_of
 from images.transforms import Transform
-from inference.checkpoint import load_checkpoint, restore
+from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.decoding import (
     BestSets,
     Samples,
@@ -35,13 +35,14 @@ from util.errors import UsageError
 
 
 def load(path: str | Path, device: str = "auto", amp: str = "auto") -> Predictor:
-    """The model of a checkpoint, ready to predict.
+    """The model of a checkpoint, or of a run's folder, ready to predict.
 
     device: auto, cpu, cuda, cuda:1, …; amp: bfloat16 for the encoder, auto, on or off. Raises
     UsageError if the file or the device cannot be used.
     """
-    checkpoint, where = load_checkpoint(Path(path)), pick_device(device)
-    model, vocabulary, preprocessing = restore(checkpoint, Path(path))
+    path = find_checkpoint(Path(path))
+    checkpoint, where = load_checkpoint(path), pick_device(device)
+    model, vocabulary, preprocessing = restore(checkpoint, path)
     return Predictor(
         model.to(where),
         vocabulary.labels,

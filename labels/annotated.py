@@ -35,6 +35,10 @@ class AnnotatedImages:
         given = {name: column for name in columns if (column := getattr(self, name)) is not None}
         return replace(self, **{name: [c[i] for i in keep] for name, c in given.items()})
 
+    def labels(self) -> set[str]:
+        """The labels that are on some image."""
+        return {label for s in (self.label_sets, self.difficult or ()) for of in s for label in of}
+
     def labelled(self) -> AnnotatedImages:
         """The images with at least one label."""
         return self.select([i for i, labels in enumerate(self.label_sets) if labels])
@@ -42,7 +46,8 @@ class AnnotatedImages:
     def of_split(self, *names: str) -> AnnotatedImages:
         """The images of the first of these splits that exists; all images if there are no splits.
 
-        Raises UsageError if there are splits, but none of these.
+        Labels that are only in other splits are not among its categories. Raises UsageError if
+        there are splits, but none of these.
         """
         if self.splits is None:
             return self
@@ -50,4 +55,6 @@ class AnnotatedImages:
         if name is None:
             raise UsageError(f"{self.source} has no image of the split {' or '.join(names)}")
         log(f"{self.source}: the split {name} is used, {self.splits.count(name):,} images")
-        return self.select([i for i, split in enumerate(self.splits) if split == name])
+        chosen = self.select([i for i, split in enumerate(self.splits) if split == name])
+        lacking = self.labels() - chosen.labels()
+        return replace(chosen, categories=[c for c in self.categories if c not in lacking])

@@ -36,7 +36,7 @@ from labels import (
     yolo,
 )
 from labels.annotated import AnnotatedImages
-from labels.merge import read_merges
+from labels.merge import merge_labels
 from labels.options import DEFAULTS, ReadOptions
 from labels.split_folders import splits_by_folder
 from labels.tags import respell
@@ -80,7 +80,7 @@ def read_labels(
     spelling = {label: new for label in images.categories if (new := folded(label)) != label}
     images = respell(images, spelling) if spelling else images
     if options.merge:
-        images = respell(images, read_merges(options.merge))
+        images = merge_labels(images, options.merge)
     divided = ""
     if images.splits:
         counts = {s: images.splits.count(s) for s in ("train", "val", "test")}

@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 
 from labels.annotated import AnnotatedImages
@@ -19,6 +20,7 @@ from labels.vocabulary import Vocabulary
 from util.log import log
 
 ENDINGS = (("ies", "y"), ("sses", "ss"), ("xes", "x"), ("ches", "ch"), ("shes", "sh"), ("s", ""))
+SPACES = re.compile(r"[\s_\-]+")
 
 
 @functools.cache
@@ -28,7 +30,7 @@ def tag_key(tag: str) -> str:
     >>> tag_key("Traffic_Lights") == tag_key("trafficlight") == "trafficlight"
     True
     """
-    words = re.split(r"[\s_\-]+", tag.casefold())
+    words = SPACES.split(tag.casefold())
     return "".join(map(_singular, words)) or tag
 
 
@@ -78,6 +80,21 @@ def respell(images: AnnotatedImages, spelling: dict[str, str]) -> AnnotatedImage
         difficult=replaced(images.difficult),
         categories=sorted({spelling.get(label, label) for label in images.categories}),
     )
+
+
+def same_spelling(labels: Iterable[str], known: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs (label, known label) that differ only in case, spaces, hyphens or underscores."""
+    by_letters = {letters_of(label): label for label in known}
+    return [(x, by_letters[key]) for x in labels if (key := letters_of(x)) in by_letters]
+
+
+def letters_of(label: str) -> str:
+    """The label in lower case, without spaces, hyphens and underscores.
+
+    >>> letters_of("Traffic_Light")
+    'trafficlight'
+    """
+    return SPACES.sub("", label.casefold()) or label
 
 
 def spellings(images: AnnotatedImages, vocabulary: Vocabulary) -> dict[str, str]:

@@ -2,49 +2,79 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 
 from labels.annotated import AnnotatedImages
-from labels.tags import spellings
+from labels.tags import same_spelling, spellings
 from labels.vocabulary import Vocabulary
 from util.errors import UsageError
 from util.log import log, some
 
 
-def encode_targets(images: AnnotatedImages, vocabulary: Vocabulary) -> np.ndarray:
+def encode_targets(
+    images: AnnotatedImages, vocabulary: Vocabulary, training: bool = True
+) -> np.ndarray:
     """N×C bool, C in order of rank.
 
-    Labels that the vocabulary leaves out as too rare are ignored, and named on stderr. Raises
-    UsageError for labels that the vocabulary does not know.
+    Labels that the vocabulary leaves out as too rare are ignored, and named on stderr. Labels that
+    it does not know are an error in training images (`training`). In others they are ignored, too,
+    and counted: a model cannot predict what it was not trained on. Raises UsageError for them, and
+    if an unknown label is another spelling of a known one, or if all labels are unknown.
     """
-    targets = np.zeros((len(images), len(vocabulary)), bool)
+    targets, ignored = _encode(images, vocabulary)
     dropped = set(vocabulary.dropped)
-    ignored = {}
+    rare = [label for label in ignored if label in dropped]
+    unknown = {label: count for label, count in ignored.items() if label not in dropped}
+    if unknown and (training or not (rare or targets.any())):
+        what = f"{images.source} has the label {next(iter(unknown))!r}, which the vocabulary lacks"
+        if training:
+            hint = "build a vocabulary from these annotations with build_vocab.py"
+            raise UsageError(f"{what}; {hint}")
+        raise UsageError(f"{what}, and no label that it knows: {some(vocabulary.labels)}")
+    if alike := same_spelling(unknown, vocabulary.labels):
+        label, known = alike[0]
+        raise UsageError(
+            f"{images.source} has the label {label!r}, but the training images have {known!r}: if "
+            f"they mean the same, give a file with the rows from,to and {label},{known} with "
+            "--labels_to_merge; if not, give one of them another name"
+        )
+    if rare:
+        log(
+            f"{images.source}: {len(rare):,} labels too rare for the vocabulary are left out: "
+            f"{some(rare)}"
+        )
+    if unknown:
+        named = [f"{label} ({count:,})" for label, count in unknown.items()]
+        log(
+            f"{images.source}: {len(unknown):,} labels are on no training image and are left out: "
+            f"{some(named)}"
+        )
+    return targets
+
+
+def _encode(images: AnnotatedImages, vocabulary: Vocabulary) -> tuple[np.ndarray, Counter[str]]:
+    """N×C bool, and on how many images each label is that the vocabulary lacks."""
+    targets = np.zeros((len(images), len(vocabulary)), bool)
+    lacking: Counter[str] = Counter()
     spelling = spellings(images, vocabulary)
     for i, labels in enumerate(images.label_sets):
         for label in labels:
             label = spelling.get(label, label)
             if label in vocabulary.rank:
                 targets[i, vocabulary.rank[label]] = True
-            elif label in dropped:
-                ignored[label] = None
             else:
-                raise UsageError(
-                    f"{images.source} has the label {label!r}, which the vocabulary lacks; "
-                    "build a vocabulary from these annotations with build_vocab.py"
-                )
-    if ignored:
-        log(
-            f"{images.source}: {len(ignored):,} labels too rare for the vocabulary are left out: "
-            f"{some(list(ignored))}"
-        )
-    return targets
+                lacking[label] += 1
+    return targets, lacking
 
 
 def encode_difficult(images: AnnotatedImages, vocabulary: Vocabulary) -> np.ndarray | None:
-    """N×C bool: where a label counts neither as true nor as false, see voc.py; None if nowhere."""
+    """N×C bool: where a label counts neither as true nor as false, see voc.py; None if nowhere.
+
+    Labels that the vocabulary lacks are ignored.
+    """
     if not images.difficult or not any(images.difficult):
         return None
-    return encode_targets(replace(images, label_sets=images.difficult), vocabulary)
+    return _encode(replace(images, label_sets=images.difficult), vocabulary)[0]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, call, refusal
+from conftest import QUICK, call, refusal, write_picture
 from PIL import Image
 
 import data_loader
@@ -160,16 +160,21 @@ def test_validation_and_sample_load_the_same_pixels(workdir, trained, monkeypatc
         assert images.dtype == torch.uint8
 
 
+PAIRS = [(a, b) for a in "abcdefghij" for b in "klmnopqrst"]
+
 # --- the script -------------------------------------------------------------------------------
 
 
 def test_the_script_describes_a_set(workdir, capsys):
     call(data_loader, "--image_path", "data/images", "--image_size", 24, "--num_workers", 0)
-    out = capsys.readouterr().out.splitlines()
-    assert out == [
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == [
         "11 images, 5 labels, 1.73 labels per image",
+        "labels: person 7, cat 4, dog 4, apple 2, zebra 2",
         "a batch: images (11, 3, 24, 24) torch.uint8, targets (11, 5)",
     ]
+    assert len(captured.err.splitlines()) < 7
+    assert not list(workdir.glob("*.*")), "no list is written without need"
 
 
 def test_the_script_names_bad_input(workdir):
@@ -199,10 +204,99 @@ def test_training_and_the_script_warn_about_the_data(workdir, capsys):
     flags = ["--keep_unlabelled", "--num_epochs", "1", "--batch_size", 6]
     call(train, "--image_path", "data/images", *QUICK, *flags)
     second = capsys.readouterr().err
+    assert "; correct labels_to_merge.csv and give it with --labels_to_merge" in first
     for log in (first, second):
         assert "labels are on fewer than 10 images: " in log
         assert "Person (1)" in log
         assert "1 labels look misspelt: 'Person' for 'person'" in log
         assert "1 images are in two splits: data/images/img_00.jpg = data/images/img_01.jpg" in log
-    assert "11 images with labels, 1 without (not used)" in first
+    assert "11 images with labels, 1 without" in first
     assert "1 images have no label" in second
+
+
+def describe(capsys, *flags) -> tuple[list[str], str]:
+    """The lines of both streams, ten at most with the error, and the error's sentence."""
+    error = ""
+    try:
+        call(data_loader, "--num_workers", 0, "--image_size", 24, *flags)
+    except UsageError as found:
+        error = str(found)
+    captured = capsys.readouterr()
+    lines = [*captured.out.splitlines(), *captured.err.splitlines()]
+    assert len(lines) + bool(error) <= 10
+    return lines, error
+
+
+def table(*rows: str) -> None:
+    Path("data/images/labels.csv").write_text("\n".join(rows) + "\n")
+
+
+def test_all_that_is_wrong_is_said_in_one_go(workdir, capsys):
+    """Missing images stop nothing before the end; the lists are complete."""
+    rows = [f"img_{i:02d}.jpg,cat|dog,train" for i in range(8)]
+    rows += [f"gone_{i}.jpg,cats|persn,train" for i in range(7)]
+    rows += [f"img_{i:02d}.jpg,person|cat dog,train" for i in range(8, 10)]
+    rows += ["img_10.jpg,hat|dog,val", "img_11.jpg,hat,test", "gone_7.jpg,,val"]
+    table("file_name,labels,split", *rows)
+    (workdir / "data/images/img_00.jpg").write_text("not an image")
+    (workdir / "data/images/photo.cr2").write_text("")
+    write_picture(workdir / "data/images/more/new.jpg")
+    shutil.copy("data/images/img_02.jpg", "data/images/img_10.jpg")
+    lines, error = describe(capsys, "--image_path", "data/images")
+    text = "\n".join(lines)
+    assert "labels: cat 8, dog 8, cats 7, persn 7, cat dog 2, person 2" in lines
+    assert "1 labels are on no training image: hat (2)" in text
+    assert "1 pictures in data/images are not in data/images/labels.csv: new.jpg" in text
+    assert "1 .cr2 file left out" in text
+    assert "1 labels look like several (see --separator): 'cat dog'" in text
+    assert "1 labels look misspelt: 'cats' for 'cat'; correct labels_to_merge.csv" in text
+    assert "1 images are in two splits: data/images/img_02.jpg = data/images/img_10.jpg" in text
+    assert "8 of the 20 images of data/images/labels.csv are not under data/images" in error
+    assert "img_00.jpg" in error
+    assert Path("missing_images.txt").read_text().split() == [f"gone_{i}.jpg" for i in range(8)]
+
+
+def test_lists_overwrite_no_file(workdir, capsys):
+    mine = Path("missing_images.txt")
+    mine.write_text("my notes")
+    table("file_name,labels", "img_00.jpg,cat", "img_01.jpg,Cat", "gone.jpg,cat")
+    for _ in range(2):
+        lines, error = describe(capsys, "--image_path", "data/images")
+        assert "missing_images-2.txt lists all that are missing" in error
+        assert "correct labels_to_merge.csv" in "".join(lines)
+    assert mine.read_text() == "my notes"
+    merges = Path("labels_to_merge.csv")
+    merges.write_text("from,to\ncat,Cat\n")  # corrected by the user
+    lines, _ = describe(capsys, "--image_path", "data/images")
+    assert "correct labels_to_merge-2.csv" in "".join(lines)
+    assert merges.read_text() == "from,to\ncat,Cat\n"
+    names = {"missing_images.txt", "missing_images-2.txt"}
+    assert {p.name for p in workdir.glob("*.*")} == {*names, merges.name, "labels_to_merge-2.csv"}
+    lines, _ = describe(capsys, "--image_path", "data/images", "--labels_to_merge", merges)
+    assert "labels: Cat 3" in lines
+    Path("notes.txt").write_text("mine")
+    flags = ("--image_path", "data/images", "--check", "--bad_images", "notes.txt")
+    assert "notes.txt is no list of bad images" in describe(capsys, *flags)[1]
+    assert Path("notes.txt").read_text() == "mine"
+
+
+def test_notes_are_printed_before_an_error(workdir, capsys):
+    table("file_name,labels", "img_00.jpg,", "img_01.jpg,")
+    lines, error = describe(capsys, "--image_path", "data/images")
+    assert "no image of data/images/labels.csv has a label" in error
+    assert any("2 images" in line for line in lines)
+
+
+def test_with_nothing_held_out_no_image_is_in_two_splits(workdir, capsys):
+    flags = ("--val_fraction", 0, "--num_epochs", 1, "--batch_size", 11)
+    call(train, "--image_path", "data/images", *QUICK, *flags)
+    assert "two splits" not in capsys.readouterr().err
+
+
+def test_many_labels_are_cut_short(workdir, capsys):
+    rows = [f"img_{i % 12:02d}.jpg,{a}{b}{i % 3}" for i, (a, b) in enumerate(PAIRS)]
+    table("file_name,labels", *rows)
+    lines, _ = describe(capsys, "--image_path", "data/images")
+    printed = next(line for line in lines if line.startswith("labels: "))
+    assert printed.count(",") == 39
+    assert " and 60 more, to " in printed

@@ -89,7 +89,7 @@ def choose_train_and_val(
         images, val_paths = load_data_set(
             val_image_path, val_listed, keep_unlabelled, limit, allow_missing
         )
-        val = val_paths, encode_targets(images, vocabulary)
+        val = val_paths, encode_targets(images, vocabulary, training=False)
         return TrainAndVal((paths, targets), val, vocabulary, selected_on)
     train, held = split_train_val(targets, val_fraction, seed)
     if not len(train):
@@ -141,7 +141,8 @@ def make_loaders(
     BatchNorm trains, which needs more than one value per channel. Raises UsageError.
     """
     (paths, targets), (val_paths, val_targets) = images.train, images.val
-    warn_about_data(targets, images.vocabulary, paths, val_paths)
+    splits = [paths] if val_paths is paths else [paths, val_paths]
+    warn_about_data(targets, images.vocabulary, *splits)
     repeats = SINGLE_IMAGE_REPEATS if len(paths) == 1 else 1
     # BatchNorm needs several images: a batch larger than the data set is the data set
     train_batch_size = min(batch_size, len(paths) if repeats == 1 else repeats // 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import itertools
 import math
 import os
 from collections import Counter
@@ -116,6 +117,22 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_new(path: Path, content: bytes) -> Path:
+    """Write a file and change no other: returns its path, `name-2` if there is another `name`.
+
+    A file that has this content already is left as it is. Raises RunError.
+    """
+    for number in itertools.count(1):
+        free = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        if not os.path.lexists(free):
+            write_atomically(free, lambda temporary: temporary.write_bytes(content))
+            return free
+        with contextlib.suppress(OSError):
+            if free.stat().st_size == len(content) and free.read_bytes() == content:
+                return free
+    raise AssertionError("numbers do not end")
 
 
 def make_folder(path: Path) -> None:

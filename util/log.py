@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -28,9 +29,39 @@ def is_first() -> bool:
     return not is_launched() or os.environ.get("RANK") == "0"
 
 
+_collected: list[str] | None = None
+
+
+@contextlib.contextmanager
+def collected_log() -> Iterator[list[str]]:
+    """Collect the lines of `log` instead of printing them. After an error they are printed."""
+    global _collected
+    _collected = lines = []
+    try:
+        yield lines
+    except BaseException:
+        _collected = None
+        for line in fit_lines(lines, 9):
+            log(line)
+        raise
+    finally:
+        _collected = None
+
+
+def fit_lines(lines: list[str], most: int) -> list[str]:
+    """The lines, the last ones joined if there are too many.
+
+    >>> fit_lines(["a", "b", "c"], 2)
+    ['a', 'b; c']
+    """
+    return lines if len(lines) <= most else [*lines[: most - 1], "; ".join(lines[most - 1 :])]
+
+
 def log(*words: object, sep: str = " ") -> None:
     """Print a line of progress to stderr; with torchrun, only rank 0 does."""
-    if is_first():
+    if _collected is not None:
+        _collected.extend(sep.join(map(str, words)).splitlines())
+    elif is_first():
         print(*map(printable, words), sep=sep, file=sys.stderr, flush=True)
 
 

@@ -1,0 +1,154 @@
+"""What data_loader.py says of a data set: what is missing, what is left out, what looks wrong.
+
+Lists that are too long for a message are files: missing_images.txt, and labels_to_merge.csv, which
+can be corrected and given back with --labels_to_merge.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from images.duplicates import duplicates
+from images.find import find_images
+from images.shards import ShardMember
+from labels import folders
+from labels.annotated import AnnotatedImages
+from labels.checks import FEW, likely_misspellings, several_in_one
+from labels.merge import merges_as_csv
+from labels.targets import encode_targets
+from labels.vocabulary import Vocabulary, count_labels
+from util.errors import UsageError
+from util.files import OTHER_PICTURES, is_picture, left_out, suffix_of, walk, write_new
+from util.log import printable, some
+
+MISSING, MERGES = Path("missing_images.txt"), Path("labels_to_merge.csv")
+SHOWN = 40  # labels printed with their counts; build_vocab.py prints all
+
+Paths = list[Path] | list[ShardMember]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is known of the N labelled training images, and what is to be said of all images.
+
+    targets: N×C bool. rows: which of the N are there. errors: what would stop training.
+    """
+
+    paths: Paths
+    targets: np.ndarray
+    vocabulary: Vocabulary
+    rows: list[int]
+    remarks: list[str]
+    errors: list[str]
+
+
+def summarise(image_path: Path, images: AnnotatedImages, paths: Paths) -> Summary:
+    """Look for missing images, for what is left out and for what looks wrong; write the lists.
+
+    paths: where each image is or should be. Without the split train, val or test is described.
+    Raises UsageError if no image has a label, and RunError if a list cannot be written.
+    """
+    splits = images.splits or [""] * len(images)
+    chosen = images.of_split("train", "val", "test")
+    first = chosen.splits[0] if chosen.splits else ""
+    own = [i for i, s in enumerate(splits) if s == first and images.label_sets[i]]
+    part = chosen.labelled()
+    if not own:
+        raise UsageError(f"no image of {images.source} has a label; see --label_columns")
+    vocabulary = count_labels(part.label_sets, part.categories)
+    targets = encode_targets(part, vocabulary)
+    by_split: dict[str, list] = defaultdict(list)
+    for path, split in zip(paths, splits, strict=True):
+        by_split[split].append(path)
+    wrong = problems(targets, vocabulary, *by_split.values(), merges=MERGES)
+    remarks = [f"left out: {what}" for what in not_used(image_path, images, part, paths)]
+    remarks += [f"check: {what}" for what in wrong]
+    missing = {i for i, path in enumerate(paths) if isinstance(path, Path) and not path.is_file()}
+    errors = [_write_missing(image_path, images, sorted(missing))] if missing else []
+    rows = [row for row, i in enumerate(own) if i not in missing]
+    return Summary([paths[i] for i in own], targets, vocabulary, rows, remarks, errors)
+
+
+def problems(
+    targets: np.ndarray, vocabulary: Vocabulary, *splits: Paths, merges: Path | None = None
+) -> list[str]:
+    """What may be wrong with images, a sentence each.
+
+    Unlabelled images, rare labels, labels that look alike or like several, and equal images in
+    different splits. targets: N×C bool, of the training images. splits: the image paths of each.
+    merges: a file to write with the labels that look alike. Raises RunError.
+    """
+    found, counts = [], targets.sum(0)
+    if unlabelled := int((~targets.any(1)).sum()):
+        found.append(f"{unlabelled:,} images have no label")
+    if several := several_in_one(vocabulary.labels):
+        names = some([repr(label) for label in several])
+        found.append(f"{len(several):,} labels look like several (see --separator): {names}")
+    if alike := likely_misspellings(vocabulary, targets):
+        pairs = some([f"{rare!r} for {usual!r}" for rare, usual in alike])
+        found.append(f"{len(alike):,} labels look misspelt: {pairs}")
+        if merges:
+            file = write_new(merges, merges_as_csv(alike))
+            found[-1] += f"; correct {file} and give it with --labels_to_merge"
+    if same := duplicates(*splits):
+        pairs = some([f"{a} = {b}" for a, b in same])
+        found.append(f"{len(same):,} images are in two splits: {pairs}")
+    few = [f"{label} ({n})" for label, n in zip(vocabulary.labels, counts, strict=True) if n < FEW]
+    if few:
+        found.append(f"{len(few):,} labels are on fewer than {FEW} images: {some(few)}")
+    return found
+
+
+def label_counts(vocabulary: Vocabulary) -> str:
+    """The labels, the most frequent first, each with its number of images."""
+    pairs = zip(vocabulary.labels, vocabulary.counts, strict=True)
+    named = [f"{printable(label)} {count:,}" for label, count in pairs]
+    more = len(named) - SHOWN
+    return ", ".join(named[:SHOWN]) + (f" and {more:,} more, to {named[-1]}" if more > 0 else "")
+
+
+def _write_missing(image_path: Path, images: AnnotatedImages, missing: list[int]) -> str:
+    """Write the names of the missing images to a file; returns a sentence. Raises RunError."""
+    names = [printable(images.file_names[i]) for i in missing]
+    file = write_new(MISSING, "".join(f"{name}\n" for name in names).encode(errors="replace"))
+    try:
+        find_images(image_path, images)
+        reason = f"{len(missing):,} images are missing"
+    except UsageError as error:  # says what is there, too
+        reason = str(error)
+    return f"{reason}; {file} lists all that are missing"
+
+
+def not_used(
+    image_path: Path, images: AnnotatedImages, part: AnnotatedImages, paths: Paths
+) -> list[str]:
+    """What is left out, a sentence each: labels that no training image has, and pictures in the
+    folder that are not listed. part: the training images among `images`, whose paths are `paths`.
+    """
+    found = []
+    everywhere = Counter(label for labels in images.label_sets for label in labels)
+    known = part.labels()
+    if others := [f"{x} ({n:,})" for x, n in everywhere.most_common() if x not in known]:
+        found.append(f"{len(others):,} labels are on no training image: {some(others)}")
+    if none := [label for label in part.categories if label not in everywhere]:
+        found.append(f"{len(none):,} labels are on no image: {some(none)}")
+    as_files = all(isinstance(path, Path) for path in paths)
+    if image_path.is_dir() and as_files and images.kind != folders.NAME:
+        found += _other_pictures(image_path, images, {str(path) for path in paths})
+    return found
+
+
+def _other_pictures(image_path: Path, images: AnnotatedImages, used: set[str]) -> list[str]:
+    listed = walk(image_path)
+    files = [str(image_path / folder / entry.name) for folder, es in listed for entry in es]
+    others = [file for file in files if is_picture(file) and file not in used]
+    found = []
+    if others:
+        what = f"{len(others):,} pictures in {image_path} are not in {images.source}"
+        found.append(f"{what}: {some([Path(file).name for file in others], 3)}")
+    undecoded = [f for f in files if suffix_of(f) in OTHER_PICTURES and f not in used]
+    return [*found, left_out(undecoded)] if undecoded else found
