@@ -67,6 +67,7 @@ def summarise(image_path: Path, images: AnnotatedImages, paths: Paths) -> Summar
     wrong = problems(targets, vocabulary, *by_split.values(), merges=MERGES)
     remarks = [f"left out: {what}" for what in not_used(image_path, images, part, paths)]
     remarks += [f"check: {what}" for what in wrong]
+    remarks = remarks or ["check: nothing looks wrong"]
     missing = {i for i, path in enumerate(paths) if isinstance(path, Path) and not path.is_file()}
     errors = [_write_missing(image_path, images, sorted(missing))] if missing else []
     rows = [row for row, i in enumerate(own) if i not in missing]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, call, refusal, write_picture
+from conftest import QUICK, call, coco, refusal, write_json, write_picture
 from PIL import Image
 
 import data_loader
@@ -281,9 +281,9 @@ def test_lists_overwrite_no_file(workdir, capsys):
 
 
 def test_notes_are_printed_before_an_error(workdir, capsys):
-    table("file_name,labels", "img_00.jpg,", "img_01.jpg,")
+    write_json(coco([(), ()]), workdir / "data/annotations/instances.json")
     lines, error = describe(capsys, "--image_path", "data/images")
-    assert "no image of data/images/labels.csv has a label" in error
+    assert "no image of data/annotations/instances.json has a label" in error
     assert any("2 images" in line for line in lines)
 
 
@@ -298,5 +298,5 @@ def test_many_labels_are_cut_short(workdir, capsys):
     table("file_name,labels", *rows)
     lines, _ = describe(capsys, "--image_path", "data/images")
     printed = next(line for line in lines if line.startswith("labels: "))
-    assert printed.count(",") == 39
+    assert printed.count(",") == 40
     assert " and 60 more, to " in printed
