@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import csv
 import io
-import unicodedata
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
 from labels.tags import respell
-from labels.text import read_text
+from labels.text import folded, read_text
 from util.errors import UsageError
 from util.files import FORMULA, csv_text
 from util.log import log, some
@@ -74,6 +73,6 @@ def read_merges(path: Path) -> dict[str, str]:
 
 
 def _label(cell: str) -> str:
-    """A label as label files are read: NFC, white space folded; without the quote of `csv_text`."""
-    text = " ".join(unicodedata.normalize("NFC", cell).split())
+    """A label as `read_labels` gives it, without the quote of `csv_text`."""
+    text = folded(cell)
     return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text

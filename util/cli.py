@@ -79,19 +79,17 @@ class ArgumentParser(argparse.ArgumentParser):
     def __init__(self, doc: str) -> None:
         super().__init__(description=doc, formatter_class=_HelpFormatter)
 
-    def parse_known_args(
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
+    def parse_args(self, words: Sequence[str] | None = None) -> argparse.Namespace:
         """Parse, after checking the names of all flags: their errors come before all others."""
-        args = [*(sys.argv[1:] if args is None else args)]
-        end = args.index("--") if "--" in args else len(args)
-        args[:end] = [self._known_flag(arg) if FLAG.match(arg) else arg for arg in args[:end]]
-        return super().parse_known_args(args, namespace)
+        words = [*(sys.argv[1:] if words is None else words)]
+        end = words.index("--") if "--" in words else len(words)
+        words[:end] = [self._known_flag(word) if FLAG.match(word) else word for word in words[:end]]
+        return super().parse_args(words)
 
-    def _known_flag(self, arg: str) -> str:
-        """The argument with the flag's own spelling; an unknown flag is an error."""
+    def _known_flag(self, word: str) -> str:
+        """The word with the flag's own spelling; an unknown flag is an error."""
         flags = [flag for action in self._actions for flag in action.option_strings]
-        given, *value = arg.split("=", 1)
+        given, *value = word.split("=", 1)
         for name in (given, given.replace("-", "_").replace("__", "--", 1)):
             if name in flags or any(f.startswith(name) for f in flags if name.startswith("--")):
                 return "=".join([name, *value])
