@@ -26,6 +26,7 @@ ID_COLUMNS = ("labelid", "attributeid", "classid", "categoryid", "id", "mid", "i
 NAME_COLUMNS = ("displayname", "labelname", "attributename", "classname", "categoryname", "name")
 NAME_COLUMNS += ("label", "class", "category", "title")
 NUMBERED = re.compile(r"(\d+)\s*[,;:=\t ]\s*(\S.*)")
+NO_NAME = re.compile(r"[{}<>]|:$|^names:|^-\s")  # a line of YAML, of pbtxt or of code
 DIGITS = re.compile(r"\d{1,9}")
 
 
@@ -195,6 +196,8 @@ def _pairs(text: str, path: Path) -> tuple[list[tuple[str, str]], bool]:
         lines.pop()
     if path.suffix.lower() in (".csv", ".tsv"):
         return _table_pairs(lines, path)
+    if odd := next((line for line in lines if NO_NAME.search(line)), None):
+        raise UsageError(f"{path} is no list of names ({odd!r}): write a name in each line")
     numbered = [NUMBERED.fullmatch(line) for line in lines]
     if lines and all(numbered):
         return [(str(int(m[1])), m[2]) for m in numbered], False

@@ -86,6 +86,10 @@ def test_what_was_done_is_said_with_an_example(tmp_path, capsys):
         ([[0]], "", "no label names"),
         ([[0]], '{"a": [1]}', "no label names: write"),
         ([[0]], "{", "is not json"),
+        ([[0]], "path: ../set\nnames:\n  0: cat", r"is no list of names \('names:'\)"),
+        ([[0]], "names: [cat, dog]", "is no list of names"),
+        ([[0]], "- cat\n- dog", "is no list of names"),
+        ([[0]], "item {\n id: 1\n name: 'cat'\n}", "is no list of names"),
         ([["cow"], ["cat"]], LINES, "the label 'cow', which is neither a number nor a name"),
     ],
 )
