@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labels import coco, csv_table, json_rows, jsonl
+from labels import coco, csv_table, json_rows, jsonl, spreadsheet
 from labels.annotated import AnnotatedImages
 from labels.columns import find_file_column
 from labels.options import DEFAULTS, ReadOptions
@@ -27,9 +27,22 @@ from util.files import is_ignored, is_picture, suffix_of
 from util.log import log
 
 NAME = "a label file in each split folder"
-KNOWN = ("_classes.csv", "metadata.csv", "metadata.jsonl", "_annotations.coco.json")
+KNOWN = (
+    "_classes.csv",
+    "metadata.csv",
+    "metadata.jsonl",
+    "metadata.parquet",
+    "_annotations.coco.json",
+)
+ELSEWHERE = re.compile(r"[\\/]|\w+:")  # a name from the root, of a drive, or a URL
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
-FORMATS = (json_rows, jsonl, coco, csv_table)  # of the files; the first one that matches reads
+FORMATS = (
+    spreadsheet,
+    json_rows,
+    jsonl,
+    coco,
+    csv_table,
+)  # the first one reads
 
 
 @dataclass(frozen=True)
@@ -157,7 +170,10 @@ def _place(table: Table, part: _Part, options: ReadOptions) -> None:
                 f"{table.path}, row {number}, has the split {split!r}, its folder is {part.folder}"
             )
     table.cells["split"] = splits
-    table.cells[column] = [f"{part.folder}/{n}" if isinstance(n, str) and n else n for n in names]
+    table.cells[column] = [
+        f"{part.folder}/{n}" if isinstance(n, str) and n and not ELSEWHERE.match(n) else n
+        for n in names
+    ]
 
 
 def _read_part(part: _Part, table, options: ReadOptions) -> AnnotatedImages:

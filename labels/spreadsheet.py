@@ -34,12 +34,18 @@ def read(
     path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
 ) -> AnnotatedImages:
     """Raises UsageError naming file and row, or the package that is missing."""
+    kind = "parquet" if read_head(path)[0].startswith(PARQUET) else "xlsx"
+    return images_from_table(read_table(path, options), kind, options)
+
+
+def read_table(path: Path, options: ReadOptions) -> Table:
+    """Raises UsageError naming file and row, or the package that is missing."""
     head, _ = read_head(path)
     if head.startswith(PARQUET):
-        return images_from_table(_parquet(path), "parquet", options)
+        return _parquet(path)
     if head.startswith(OLD_EXCEL) or OPEN_OFFICE in head[:200]:
         raise UsageError(f"{path} is an old or other spreadsheet: save it as .xlsx or as CSV UTF-8")
-    return images_from_table(table_of(_sheet_rows(path), path), "xlsx", options)
+    return table_of(_sheet_rows(path), path)
 
 
 def _package(name: str, path: Path) -> ModuleType:

@@ -60,12 +60,18 @@ def test_roboflow(tmp_path):
     assert part.splits is None
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
 def test_hugging_face_imagefolder(tmp_path, suffix, capsys):
     root = write_metadata(tmp_path / "mine/data", suffix)
     if suffix == "csv":  # too few cells to see what separates: spaces are said, or it stops
         for file in root.glob("*/metadata.csv"):
             file.write_text(file.read_text().replace("cat dog", "cat|dog"))
+    if suffix == "parquet":
+        pyarrow = pytest.importorskip("pyarrow")
+        parquet = pytest.importorskip("pyarrow.parquet")
+        for file in root.glob("*/metadata.parquet"):
+            rows = [json.loads(line) for line in file.read_text().splitlines()]
+            parquet.write_table(pyarrow.Table.from_pylist(rows), file)
     check(root)
     images = read_labels(tmp_path / "mine")
     assert images.splits == SPLITS
@@ -98,6 +104,14 @@ def test_a_split_without_labels_is_left_out(tmp_path, capsys):
     (tmp_path / "test/_classes.csv").unlink()
     assert len(read_labels(tmp_path)) == 6
     assert f"{tmp_path}/test has no file of labels: it is left out" in capsys.readouterr().err
+
+
+def test_names_from_elsewhere_get_no_folder(tmp_path):
+    (tmp_path / "train").mkdir()
+    names = ["a.jpg", "/home/me/b.jpg", "https://host/c.jpg", "C:/me/d.jpg"]
+    rows = [json.dumps({"file_name": name, "labels": ["cat"]}) for name in names]
+    (tmp_path / "train/metadata.jsonl").write_text("\n".join(rows))
+    assert read_labels(tmp_path).file_names == ["train/a.jpg", *names[1:]]
 
 
 def test_mistakes_stop(tmp_path):
