@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from labels.annotated import AnnotatedImages
-from labels.text import is_text
+from labels.text import folded, is_text
 from util.errors import UsageError
 from util.log import log
 
@@ -68,7 +67,7 @@ def images_from_entries(
 def clean_label(label: object, where: str) -> str:
     """A label with its white space folded, in NFC. Raises UsageError if it is no text."""
     text = label if isinstance(label, str) and is_text(label) else ""
-    if text := " ".join(unicodedata.normalize("NFC", text).split()):
+    if text := folded(text):
         return text
     raise UsageError(f"{where} has {str(label)[:60]!r} as a label: it must be a text")
 

@@ -205,12 +205,12 @@ def _read_part(part: Part, path: Path) -> list[tuple[str, str | None, Labels]]:
 
 
 def _xml_of(part: Part) -> dict[str, Path]:
-    """The XML file of each image that has one."""
-    return {
-        file.relative_to(part.xml).with_suffix("").as_posix(): file
-        for file in sorted(part.xml.rglob("*.xml"))
-        if not any(map(is_ignored, file.relative_to(part.xml).parts))
-    }
+    """The XML file of each image that has one, in order of name."""
+    found = {}
+    for folder, files in walk(part.xml):
+        start = f"{folder}/" if folder else ""
+        found |= {start + f.name[:-4]: Path(f.path) for f in files if f.name.endswith(".xml")}
+    return found
 
 
 def _labels(image: str, xml: Path | None, lists: Lists) -> Labels:

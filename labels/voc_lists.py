@@ -133,21 +133,24 @@ def _read_values(path: Path, known: set[str]) -> dict[str, int]:
 def _image_in(line: str, known: set[str], with_value: bool = False) -> tuple[str, str]:
     """The image in a line, and what follows it."""
     text = line.strip()
-    if text.startswith('"') and text.rfind('"') > 0:
-        end = text.rfind('"')
-        image, rest = text[1:end].replace('\\"', '"'), text[end + 1 :].strip()
-    elif not with_value and _stem(text) in known:
-        image, rest = text, ""
-    elif found := VALUE.fullmatch(text):
+    image, _, rest = text.partition(" ")
+    if text.startswith('"') and (end := text.rfind('"')) > 0:
+        image, rest = text[1:end].replace('\\"', '"'), text[end + 1 :]
+    elif image not in known or (rest and not with_value):
+        if not with_value and _known_name(text, known) in known:
+            image, rest = text, ""
+        elif found := VALUE.fullmatch(text):
+            image, rest = found.groups()
+    elif rest.strip() not in ("1", "0", "-1") and (found := VALUE.fullmatch(text)):
         image, rest = found.groups()
-    else:
-        image, _, rest = text.partition(" ")
-    return (_stem(image) if _stem(image) in known else image), rest
+    return _known_name(image, known), rest.strip()
 
 
-def _stem(image: str) -> str:
-    """a for a.jpg: some lists have file names."""
-    return image.rpartition(".")[0] if is_picture(image) else image
+def _known_name(image: str, known: set[str]) -> str:
+    """a for a.jpg, if a is known: some lists have file names."""
+    if image not in known and is_picture(image) and (stem := image.rpartition(".")[0]) in known:
+        return stem
+    return image
 
 
 def _refuse_outside(image: str, path: Path, number: int) -> None:
