@@ -22,6 +22,11 @@ SPLIT = _words("split subset set partition phase mluse usage datasetsplit datase
 IS_SPLIT = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}
 IS_SPLIT |= {"istrain": "train"}
 TRUTH = _words("confidence value present presence ispresent truth istrue")
+# if images have several rows: which of their labels are there?
+SCORES = _words(
+    """score scores probability prob likelihood certainty similarity logit verified isverified
+    reviewed correct accepted valid"""
+)
 # never labels, even if they hold 0 and 1
 NEVER = _words(
     """id index idx level0 indexlevel0 row rownumber rownum no nr width height channels

@@ -16,7 +16,7 @@ from pathlib import Path
 from util.errors import UsageError
 from util.log import log
 
-STRONG = ("\n", "|", ";", "\uff1b", "\u3001", "\uff0c", ",", "\t")  # and Chinese ones
+STRONG = ("\n", "|", ";", "\uff1b", "\u3001", "\uff0c", "\u060c", ",", "\t")  # Chinese, Arabic
 SURE = ("|", ";")
 WEAK = ("/", "#", "+", "&", ">", "and")
 RARE = ("-", "_", ":")  # hardly ever separate, and occur in many labels
@@ -133,7 +133,9 @@ def find_separators(
             continue
         if separator not in SURE and found.cells >= FEW and found.share < RARELY:
             raise _unclear(path, column, separator, found)
-        return _said(_with_others(texts, separator, path, column), texts, path)
+        separators = _with_others(texts, separator, path, column)
+        _check_quotes(texts, path, column, separators)
+        return _said(separators, texts, path)
     for separator in WEAK:
         found = judge(texts, separator)
         if found is None:
@@ -183,8 +185,22 @@ def _row_per_label(texts: list[str], path: Path, column: str) -> Separators:
                 f"{path} has several rows of an image, and cells such as {found.example!r} in "
                 f"{column!r}: {_readings(found.example, separator)}"
             )
+    _check_words(texts, path, column)
     _say_whole(texts, path, " (a row for each label)")
     return Separators()
+
+
+def _check_words(texts: list[str], path: Path, column: str) -> None:
+    """Raise UsageError for "cat dog" if there are cells "cat" and "dog", too."""
+    whole = {" ".join(text.split()) for text in texts}
+    several = [text for text in whole if " " in text]
+    mixed = [text for text in several if whole.issuperset(text.split())]
+    if 2 * len(mixed) > len(several):
+        example = min(mixed, key=lambda text: (len(text), text))
+        raise UsageError(
+            f"{path} has several rows of an image, and cells such as {example!r} in {column!r}: "
+            f"{_readings(example, ' ')}"
+        )
 
 
 def _with_others(texts: list[str], first: str, path: Path, column: str) -> Separators:
@@ -205,6 +221,16 @@ def _with_others(texts: list[str], first: str, path: Path, column: str) -> Separ
             )
         used = (*used, other)
     return Separators(used)
+
+
+def _check_quotes(texts: list[str], path: Path, column: str, separators: Separators) -> None:
+    """Raise UsageError for a cell that another one has in quotes: as one label."""
+    labels = {part for text in texts for part, quoted in separators.split(text) if quoted}
+    if both := [text for text in texts if text in labels and len(separators.names(text)) > 1]:
+        raise UsageError(
+            f"{path}, column {column!r}: {both[0]!r} is one label in another cell, in quotes: "
+            f"write {both[0]!r} in quotes within the quotes of its cell, too"
+        )
 
 
 def _given(texts: list[str], path: Path, given: str) -> Separators:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
-from labels.column_names import FILE_NAMES, LABEL, LABELS
+from labels.column_names import FILE_NAMES, LABEL, LABELS, SCORES
 from labels.columns import Columns, find_columns, read_split
 from labels.flags import flagged_labels
 from labels.label_cells import cell_labels
@@ -64,7 +64,9 @@ def images_from_table(table: Table, kind: str, options: ReadOptions = DEFAULTS) 
     columns = find_columns(table, options)
     names = _file_names(table, columns.file)
     first = dict(zip(reversed(names), range(len(names) - 1, -1, -1), strict=True))  # row of each
-    row_per_label = len(names) >= OFTEN * len(first)
+    row_per_label = _has_row_per_label(table, names, columns)
+    if row_per_label:
+        _check_scores(table, columns)
     categories: list[str] = []
     if columns.labels:
         sets = cell_labels(table, columns.labels, row_per_label, options)
@@ -78,6 +80,26 @@ def images_from_table(table: Table, kind: str, options: ReadOptions = DEFAULTS) 
     if len(first) < len(names):
         names, sets, splits = _add_up(table, names, sets, splits)
     return AnnotatedImages(str(table.path), names, sets, categories, kind, splits)
+
+
+def _has_row_per_label(table: Table, names: list[str], columns: Columns) -> bool:
+    """Whether images have several rows with different labels: repeated rows say nothing."""
+    if not columns.labels or len(names) < OFTEN * len(set(names)):
+        return False
+    rows = set(zip(names, *(table.cells[c] for c in columns.labels), strict=True))
+    return len(rows) >= OFTEN * len(set(names))
+
+
+def _check_scores(table: Table, columns: Columns) -> None:
+    """Raise UsageError if a column not used may say that labels are absent."""
+    for column in columns.unused:
+        values = table.counts(column)
+        if plain(column) in SCORES and len(values) > 1:
+            raise UsageError(
+                f"{table.path} has several rows of an image, and {column!r} holds "
+                f"{next(iter(values))!r}: does it say whether a label is there? Keep the rows that "
+                "you trust, or delete that column"
+            )
 
 
 def _file_names(table: Table, column: str) -> list[str]:

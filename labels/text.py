@@ -29,7 +29,7 @@ NOT_WESTERN = re.compile(
     "|[ÃÂ][\\x80-\\xbf€‚ƒ„…†‡ˆ‰‹‘’“”•–—˜™š›œžŸŠŒŽ]"  # UTF-8
     "|[a-zß-öø-ÿ][À-ÖØ-Þ]|[A-Za-z][ŒŠŽ]|Ÿ"  # Mac Roman
     f"|[A-Za-z{ACCENTED}][¡-©«-¶¸¹»-¿×÷‚ƒ„…†‡ˆ‰‹“”•˜™›][A-Za-z{ACCENTED}]"  # cp850, cp1250
-    r"|(?<!\w)[³¿¹¼¾½¶±ª³][a-z]"
+    r"|(?<!\w)[€ƒ…†‡ˆ‰‹”•˜™›§¨¬®¯´¸»×÷¡¢¤¥¦³¿¹¼¾½¶±ª][a-z]"
 )
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val"}
 SPLITS |= {"validation": "val", "dev": "val", "test": "test", "testing": "test"}
