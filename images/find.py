@@ -99,6 +99,7 @@ class _Files:
         self.roots = [f"{r.as_posix().rstrip('/')}/" for r in (root.absolute(), root.resolve())]
         self.above = [key(part) for part in root.absolute().parts]
         self.listed: dict[str, set[str]] = {}
+        self.compared: dict[tuple[tuple[str, ...], str], tuple[int, int, bool]] = {}
         self.inexact: set[str] = set()  # names that differ from their file's
         self.refused: dict[str, str] = {}  # a name -> the file of another folder that it is not
 
@@ -193,18 +194,16 @@ class _Files:
         if len(files) == 1 and len(parts) == 1:
             return files[0]
         ranked = []
-        wanted = [key(part) for part in parts]
         for file in files:
-            own = file.split("/")
-            full = [*self.above, *map(key, own)]
-            agree = 1
-            while agree < min(len(wanted), len(full)) and wanted[-agree - 1] == full[-agree - 1]:
-                agree += 1
-            if agree <= len(own) and self._is_elsewhere(wanted[:-agree], full[:-agree]):
+            folder, _, last = file.rpartition("/")
+            pair = parts[:-1], folder
+            if pair not in self.compared:
+                self.compared[pair] = self._compare(*pair)
+            agree, exact, is_elsewhere = self.compared[pair]
+            if is_elsewhere:
                 self.refused[name] = file
-                continue
-            exact = sum(a == b for a, b in zip(reversed(parts), reversed(own), strict=False))
-            ranked.append((agree, exact, file))
+            else:
+                ranked.append((agree, exact + (last == parts[-1]), file))
         if not ranked:
             return None
         best = max(ranked)[:2]
@@ -216,6 +215,18 @@ class _Files:
                 "of the pictures with --image_path, or write the folders in the file names"
             )
         return best[0]
+
+    def _compare(self, said: tuple[str, ...], folder: str) -> tuple[int, int, bool]:
+        """How many folders in a name agree, how many exactly, and whether the file is elsewhere."""
+        own = folder.split("/") if folder else []
+        wanted = [key(part) for part in said]
+        full = [*self.above, *map(key, own)]
+        agree = 0
+        while agree < min(len(wanted), len(full)) and wanted[-agree - 1] == full[-agree - 1]:
+            agree += 1
+        exact = sum(a == b for a, b in zip(reversed(said), reversed(own), strict=False))
+        dropped, holders = wanted[: len(wanted) - agree], full[: len(full) - agree]
+        return agree, exact, agree <= len(own) and self._is_elsewhere(dropped, holders)
 
     def _is_elsewhere(self, dropped: list[str], holders: list[str]) -> bool:
         """Whether a file lies in another folder than its name says.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gzip
 import io
 import re
@@ -44,12 +45,14 @@ WITH_WORDS = "seg stg v small large full resized"
 WITH_DATA = DATA_NAMES.union(WITH_WORDS.split())
 
 
+@functools.cache
 def means_data(folder: str) -> bool:
     """Whether a folder's name says that it holds data, as train-jpg or images_001 do."""
     words = [word for word in re.split(r"[\W\d_]+", folder.lower()) if word]
     return bool(DATA_NAMES.intersection(words)) and set(words) <= WITH_DATA
 
 
+@functools.cache
 def split_of(folder: str) -> str | None:
     """train, val or test for a folder whose name says so, as val2014 and train-jpg do; or None."""
     found = {SPLITS[word] for word in re.split(r"[\W\d_]+", folder.lower()) if word in SPLITS}
