@@ -14,8 +14,20 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 
-from labels import coco, csv_table, json_rows, jsonl, spreadsheet
+from labels import (
+    coco,
+    csv_table,
+    fiftyone,
+    imaterialist,
+    json_rows,
+    jsonl,
+    label_studio,
+    openimages,
+    spreadsheet,
+    via,
+)
 from labels.annotated import AnnotatedImages
 from labels.columns import find_file_column
 from labels.options import DEFAULTS, ReadOptions
@@ -36,13 +48,9 @@ KNOWN = (
 )
 ELSEWHERE = re.compile(r"[\\/]|\w+:")  # a name from the root, of a drive, or a URL
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
-FORMATS = (
-    spreadsheet,
-    json_rows,
-    jsonl,
-    coco,
-    csv_table,
-)  # the first one reads
+TABLES = (spreadsheet, json_rows, jsonl, csv_table)
+# of a file: the first one that matches reads, as in read.py
+FORMATS = (label_studio, via, fiftyone, openimages, imaterialist, *TABLES[:-1], coco, csv_table)
 
 
 @dataclass(frozen=True)
@@ -64,8 +72,8 @@ def read(
 ) -> AnnotatedImages:
     """Images in order of split folder and file. Raises UsageError naming file and row."""
     parts = list(_parts(path))
-    formats = {part: next(f for f in FORMATS if f.matches(part.file)) for part in parts}
-    if coco in formats.values():
+    formats = {part: _format_of(part.file) for part in parts}
+    if not {*formats.values()} <= {*TABLES}:
         return _join([_read_part(part, formats[part], options) for part in parts], path)
     tables = [formats[part].read_table(part.file, options) for part in parts]
     if {*formats.values()} == {csv_table}:
@@ -90,6 +98,13 @@ def read(
     if not options.split_column:
         options = replace(options, split_column="split")
     return images_from_table(Table(path, cells, numbers), NAME, options)
+
+
+def _format_of(file: Path) -> ModuleType:
+    found = next((each for each in FORMATS if each.matches(file)), None)
+    if found is None:
+        raise UsageError(f"{file} is not a table of labels: repair it, or move it elsewhere")
+    return found
 
 
 def splits_by_folder(images: AnnotatedImages) -> AnnotatedImages:
@@ -176,7 +191,7 @@ def _place(table: Table, part: _Part, options: ReadOptions) -> None:
     ]
 
 
-def _read_part(part: _Part, table, options: ReadOptions) -> AnnotatedImages:
+def _read_part(part: _Part, table: ModuleType, options: ReadOptions) -> AnnotatedImages:
     images = table.read(part.file, None, options)
     names = [f"{part.folder}/{name}" for name in images.file_names]
     return replace(images, file_names=names, splits=[part.split] * len(names))

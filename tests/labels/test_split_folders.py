@@ -87,6 +87,29 @@ def test_coco_in_each_split_folder(tmp_path):
     assert images.label_sets[:12] == images.label_sets[12:]
 
 
+@pytest.mark.parametrize("name", ["_annotations.csv", "_annotations.createml.json", "via.json"])
+def test_other_exports_in_each_split_folder(tmp_path, name):
+    box = {"name": "rect", "x": 1, "y": 1, "width": 2, "height": 2}
+    for split, labels in (("train", ["cat", "dog"]), ("valid", ["dog"])):
+        rows = [f"a.jpg,9,9,{x},1,1,2,2" for x in labels]
+        regions = [{"shape_attributes": box, "region_attributes": {"kind": x}} for x in labels]
+        picture = {"filename": "a.jpg", "size": 9, "file_attributes": {}, "regions": regions}
+        named = {"image": "a.jpg", "annotations": [{"label": x} for x in labels]}
+        contents = {
+            "_annotations.csv": "\n".join(
+                ["filename,width,height,class,xmin,ymin,xmax,ymax", *rows]
+            ),
+            "_annotations.createml.json": json.dumps([named]),
+            "via.json": json.dumps({"a.jpg9": picture}),
+        }
+        (tmp_path / split).mkdir()
+        (tmp_path / split / name).write_text(contents[name])
+    images = read_labels(tmp_path)
+    assert images.file_names == ["train/a.jpg", "valid/a.jpg"]
+    assert images.label_sets == [("cat", "dog"), ("dog",)]
+    assert images.splits == ["train", "val"]
+
+
 def test_the_folders_of_one_table_are_its_splits(tmp_path, capsys):
     path = tmp_path / "metadata.csv"
     path.write_text("file_name,label\ntrain/a.jpg,cat\nvalidation/b.jpg,dog\ntest/c.jpg,cat\n")
