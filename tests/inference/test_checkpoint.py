@@ -3,6 +3,7 @@
 import inspect
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from conftest import REPO
 
 import model
 from inference import checkpoint as module
-from inference.checkpoint import load_checkpoint, restore
+from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from util.errors import UsageError
 
 sys.path.insert(0, str(REPO / "benchmarks/robustness"))
@@ -161,3 +162,25 @@ def test_a_checkpoint_that_takes_forever_to_hash_is_refused(small):
         archive.writestr("x/version", "3\n")
     with pytest.raises(UsageError, match="damaged or not a checkpoint"):
         load_checkpoint(small[2] / "x.pt")
+
+
+# --- which checkpoint -------------------------------------------------------------------------
+
+
+def test_the_folder_of_a_run_means_its_best_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"there is no runs/\*/best.pt"):
+        find_checkpoint()
+    for name in ("runs/a/best.pt", "runs/b/best.pt", "runs/b/last.pt", "runs/c/last.pt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    assert find_checkpoint(Path("runs/a")) == Path("runs/a/best.pt")
+    assert "using runs/a/best.pt" in capsys.readouterr().err
+    assert find_checkpoint(Path("runs/b/last.pt")) == Path("runs/b/last.pt")
+    for folder, hint in (("runs/c", "runs/c/last.pt"), ("runs", "runs/a/best.pt")):
+        with pytest.raises(UsageError, match=f"the folder {folder} has no best.pt.*{hint}"):
+            find_checkpoint(Path(folder))
+    with pytest.raises(UsageError, match=r"no checkpoint runs/d/best.pt; there is .*a/best.pt"):
+        load_checkpoint(find_checkpoint(Path("runs/d/best.pt")))
+    with pytest.raises(UsageError, match=r"no checkpoint runs/x; there is runs/a/best.pt"):
+        load_checkpoint(find_checkpoint(Path("runs/x")))
