@@ -143,7 +143,7 @@ def test_checkpoints_of_other_programs_are_refused(trained, workdir):
         assert "damaged" in sentence
         assert name in refusal(sample, "data/images", "--checkpoint", name)
     assert "there is no checkpoint" in refusal(evaluate, *EVALUATE, "--checkpoint", "absent.pt")
-    assert "there is no checkpoint" in refusal(evaluate, *EVALUATE, "--checkpoint", "data")
+    assert "data has no best.pt" in refusal(evaluate, *EVALUATE, "--checkpoint", "data")
 
 
 class Hostile:
