@@ -270,7 +270,7 @@ def _check_ids(data: Instances, path: Path) -> None:
 
 
 def _check_names(data: Instances, path: Path) -> None:
-    """Raise UsageError for a name that is no text, a file outside the folder, a name used twice.
+    """Raise UsageError for a name that is no text or names no file, and for one used twice.
 
     An unused category may share a name: some exports list the group "fish" beside the label.
     """
@@ -281,10 +281,8 @@ def _check_names(data: Instances, path: Path) -> None:
             if not is_text(text):
                 raise UsageError(f"{path}: the name of {part}[{i}] has half a character in it")
     for i, name in enumerate(names["images"]):
-        if not is_inside(name):
-            raise UsageError(
-                f"{path}: images[{i}] has file_name {name!r}, which is not inside the image folder"
-            )
+        if not is_file_name(name):
+            raise UsageError(f"{path}: images[{i}] has file_name {name!r}, which names no file")
     in_use = {annotation.category_id for annotation in data.annotations}
     labels = [c.name if c.id in in_use else c.id for c in data.categories]
     files = [posixpath.normpath(name) for name in names["images"]]
@@ -297,9 +295,6 @@ def _check_names(data: Instances, path: Path) -> None:
                 )
 
 
-def is_inside(name: str) -> bool:
-    """Whether a file name stays within the image folder."""
-    parts = name.replace("\\", "/").split("/")
-    drive = parts[0][1:2] == ":"  # on Windows even C:a.jpg is elsewhere
-    outside = not parts[0] or drive or ".." in parts or set(parts) <= {"", "."} or "\0" in name
-    return not outside
+def is_file_name(name: str) -> bool:
+    """Whether a name can be that of a file; images/find.py finds none outside its folder."""
+    return name.replace("\\", "/").rpartition("/")[2] not in ("", ".", "..") and "\0" not in name

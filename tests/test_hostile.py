@@ -10,10 +10,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import REPO, coco, one_error, run, write_json
+from conftest import REPO, coco, one_error, run, write_json, write_picture
 from PIL import Image
 
 from images.decode import MAX_PIXELS, load_image, load_pixels
+from images.find import find_images
 from images.transforms import Preprocessing
 from labels.coco import read_annotations
 from labels.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
@@ -176,9 +177,21 @@ def test_names_given_twice(tmp_path):
     assert images.categories == ["cat"], "a category without annotations is no error"
 
 
-@pytest.mark.parametrize("name", ["C:\\x.jpg", "C:x.jpg", "\\\\server\\x.jpg", "a\0.jpg", "."])
+@pytest.mark.parametrize("name", ["C:\\", "x/..", "\\\\server\\", "a\0.jpg", "."])
+def test_names_of_no_file(tmp_path, name):
+    assert "names no file" in refused(coco([("cat",)], [name]), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["C:\\x.jpg", "C:x.jpg", "\\\\server\\x.jpg", "/x.jpg", "../x.jpg"]
+)
 def test_names_outside_the_folder(tmp_path, name):
-    assert "not inside the image folder" in refused(coco([("cat",)], [name]), tmp_path)
+    """The file outside is never taken, only one of that name inside."""
+    images = read_annotations(write_json(coco([("cat",)], [name]), tmp_path / "a.json"))
+    write_picture(tmp_path / "x.jpg")
+    write_picture(tmp_path / "in/other.jpg")
+    with pytest.raises(UsageError, match="1 of the 1 images"):
+        find_images(tmp_path / "in", images)
 
 
 @pytest.mark.parametrize("fill", [b" ", b"\0", b"x"])

@@ -71,8 +71,6 @@ def test_lvis(tmp_path, tiny, capsys):
     content = lvis()
     content["images"][1]["coco_url"] = "http://x/"
     assert "missing required field file_name" in refusal(content, path)
-    content["images"][1]["coco_url"] = "http://x/../../a.jpg"
-    assert "not inside the image folder" in refusal(content, path)
 
 
 def test_panoptic(tmp_path, tiny):
