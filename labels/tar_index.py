@@ -17,7 +17,7 @@ from typing import Any
 
 from labels.annotated import SHARD_INDEX
 from util.errors import RunError, UsageError
-from util.files import is_ignored, is_picture, write_atomically
+from util.files import is_ignored, is_picture, walk, write_atomically
 from util.log import log, progress
 
 TEXTS = ("json", "cls", "txt", "label", "labels", "class", "classes", "tag", "tags")
@@ -26,8 +26,14 @@ Fields = dict[str, Any]
 
 
 def find_tars(folder: Path) -> list[Path]:
-    """The tars of a folder, in order of name."""
-    return sorted(p for p in folder.glob("*.tar") if p.is_file() and not is_ignored(p.name))
+    """The tars of a folder, in order of name; none if it has pictures, too.
+
+    A tar beside pictures is most likely what they were unpacked from.
+    """
+    tars = sorted(p for p in folder.glob("*.tar") if p.is_file() and not is_ignored(p.name))
+    if tars and any(is_picture(file.name) for _, files in walk(folder) for file in files):
+        return []
+    return tars
 
 
 def make_index(folder: Path) -> Path:
@@ -41,6 +47,11 @@ def make_index(folder: Path) -> Path:
         shards.append({"file_name": path.name, "bytes": path.stat().st_size})
     if not images:
         raise UsageError(f"{folder}: its tars contain no pictures")
+    if not any(image["fields"] for image in images):
+        raise UsageError(
+            f"{folder}: no .json, .cls or .txt beside the pictures in its tars has labels: unpack "
+            "the tars if the labels are in another file"
+        )
     index = folder / SHARD_INDEX
     text = json.dumps({"made_elsewhere": True, "shards": shards, "images": images})
     try:

@@ -133,8 +133,10 @@ def _columns(
             f"with --label_columns, as in --label_columns {choices[0]}"
         )
     if not choices:
-        keys = f"; their .json has {some(others)}: choose with --label_columns" if others else ""
-        raise UsageError(f"{index}: no .json, .cls or .txt beside the pictures has labels{keys}")
+        raise UsageError(
+            f"{index}: nothing beside the pictures is called as labels are; their .json has "
+            f"{some(others) or 'nothing'}: choose with --label_columns"
+        )
     (chosen,) = choices
     if options.separator is None:
         _check_captions([row.get(chosen) for _, row in table], chosen, index)

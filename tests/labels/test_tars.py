@@ -6,6 +6,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from conftest import write_picture
 
 from images.find import find_images
 from labels.options import ReadOptions
@@ -152,6 +153,18 @@ def test_mistakes_stop(tmp_path, members, message):
     write_tar(tmp_path / "a.tar", members)
     with pytest.raises(UsageError, match=message):
         read_labels(tmp_path)
+
+
+def test_a_tar_beside_its_unpacked_pictures_is_ignored(tmp_path):
+    write_tar(tmp_path / "photos.tar", {"cat/0.jpg": "1", "dog/0.jpg": "2"})
+    with pytest.raises(UsageError, match="unpack the tars"):
+        read_labels(tmp_path)
+    for name in ("cat/0.jpg", "dog/0.jpg"):
+        write_picture(tmp_path / name, seed=len(name))
+        write_picture(tmp_path / name.replace("0", "1"), seed=len(name))
+    assert find_labels(tmp_path, "train") == tmp_path
+    assert read_labels(tmp_path).kind == "a folder per label"
+    assert not (tmp_path / "shards.json").exists()
 
 
 def test_damaged_tars_stop(tmp_path):
