@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from util.files import is_file, is_folder, is_ignored, is_picture, left_out, wal
 from util.log import log, some
 
 NAME = "a folder per label"
+HASH = re.compile(r"[0-9a-f]{2,3}", re.IGNORECASE)
 TABLE = "or write a table of the pictures and their labels (--annotations)"
 
 
@@ -82,6 +84,7 @@ def _read_part(folder: Path) -> dict[Path, list[str]]:
     by_target = {os.path.realpath(picture): picture for picture in found}
     by_name: dict[str, list[Path]] = {picture.name: [picture] for picture in found}
     inside = [(label.name, p) for label in labels for p in _pictures_of_label(label)]
+    _check_hashes(folder, inside)
     for label, picture in sorted(inside, key=lambda each: each[1].is_symlink()):  # files first
         first = by_target.get(picture.resolve())
         copies = by_name.get(picture.name, []) if first is None else ()
@@ -101,6 +104,22 @@ def _check_names(folder: Path, labels: list[Path]) -> None:
         raise UsageError(
             f"{folder} contains {some(data)}, which by its name holds data and is no label, beside "
             f"{some(others) or 'no label folders'}: rename or move what does not belong, {TABLE}"
+        )
+
+
+def _check_hashes(folder: Path, inside: list[tuple[str, Path]]) -> None:
+    """Raise UsageError for folders such as 0a, whose pictures begin like it: 0a94f1.jpg."""
+    names = sorted({name for name, _ in inside})
+    if (
+        len(names) > 7
+        and len({len(name) for name in names}) == 1
+        and all(HASH.fullmatch(name) for name in names)
+        and not all(name.isalpha() for name in names)
+        and all(picture.name.lower().startswith(name.lower()) for name, picture in inside)
+    ):
+        raise UsageError(
+            f"{folder} has folders that are called as their pictures begin, such as {names[0]}: "
+            "they are no labels; write a table of the pictures and their labels (--annotations)"
         )
 
 

@@ -28,7 +28,7 @@ ACCENTED = "À-ÖØ-öø-ÿŒœŠšŽžŸ"  # letters of cp1252 beyond ASCII
 NOT_WESTERN = re.compile(
     "[^\\x00-\\x7f]{3}"  # Greek, Cyrillic, Chinese
     "|[ÃÂ][\\x80-\\xbf€‚ƒ„…†‡ˆ‰‹‘’“”•–—˜™š›œžŸŠŒŽ]"  # UTF-8
-    "|[a-zß-öø-ÿ][À-ÖØ-Þ]|[A-Za-z][ŒŠŽ]|Ÿ"  # Mac Roman
+    "|[a-zß-öø-ÿ][À-ÖØ-Þ]|[A-Za-z]Œ|[ŠšŽžŸ]"  # Mac Roman, cp437, Czech
     f"|[A-Za-z{ACCENTED}][¡-©«-¶¸¹»-¿×÷‚ƒ„…†‡ˆ‰‹“”•˜™›][A-Za-z{ACCENTED}]"  # cp850, cp1250
     r"|(?<!\w)[€ƒ…†‡ˆ‰‹”•˜™›§¨¬®¯´¸»×÷¡¢¤¥¦³¿¹¼¾½¶±ª][a-z]"
 )
@@ -38,16 +38,22 @@ SPLITS |= {"validation": "val", "dev": "val", "test": "test", "testing": "test"}
 DATA_WORDS = """image images img imgs photo photos picture pictures pic pics jpegimages jpegs jpg
     jpeg png pngs data dataset datasets raw all frames files upload uploads annotation annotations
     label labels mask masks batch batches part parts fold folds chunk chunks shard shards split
-    splits subset subsets set sets"""
+    splits subset subsets set sets augmented thumbnail thumbnails thumb thumbs lr hr gt"""
 DATA_NAMES = frozenset((*SPLITS, *DATA_WORDS.split()))
 # what such names are extended by: train_v2, seg_train, images_small, test_stg1
 WITH_WORDS = "seg stg v small large full resized"
 WITH_DATA = DATA_NAMES.union(WITH_WORDS.split())
 
 
+# a day or month, and what cameras call their folders: 100CANON, 101_PANA
+TAKEN = re.compile(r"(19|20)\d\d[-_. ][01]\d([-_. ][0-3]\d)?|[1-9]\d\d[A-Z\d_]{5}")
+
+
 @functools.cache
 def means_data(folder: str) -> bool:
     """Whether a folder's name says that it holds data, as train-jpg or images_001 do."""
+    if TAKEN.fullmatch(folder):
+        return True
     words = [word for word in re.split(r"[\W\d_]+", folder.lower()) if word]
     return bool(DATA_NAMES.intersection(words)) and set(words) <= WITH_DATA
 
