@@ -136,7 +136,8 @@ def _label_files(folder: Path) -> list[Path]:
     files = [p for p in sorted(folder.iterdir()) if not is_ignored(p.name) and p.is_file()]
     if known := [p for p in files if p.name.lower() in KNOWN]:
         return known
-    listing = [p for p in files if suffix_of(p.name) in SUFFIXES]
+    stems = {p.stem for p in files if is_picture(p.name)}  # a.json is about a.jpg alone
+    listing = [p for p in files if suffix_of(p.name) in SUFFIXES and p.stem not in stems]
     return [p for p in listing if _names_pictures(p)]
 
 

@@ -1,0 +1,238 @@
+"""Where the labels of an image folder are: found in it, beside it or above it, or a stop."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from conftest import coco, write_json, write_picture
+
+from labels.read import read_labels
+from labels.search import find_labels
+from util.errors import UsageError
+
+NAMES = ("p0.jpg", "p1.jpg", "p2.jpg", "p3.jpg")
+CSV = "file_name,labels\n" + "".join(f"{name},cat|dog\n" for name in NAMES)
+STEMS = "image_name,tags\n" + "".join(f"{name[:-4]},cat dog\n" for name in NAMES)
+
+
+def pictures(folder: Path, names: tuple[str, ...] = NAMES) -> Path:
+    for number, name in enumerate(names):
+        write_picture(folder / name, side=8 + number)
+    return folder
+
+
+def table(path: Path, text: str = CSV) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("anything.csv", CSV),
+        ("train_v2.csv", STEMS),
+        ("x.tsv", CSV.replace(",", "\t")),
+        ("my table.csv", CSV.replace("\np", "\n/home/me/some set/p")),
+        ("urls.csv", CSV.replace("\np", "\nhttps://host/P").replace(".jpg", ".jpg?size=2")),
+        ("hashed.csv", CSV.replace("\np", "\n/data/upload/1/0a1b2c3d-p")),
+        ("x.jsonl", "".join(f'{{"file_name": "{n}", "labels": ["cat"]}}\n' for n in NAMES)),
+        ("instances.json", json.dumps(coco([("cat",)] * 4, list(NAMES)))),
+        ("mapping.json", json.dumps({name: ["cat"] for name in NAMES})),
+        ("labels.json", json.dumps({"classes": ["a"], "labels": {n[:-4]: [0] for n in NAMES}})),
+        ("list_attr.txt", "4\ncat dog\n" + "".join(f"{n}  1 -1\n" for n in NAMES)),
+        ("annotations.xml", "<annotations>" + "".join(f'<image name="{n}"/>' for n in NAMES)),
+    ],
+)
+@pytest.mark.parametrize("at", ["set/{}", "set/images/{}", "{}", "set/annotations/{}"])
+def test_the_one_file_that_lists_the_pictures(tmp_path, name, text, at):
+    """Whatever its name; files of other pictures, notes and sample submissions do not count."""
+    expected = table(tmp_path / "a" / at.format(name), text)
+    images = pictures(tmp_path / "a/set/images/train")
+    table(tmp_path / "a/set/other.csv", CSV.replace("\np", "\nq"))
+    table(tmp_path / "a/set/sample_submission.csv")
+    table(tmp_path / "a/set/classes.csv", "id,name\n0,cat\n1,dog\n")
+    table(tmp_path / "a/set/README.txt", "The file p0.jpg\nshows a cat.\nWhat else\nis there?\n")
+    table(tmp_path / "a/set/images/train.txt", "\n".join(NAMES))
+    for number in range(4):
+        table(images / f"p{number}.json", f'{{"image": "p{number}.jpg"}}')
+    for image_path in (images.parent, images.parents[1]):
+        assert find_labels(image_path, "train") == expected
+    if not at.startswith("{"):
+        assert find_labels(images, "train") == expected
+    assert find_labels(images.parent, "val") == expected
+
+
+def test_zipped_and_utf_16(tmp_path):
+    pictures(tmp_path / "zip/images")
+    (tmp_path / "zip/x.csv.gz").write_bytes(gzip.compress(CSV.encode()))
+    assert find_labels(tmp_path / "zip/images", "train").name == "x.csv.gz"
+    pictures(tmp_path / "excel/images")
+    (tmp_path / "excel/x.txt").write_bytes(CSV.replace(",", "\t").encode("utf-16"))
+    assert find_labels(tmp_path / "excel", "train").name == "x.txt"
+
+
+def test_names_far_behind_in_a_large_file(tmp_path):
+    images = pictures(tmp_path / "set/images")
+    far = coco([("cat",)] * 4, list(NAMES))
+    filling = [{"image_id": 0, "category_id": 0, "segmentation": [[0.5] * 900]}] * 3000
+    write_json({"annotations": filling, "images": far["images"]}, tmp_path / "set/all.json")
+    assert (tmp_path / "set/all.json").stat().st_size > 5e6
+    assert find_labels(images, "train").name == "all.json"
+    many = pictures(tmp_path / "rows/images", tuple(f"p{i}.jpg" for i in range(120)))
+    rows = (f"q{i}.jpg,cat,{'x' * 50}\n" for i in range(50_000))
+    table(tmp_path / "rows/t.csv", "file_name,labels,note\n" + "".join(rows) + CSV)
+    assert find_labels(many, "train").name == "t.csv"
+
+
+def test_several_files_stop_unless_a_name_decides(tmp_path):
+    images = pictures(tmp_path / "set/images")
+    table(tmp_path / "set/a.csv")
+    table(tmp_path / "set/images/deep/b.csv")
+    for image_path in (tmp_path / "set", images):
+        with pytest.raises(UsageError, match=r"2 files .*a\.csv.*b\.csv.*or .*--annotations|2 fil"):
+            find_labels(image_path, "train")
+    (tmp_path / "set/images/deep/b.csv").unlink()
+    table(tmp_path / "set/labels.csv")
+    assert find_labels(images, "train").name == "labels.csv", "the name that the README gives"
+    table(tmp_path / "set/labels.tsv", CSV.replace(",", "\t"))
+    with pytest.raises(UsageError, match=r"2 files.*labels\.csv, .*labels\.tsv"):
+        find_labels(images, "train")
+    table(tmp_path / "set/labels.tsv", "id\tname\n0\tcat\n")
+    assert find_labels(images, "train").name == "labels.csv"
+
+
+def test_the_split_in_the_names_decides(tmp_path, capsys):
+    images = pictures(tmp_path / "set/images")
+    for split in ("train", "val", "test"):
+        table(tmp_path / f"set/{split}_v2.csv")
+    assert find_labels(images, "train").name == "train_v2.csv"
+    assert "not used: " in capsys.readouterr().err
+    assert find_labels(tmp_path / "set", "val").name == "val_v2.csv"
+    table(tmp_path / "set/more.csv")
+    with pytest.raises(UsageError, match="4 files"):
+        find_labels(images, "train")
+    # a table in each split folder: parts of one set
+    for split in ("train", "val"):
+        pictures(tmp_path / "parts" / split)
+        table(tmp_path / f"parts/{split}/table.csv")
+    assert find_labels(tmp_path / "parts", "train") == tmp_path / "parts"
+    assert find_labels(tmp_path / "parts/val", "train").parent.name == "val"
+
+
+def test_known_names_beside_the_pictures(tmp_path):
+    images = pictures(tmp_path / "set/train")
+    line = '{{"file_name": "{}", "labels": ["cat"]}}\n'
+    expected = table(images / "metadata.jsonl", "".join(map(line.format, NAMES)))
+    table(tmp_path / "set/other.csv")
+    assert find_labels(images, "train") == expected
+
+
+def test_the_folder_above_has_the_layout(tmp_path):
+    images = pictures(tmp_path / "VOC2007/JPEGImages")
+    for name in NAMES:
+        xml = "<annotation><object><name>cat</name></object></annotation>"
+        table(tmp_path / f"VOC2007/Annotations/{name[:-4]}.xml", xml)
+    for image_path in (images, images.parent, tmp_path):
+        assert read_labels(find_labels(image_path, "train")).label_sets == [("cat",)] * 4
+
+
+def test_nothing_found_says_what_was_overlooked(tmp_path):
+    images = pictures(tmp_path / "set/images")
+    table(tmp_path / "set/other.csv", CSV.replace("\np", "\nq"))
+    table(tmp_path / "set/classes.csv", "id,name\n0,cat\n1,dog\n")
+    with pytest.raises(UsageError) as caught:
+        find_labels(images, "train")
+    message = str(caught.value)
+    assert "no annotations folder beside it" in message
+    assert "other.csv (lists q0.jpg)" in message
+    assert "classes.csv (lists no file names)" in message
+    assert "--annotations" in message
+    assert "\n" not in message
+    with pytest.raises(UsageError, match="does not exist"):
+        find_labels(tmp_path / "nowhere", "train")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="contains no pictures"):
+        find_labels(tmp_path / "empty", "train")
+
+
+def test_a_single_image(tmp_path):
+    images = pictures(tmp_path / "set/images")
+    table(tmp_path / "set/a.csv")
+    table(tmp_path / "set/b.csv", CSV.replace("p3", "q3"))
+    assert find_labels(images / "p3.jpg", "train").name == "a.csv"
+    with pytest.raises(UsageError, match="2 files"):
+        find_labels(images / "p2.jpg", "train")
+
+
+# --- a folder per label -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["images"],
+        ["cat"],
+        ["images", "masks"],
+        ["train-jpg", "test-jpg"],
+        ["images_001/images", "images_002/images"],
+        ["train/images", "val/images"],
+        ["train2014", "val2014"],
+        ["batch_1", "batch_2"],
+        ["a/b/c"],
+    ],
+)
+def test_names_of_data_and_single_folders_are_no_labels(tmp_path, names):
+    for number, name in enumerate(names):
+        pictures(tmp_path / "set" / name, (f"{number}.jpg",))
+    with pytest.raises(UsageError, match="no folders named as labels"):
+        find_labels(tmp_path / "set", "train")
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        (["cat", "dog", "images"], "images, which by its name holds data"),
+        (["cat", "dog", "train"], "train, which by its name holds data"),
+        (["train/cat", "train/dog", "val/cat", "extra/x"], "train, val, which"),
+        (["animal", "animal/cat", "vehicle"], r"animal has folders of its own.*cat with 1 pic"),
+        (["cat/2019", "dog/2019"], "cat has folders of its own, for example 2019"),
+        (["cat/train", "cat/test", "dog/train"], "cat has folders of its own"),
+        (["VOC2007/JPEGImages", "VOC2012/JPEGImages"], "VOC2007 has folders of its own"),
+        (["0", "1"], "labels that are numbers without names"),
+    ],
+)
+def test_folders_with_two_readings_stop(tmp_path, names, sentence):
+    for number, name in enumerate(names):
+        pictures(tmp_path / "set" / name, (f"{number}.jpg",))
+    with pytest.raises(UsageError, match=sentence):
+        read_labels(find_labels(tmp_path / "set", "train"))
+
+
+def test_what_systems_leave_is_ignored_and_other_files_are_counted(tmp_path, capsys):
+    root = tmp_path / "photos"
+    for split in ("train", "val"):
+        for label in ("cat", "dog"):
+            pictures(root / split / label, (f"{split}_{label}.jfif", "._a.jpg"))
+    pictures(root / "__MACOSX/train/bird", ("._x.jpg", "x.jpg"))
+    pictures(root / "train/.hidden", ("y.jpg",))
+    for name in ("train/cat/a.JXL", "train/dog/b.jxl", "val/dog/c.txt", "train/Thumbs.db"):
+        (root / name).write_bytes(b"x")
+    (root / "models/2024").mkdir(parents=True)
+    (root / "models/best.pt").write_bytes(b"x")
+    images = read_labels(find_labels(root, "train"))
+    assert images.categories == ["cat", "dog"]
+    assert images.splits == ["train"] * 2 + ["val"] * 2, images.file_names
+    said = capsys.readouterr().err
+    assert "the labels are the names of folders, cat, dog" in said
+    assert "2 .jxl files left out: convert them to JPEG; 1 .pt file left out; 1 .txt" in said
+    assert "Thumbs" not in said
+
+
+def test_a_folder_around_the_label_folders(tmp_path):
+    for label in ("cat", "dog"):
+        pictures(tmp_path / "archive/PetImages" / label, (f"{label}.jpg",))
+    images = read_labels(find_labels(tmp_path, "train"))
+    assert images.file_names == ["archive/PetImages/cat/cat.jpg", "archive/PetImages/dog/dog.jpg"]
+    assert images.label_sets == [("cat",), ("dog",)]
