@@ -18,13 +18,14 @@ from labels.annotated import AnnotatedImages
 from labels.entries import Entry, images_from_entries
 from labels.numbers import read_label_names
 from labels.options import DEFAULTS, ReadOptions
-from labels.text import read_text, split_of
+from labels.text import means_data, read_head, read_text, split_of
 from util.errors import UsageError
 from util.files import is_picture, walk
 from util.log import log
 
 NAME = "YOLO"
-YAMLS = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
+YAMLS = (".yaml", ".yml")
+NAMES = re.compile(r"^names\s*:", re.MULTILINE)  # in a YAML file about classes
 LISTS = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
 NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 OBJECT = re.compile(rf"\s*\d+(\s+{NUMBER}){{4,}}\s*")  # class, x, y, width, height or a polygon
@@ -33,7 +34,7 @@ OBJECT = re.compile(rf"\s*\d+(\s+{NUMBER}){{4,}}\s*")  # class, x, y, width, hei
 def matches(path: Path) -> bool:
     """Whether this is data.yaml, or a folder with texts that list objects beside pictures."""
     if path.is_file():
-        return path.name in YAMLS and matches(path.parent)
+        return _is_yaml(path)
     if not path.is_dir():
         return False
     for folder, files in walk(path):
@@ -44,6 +45,11 @@ def matches(path: Path) -> bool:
             if belongs and (line := _first_line(text)):
                 return bool(OBJECT.fullmatch(line)) and "." in line  # no row of 0 and 1
     return False
+
+
+def _is_yaml(path: Path) -> bool:
+    """Whether this is YAML with the names of classes."""
+    return path.suffix.lower() in YAMLS and bool(NAMES.search(read_head(path)[1]))
 
 
 def _first_line(path: Path) -> str:
@@ -59,7 +65,11 @@ def read(
 ) -> AnnotatedImages:
     """Pictures in order of name. Raises UsageError naming the file and its line."""
     root = path if path.is_dir() else path.parent
-    classes, parts = _classes(root, options.label_names)
+    if not matches(root):
+        raise UsageError(
+            f"{path} has no labels/ beside it: name the folder of the data set instead"
+        )
+    classes, parts = _classes(path, options.label_names)
     pictures, texts = _files(root)
     text_of = {name: _text_of(name, texts, root) for name in pictures}
     if not pictures:  # they lie elsewhere
@@ -132,33 +142,49 @@ def _objects(path: Path, classes: dict[int, str]) -> Iterator[str]:
 # --- names of classes, and splits ---------------------------------------------------------------
 
 
-def _classes(root: Path, label_names: Path | None) -> tuple[dict[int, str], dict[str, str]]:
-    """The names by number, and the split of each folder that data.yaml names."""
+def _classes(path: Path, label_names: Path | None) -> tuple[dict[int, str], dict[str, str]]:
+    """The names by number, and the split of each folder that data.yaml names.
+
+    They are in the YAML file that was named, else in files of the folder, or of one above it.
+    """
     if label_names:
         return {int(i): name for i, name in read_label_names(label_names).items()}, {}
+    root = path if path.is_dir() else path.parent
+    files = [path] if path.is_file() else _files_of_names(root)
+    if path.is_dir():  # labels/classes.txt, as LabelImg writes it
+        found = ((folder, file) for folder, files_in in walk(root) for file in files_in)
+        files += [Path(file.path) for folder, file in found if folder and file.name == LISTS[0]]
+    above = root.absolute()
+    while not files and means_data(above.name.removeprefix("obj_")):
+        above = above.parent
+        files = _files_of_names(above)
     names, parts, source = None, {}, None
-    inner = (f for folder, files in walk(root) for f in files if folder and f.name == LISTS[0])
-    files = [root / name for name in (*YAMLS, *LISTS)] + [Path(file.path) for file in inner]
     for file in files:
-        if not file.is_file():
-            continue
-        found, more = _from_yaml(file) if file.name in YAMLS else (_from_lines(file), {})
+        found, more = _from_yaml(file) if _is_yaml(file) else (_from_lines(file), {})
         if names not in (None, found):
             raise UsageError(f"{source} and {file} name other classes: delete one of them")
         names, parts, source = found, parts | more, file
     if names is None:
         raise UsageError(
-            f"{root} has no data.yaml or classes.txt with names of the classes: give --label_names"
+            f"{root} has no data.yaml with names: and no classes.txt: give them with --label_names"
         )
+    first = min(names)
+    log(f"{root}: {source} has the names of the classes; {first} is {names[first]!r}")
     return names, parts
+
+
+def _files_of_names(folder: Path) -> list[Path]:
+    """YAML files with names of classes, classes.txt, obj.names and the like in a folder."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    return [file for file in files if file.name in LISTS or _is_yaml(file)]
 
 
 def _from_lines(path: Path) -> dict[int, str]:
     try:
-        lines = read_text(path).rstrip().splitlines()
+        lines = read_text(path).rstrip().split("\n")
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror})") from None
-    if not lines or not all(line.strip() for line in lines):
+    if not all(line.strip() for line in lines):
         raise UsageError(f"{path} needs the name of a class on each line")
     return {number: line.strip() for number, line in enumerate(lines)}
 

@@ -61,7 +61,7 @@ def test_names_and_folders(tmp_path, file, images, labels, capsys):
     assert sets_of(root) == EXPECTED
     assert "1 of 4 pictures have no text: no objects" in capsys.readouterr().err
     (root / file).unlink()
-    assert "give --label_names" in refusal(root)
+    assert "with --label_names" in refusal(root)
     names = write(tmp_path / "names.txt", "\n".join(CLASSES))
     assert sets_of(root, label_names=names) == EXPECTED
     json_names = write_json({str(i): name for i, name in enumerate(CLASSES)}, tmp_path / "n.json")
@@ -94,6 +94,7 @@ def test_splits(tmp_path):
     yaml = YAML.replace("images/train", "../train/images").replace("images/val", "../valid/images")
     write(other / "data.yaml", yaml)
     assert read_labels(other).splits == ["test", "train", "val"]
+    assert read_labels(other / "valid").label_sets == [("cat",)], "names are in the folder above"
     coco = tmp_path / "coco"
     for part in ("a2017", "b2017"):
         write_set(coco, f"images/{part}", f"labels/{part}", {"1": [0]})
@@ -102,6 +103,23 @@ def test_splits(tmp_path):
     assert read_labels(coco).splits == ["train", "val"]
     write(coco / "data.yaml", yaml.replace("images/b2017", "b.txt"))
     assert "1 of 2 images without a split" in refusal(coco)
+
+
+def test_yaml_of_any_name(tmp_path):
+    root = write_set(tmp_path / "set")
+    write(root / "coco128.yaml", YAML)
+    write(root / "hyp.yaml", "lr0: 0.01\n")
+    assert sets_of(root) == EXPECTED
+    assert sets_of(root / "coco128.yaml", root) == EXPECTED
+    write(root / "other.yaml", "names: [x, y, z]")
+    assert "name other classes" in refusal(root)
+    assert sets_of(root / "coco128.yaml", root) == EXPECTED
+    elsewhere = write(tmp_path / "data.yaml", YAML)
+    (tmp_path / "set").rename(tmp_path / "photos_of_cats")
+    assert len(read_labels(elsewhere)) == 4
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    assert "has no labels/ beside it" in refusal(write(alone / "data.yaml", YAML))
 
 
 def test_polygons_and_pictures_elsewhere(tmp_path):
@@ -153,8 +171,8 @@ def test_texts_that_are_refused(tmp_path, text, sentence):
         ("names: {a: cat}", "needs names"),
         ("nc: 2\nnames: [cat]", "has nc: 2, but 1 names"),
         ("names: [cat", "is not YAML"),
-        ("just text", "needs names"),
-        ("", "needs names"),
+        ("just text", "has no data.yaml with names:"),
+        ("", "has no data.yaml with names:"),
     ],
 )
 def test_yaml_that_is_refused(tmp_path, text, sentence):
