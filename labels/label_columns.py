@@ -15,6 +15,7 @@ from util.log import log
 Found = tuple[Sequence[str], Sequence[str], str | None]  # labels, flags, truth
 NUMBERED = re.compile(r"(.*?)[\W_]*\d+")
 FLAGS = ("flag", "sign", "count", "soft", "damaged")
+CODES = [{"1", code} for code in ("7", "8", "9", "77", "88", "99")]  # of surveys, for "not known"
 
 
 def find_label_columns(table: Table, others: list[str], options: ReadOptions) -> Found:
@@ -180,9 +181,10 @@ def _check_flags(table: Table, flags: list[str], kinds: dict[str, str]) -> None:
     damaged = next((c for c in flags if kinds[c] == "damaged"), None)
     counted = [c for c in flags if kinds[c] == "count"]
     doubtful = [c for c in flags if plain(c) in (*ABOUT, *AS_SPLIT)]
-    few = len(counted) * 2 < len(flags) or len(counted) == len(flags)
+    codes = [c for c in counted if _texts(table, c) - {"0", ""} in CODES]
+    few = len(counted) * 2 < len(flags) or len(counted) == len(flags) or codes
     if counted and damaged is None and (few or any("0" not in _texts(table, c) for c in counted)):
-        column = counted[0]
+        column = (codes or counted)[0]
         value = max(table.counts(column), key=lambda v: float(v or 0))
         raise UsageError(
             f"{table.path}, row {table.row_of(column, value)}, has {str(value)!r} in the column "

@@ -124,7 +124,8 @@ def find_separators(
     if given is not None:
         return _given(texts, path, given)
     if texts and all(re.fullmatch(r"#\S.*", text, re.DOTALL) for text in texts):
-        return _said(Separators(("#",)), texts, path)  # hashtags
+        ends = {text[-1] for text in Separators(("#",)).names(" ".join(texts))}
+        return _said(Separators(("#", *(ends & {",", ";", "|"}))), texts, path)  # hashtags
     if row_per_label:
         return _row_per_label(texts, path, column)
     for separator in STRONG:
