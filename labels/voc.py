@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree.ElementTree import Element
 
 from labels.annotated import AnnotatedImages
 from labels.entries import clean_label
@@ -227,10 +228,16 @@ def _read_xml(path: Path) -> Labels:
     """The labels in a file, and those of them that are only on difficult objects."""
     easy, seen = set(), {}
     for number, item in enumerate(parse(path, "annotation", NAME).iter("object"), start=1):
+        if _says_yes(item, "deleted"):  # LabelMe keeps what was deleted
+            continue
         if not (item.findtext("name") or "").strip():
             raise UsageError(f"{path}, object {number}, has no name")
         name = clean_label(item.findtext("name"), f"{path}, object {number},")
         seen[name] = None
-        if (item.findtext("difficult") or "0").strip() in ("0", ""):
+        if not _says_yes(item, "difficult"):
             easy.add(name)
     return tuple(seen), tuple(name for name in seen if name not in easy)
+
+
+def _says_yes(item: Element, field: str) -> bool:
+    return (item.findtext(field) or "").strip().lower() in ("1", "true", "yes")

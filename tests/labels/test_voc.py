@@ -235,6 +235,24 @@ def test_two_pictures_of_one_name(tmp_path):
         sets_of(flat)
 
 
+def test_objects_that_are_deleted_or_difficult(tmp_path):
+    """LabelMe marks deleted objects; other tools write words instead of 0 and 1."""
+    flat = write_xml(tmp_path / "mine", {"a": []}, pictures=tmp_path / "mine")
+    objects = "".join(
+        f"<object><name>{name}</name><{field}>{value}</{field}></object>"
+        for name, field, value in (
+            ("cat", "deleted", 1),
+            ("dog", "deleted", 0),
+            ("cow", "difficult", "true"),
+            ("hat", "difficult", "Unspecified"),
+        )
+    )
+    (flat / "a.xml").write_text(f"<annotation>{objects}</annotation>")
+    images = read_labels(flat)
+    assert images.label_sets == [("dog", "cow", "hat")]
+    assert images.difficult == [("cow",)]
+
+
 def test_xml_that_is_refused(tmp_path):
     flat = write_xml(tmp_path / "mine", SETS, pictures=tmp_path / "mine")
     (flat / "p1.xml").write_text("<annotations/>")
