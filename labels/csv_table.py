@@ -29,6 +29,7 @@ NAME = "CSV"
 DELIMITERS = ",;\t|"  # of columns
 SEP = re.compile(r'"?sep=(.)"?[,;\t]*\s*')  # how Excel is told the delimiter
 Numbered = tuple[int, list[str]]  # a row and its number in the file
+CHUNK = 1000  # rows that become columns at once: Python walks through all lists again and again
 SHOWN = 60  # letters of a line in a message
 
 
@@ -78,21 +79,31 @@ def _numbered(text: str, delimiter: str, skipped: int, path: Path) -> Iterator[N
         ) from None
 
 
-def table_of(rows: Iterable[Numbered], path: Path) -> Table:
+def table_of(rows_of_text: Iterable[Numbered], path: Path) -> Table:
     """Rows of text, the first one a header, as columns. Raises UsageError."""
-    header, kept, numbers = None, [], []
-    for number, cells in rows:
+    header, rows, numbers = None, [], []
+    columns: list[list[str]] = []
+    for number, cells in rows_of_text:
         if header is None:
             if any(cell.strip() for cell in cells):
                 header = _header(cells, path)
+                columns = [[] for _ in header]
             continue
         if len(cells) != len(header):
             cells = _fitted(cells, len(header), f"{path}, row {number},")
-        if any(cells) and any(cell.strip() for cell in cells):
-            kept.append(cells)
+        if "".join(cells).strip():
+            rows.append(cells)
             numbers.append(number)
-    columns = zip(*kept, strict=True) if kept else ([] for _ in header or [])
+            if len(rows) == CHUNK:
+                _append(columns, rows)
+                rows = []
+    _append(columns, rows)
     return Table(path, _named(header or [], columns, path), numbers)
+
+
+def _append(columns: list[list[str]], rows: list[list[str]]) -> None:
+    for column, values in zip(columns, zip(*rows, strict=True), strict=bool(rows)):
+        column.extend(values)
 
 
 def _header(cells: list[str], path: Path) -> list[str]:
@@ -126,7 +137,8 @@ def _named(header: list[str], columns: Iterable[Sequence[str]], path: Path) -> d
         if name or any(stripped.values()):
             if name in named:
                 raise UsageError(f"{path} has two columns without a name")
-            named[name] = [stripped[cell] for cell in column]
+            clean = all(cell == text for cell, text in stripped.items())
+            named[name] = list(column) if clean else [stripped[cell] for cell in column]
     return named
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import compress
 
 from labels.numbers import name_numbers
 from labels.options import ReadOptions
@@ -26,9 +27,9 @@ def flagged_labels(
     sets: list[list[str]] = [[] for _ in range(len(table))]
     for name, column in zip(names, columns, strict=True):
         yes = {value for value, text in texts[column].items() if _is_yes(text)}
-        for labels, value in zip(sets, table.cells[column], strict=True):
-            if value in yes:
-                labels.append(name)
+        # two C loops: most cells say no
+        for i in compress(range(len(table)), map(yes.__contains__, table.cells[column])):
+            sets[i].append(name)
     shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # one copy of each label set
     return [shared.setdefault(t, t) for t in map(tuple, sets)], names
 

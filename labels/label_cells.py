@@ -18,6 +18,7 @@ from util.log import log
 
 MISSING = frozenset(("nan", "null", "none", "na", "n/a", "#n/a", "<na>"))  # mean blank
 LIST_START = re.compile(r"""[\[({]\s*['"]|['"]\s*[\])}]""")  # within a label: a list in disguise
+SUSPECT = re.compile(r"""[\[\](){}'"]""")
 PAIRS = (("[", "]"), ("(", ")"), ("{", "}"))
 
 
@@ -31,12 +32,18 @@ def cell_labels(
     texts = _without_missing(table, columns, texts)
     separators = _separators(table, columns, texts, lists, row_per_label, options)
     for text in texts:
-        lists[text] = [
-            part if quoted else _checked(part, text, table, columns)
-            for part, quoted in separators.split(text)
-        ]
-    found = [_folded(lists.get(value, []), value, table, columns) for value in values]
-    found = name_numbers(_whole(found, table), table.path, options)
+        if SUSPECT.search(text):
+            lists[text] = [
+                part if quoted else _checked(part, text, table, columns)
+                for part, quoted in separators.split(text)
+            ]
+        else:
+            lists[text] = separators.names(text)
+    spelling: dict[object, object] = {}  # one copy of each label
+    found = [_folded(lists.get(value, ()), value, table, columns, spelling) for value in values]
+    if options.label_names or any(map(_is_number, spelling.values())):
+        _check_kinds(found, values, table, columns)
+        found = name_numbers(_whole(found, table), table.path, options)
     labels = {v: tuple(dict.fromkeys(each)) for v, each in zip(values, found, strict=True)}
     if len(columns) == 1:
         return [labels[value] for value in table.cells[columns[0]]]
@@ -109,13 +116,28 @@ def _checked(label: str, cell: str, table: Table, columns: Sequence[str]) -> str
     return label
 
 
-def _folded(values: list, cell: object, table: Table, columns: Sequence[str]) -> list:
-    """Labels without white space around them; numbers as they are."""
-    numbers = [v for v in values if isinstance(v, (int, float))]
-    texts = [v for v in values if isinstance(v, str) and is_text(v)]
-    if len(numbers) < len(values) and len(texts) < len(values):
-        raise UsageError(f"{_where(cell, table, columns)}: write texts, as in cat|dog")
-    return numbers or [label for text in texts if (label := " ".join(text.split()))]
+def _folded(
+    values: Sequence, cell: object, table: Table, columns: Sequence[str], spelling: dict
+) -> list:
+    """Labels without white space around them; numbers as they are. Adds labels to `spelling`."""
+    for value in values:
+        if value not in spelling:
+            number = isinstance(value, (int, float))
+            if not number and not (isinstance(value, str) and is_text(value)):
+                raise UsageError(f"{_where(cell, table, columns)}: write texts, as in cat|dog")
+            spelling[value] = value if number else " ".join(value.split())
+    return [label for value in values if (label := spelling[value]) != ""]
+
+
+def _check_kinds(found: list[list], values: list, table: Table, columns: Sequence[str]) -> None:
+    """Raise UsageError for a cell with numbers and texts."""
+    for labels, cell in zip(found, values, strict=True):
+        if len({isinstance(label, str) for label in labels}) > 1:
+            raise UsageError(f"{_where(cell, table, columns)}: write texts, as in cat|dog")
+
+
+def _is_number(label: object) -> bool:
+    return not isinstance(label, str) or NUMBER.fullmatch(label) is not None
 
 
 def _whole(found: list[list], table: Table) -> list[list]:

@@ -8,6 +8,7 @@ plausible, UsageError names both; --separator decides.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ RARE = ("-", "_", ":")  # hardly ever separate, and occur in many labels
 NAMES = {" ": "spaces", "\n": "line breaks", "\t": "tabs", "and": "'and'"}
 FLAG_NAMES = {" ": "space", "\n": "newline", "\t": "tab"}
 SENTENCE = frozenset(("a", "an", "the", "is", "are", "of", "on", "in", "with"))
+SAMPLE = 10_000  # cells with a separator, and as many others, that are looked at
 FEW = 3  # cells that have the separator: fewer prove nothing
 OFTEN, RARELY, SOME = 0.8, 0.2, 0.4  # shares of the parts that come back in other cells
 QUOTED = re.compile(r'\s*"((?:[^"]|"")*)"\s*')  # a label that contains the separator
@@ -39,27 +41,36 @@ class Separators:
         if not self.texts:
             whole = QUOTED.fullmatch(cell)
             return [(whole[1].replace('""', '"'), True)] if whole else [(cell.strip(), False)]
-        pattern = self._pattern()
         if '"' not in cell:
-            return [(part.strip(), False) for part in pattern.split(cell) if part.strip()]
+            return [(part, False) for part in self.names(cell)]
         parts, place = [], 0
         while place <= len(cell):
             quoted = QUOTED.match(cell, place)
-            if quoted and (quoted.end() == len(cell) or pattern.match(cell, quoted.end())):
+            if quoted and (quoted.end() == len(cell) or self.pattern.match(cell, quoted.end())):
                 parts.append((quoted[1].replace('""', '"'), True))
                 end = quoted.end()
             else:
-                found = pattern.search(cell, place)
+                found = self.pattern.search(cell, place)
                 end = found.start() if found else len(cell)
                 parts.append((cell[place:end].strip(), False))
-            after = pattern.match(cell, end)
+            after = self.pattern.match(cell, end)
             place = after.end() if after else len(cell) + 1
         return [(part, quoted) for part, quoted in parts if part]
 
-    def names(self, part: str) -> list[str]:
-        return [text for text, _ in self.split(part)]
+    def names(self, cell: str) -> list[str]:
+        """The parts of a cell alone."""
+        if '"' in cell or not self.texts:
+            return [text for text, _ in self.split(cell)]
+        if self.texts == (" ",):
+            return cell.split()
+        if len(self.texts) == 1 and not self.texts[0].isalpha():
+            parts = cell.split(self.texts[0])  # four times as fast as the pattern
+        else:
+            parts = self.pattern.split(cell)
+        return [text for part in parts if (text := part.strip())]
 
-    def _pattern(self) -> re.Pattern:
+    @functools.cached_property
+    def pattern(self) -> re.Pattern:
         return re.compile("|".join(map(_as_pattern, self.texts)), re.IGNORECASE)
 
 
@@ -90,8 +101,12 @@ class Evidence:
 
 def judge(texts: list[str], separator: str) -> Evidence | None:
     """Evidence from different cells; None if no cell has the separator within it."""
+    holders = [text for text in texts if separator in text]
+    if not holders:
+        return None
+    others = [text for text in texts if separator not in text]
     split = Separators((separator,)).names
-    whole = {text: split(text) for text in texts}
+    whole = {t: split(t) for part in (holders, others) for t in part[:: 1 + len(part) // SAMPLE]}
     several = {text: parts for text, parts in whole.items() if len(parts) > 1}
     if not several:
         return None
@@ -208,10 +223,9 @@ def _with_others(texts: list[str], first: str, path: Path, column: str) -> Separ
     """`first`, and other separators that are used like it: cat, dog; hat."""
     used = (first,)
     for other in (*STRONG, *WEAK):
-        if other in used:
+        if other in used or not any(other in text for text in texts):
             continue
-        split = Separators(used).split
-        parts = {part for text in texts for part, quoted in split(text) if not quoted}
+        parts = _unquoted(texts, Separators(used))
         found = judge(sorted(parts), other)
         if found is None or found.share < 0.5:
             continue
@@ -234,6 +248,10 @@ def _check_quotes(texts: list[str], path: Path, column: str, separators: Separat
         )
 
 
+def _unquoted(texts: list[str], separators: Separators) -> set[str]:
+    return {part for text in texts for part, quoted in separators.split(text) if not quoted}
+
+
 def _given(texts: list[str], path: Path, given: str) -> Separators:
     if not given:
         return Separators()
@@ -249,7 +267,7 @@ def _given(texts: list[str], path: Path, given: str) -> Separators:
 
 
 def _said(separators: Separators, texts: list[str], path: Path) -> Separators:
-    several = [text for text in texts if len(separators.names(text)) > 1] or texts
+    several = [text for text in texts[:SAMPLE] if len(separators.names(text)) > 1] or texts
     example = min(several, key=lambda text: (len(text), text))
     between = " and ".join(map(_name, separators.texts))
     log(

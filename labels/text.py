@@ -28,9 +28,10 @@ ACCENTED = "À-ÖØ-öø-ÿŒœŠšŽžŸ"  # letters of cp1252 beyond ASCII
 NOT_WESTERN = re.compile(
     "[^\\x00-\\x7f]{3}"  # Greek, Cyrillic, Chinese
     "|[ÃÂ][\\x80-\\xbf€‚ƒ„…†‡ˆ‰‹‘’“”•–—˜™š›œžŸŠŒŽ]"  # UTF-8
-    "|[a-zß-öø-ÿ][À-ÖØ-Þ]|[A-Za-z]Œ|[ŠšŽžŸ]"  # Mac Roman, cp437, Czech
+    "|[a-zß-öø-ÿ][À-ÖØ-Þ]|[ŠšŽžŒŸ]|œ(?![a-z])"  # Mac Roman, cp437, Czech
+    r"|[aeiou]á\b|[aou]á[aeiou]"  # a German ß in cp437: Straáe
     f"|[A-Za-z{ACCENTED}][¡-©«-¶¸¹»-¿×÷‚ƒ„…†‡ˆ‰‹“”•˜™›][A-Za-z{ACCENTED}]"  # cp850, cp1250
-    r"|(?<!\w)[€ƒ…†‡ˆ‰‹”•˜™›§¨¬®¯´¸»×÷¡¢¤¥¦³¿¹¼¾½¶±ª][a-z]"
+    r"|(?<!\w)[€ƒ„‚…†‡ˆ‰‹”•˜™›§¨¬®¯´¸»×÷¡¢¤¥¦³¿¹¼¾½¶±ª][A-Za-z]"
 )
 SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val"}
 SPLITS |= {"validation": "val", "dev": "val", "test": "test", "testing": "test"}
