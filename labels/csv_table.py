@@ -91,7 +91,7 @@ def table_of(rows_of_text: Iterable[Numbered], path: Path) -> Table:
             continue
         if len(cells) != len(header):
             cells = _fitted(cells, len(header), f"{path}, row {number},")
-        if "".join(cells).strip():
+        if cells[0].strip() or "".join(cells).strip():
             rows.append(cells)
             numbers.append(number)
             if len(rows) == CHUNK:
@@ -133,12 +133,11 @@ def _named(header: list[str], columns: Iterable[Sequence[str]], path: Path) -> d
     """The columns with their names; those without a name only if they hold anything."""
     named: dict[str, list[str]] = {}
     for name, column in zip(header, columns, strict=True):
-        stripped = {cell: cell.strip() for cell in set(column)}
-        if name or any(stripped.values()):
+        cells = list(map(str.strip, column))
+        if name or any(cells):
             if name in named:
                 raise UsageError(f"{path} has two columns without a name")
-            clean = all(cell == text for cell, text in stripped.items())
-            named[name] = list(column) if clean else [stripped[cell] for cell in column]
+            named[name] = cells
     return named
 
 

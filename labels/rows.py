@@ -6,11 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
-from labels.values import as_text, kind_of
+from labels.values import as_text, is_number, kind_of
 from util.errors import UsageError
 from util.log import some
+
+
+MANY = 1000  # different values
 
 
 def plain(name: str) -> str:
@@ -39,7 +43,12 @@ class Table:
     def kind(self, column: str) -> str:
         """See `kind_of`; text for lists."""
         counts: Counter[str] = Counter()
-        for value, count in self.counts(column).items():
+        values = self.counts(column)
+        if len(values) > MANY:  # of many texts a few are enough: those that may be yes or no
+            some_values = list(islice(values, MANY))
+            if not any(isinstance(v, (int, float)) or is_number(v) for v in some_values):
+                values = Counter(dict(values.most_common(MANY)))
+        for value, count in values.items():
             if isinstance(value, tuple):
                 return "text"
             counts[as_text(value)] += count

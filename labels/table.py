@@ -63,7 +63,6 @@ def images_from_table(table: Table, kind: str, options: ReadOptions = DEFAULTS) 
         raise UsageError(f"{table.path} lists no images: it has a header at most")
     columns = find_columns(table, options)
     names = _file_names(table, columns.file)
-    first = dict(zip(reversed(names), range(len(names) - 1, -1, -1), strict=True))  # row of each
     row_per_label = _has_row_per_label(table, names, columns)
     if row_per_label:
         _check_scores(table, columns)
@@ -77,7 +76,7 @@ def images_from_table(table: Table, kind: str, options: ReadOptions = DEFAULTS) 
         sets = _true_ones(table, columns.truth, names, sets)
     splits = read_split(table, columns) if columns.split else None
     _say_columns(table, columns, splits)
-    if len(first) < len(names):
+    if len(set(names)) < len(names):
         names, sets, splits = _add_up(table, names, sets, splits)
     return AnnotatedImages(str(table.path), names, sets, categories, kind, splits)
 
@@ -104,15 +103,16 @@ def _check_scores(table: Table, columns: Columns) -> None:
 
 def _file_names(table: Table, column: str) -> list[str]:
     """Windows' names get slashes. Raises UsageError for a row without a name."""
-    names = []
-    for number, name in zip(table.numbers, table.cells[column], strict=True):
-        if not isinstance(name, str) or not name.strip():
-            raise UsageError(f"{table.path}, row {number}, has no {column}")
-        names.append(name.strip().replace("\\", "/"))
-    if not is_text("".join(names)):
-        row = next(n for n, name in zip(table.numbers, names, strict=True) if not is_text(name))
-        raise UsageError(f"{table.path}, row {row}, has no {column}")
-    return [n[1:] if n[0] == "'" and n[1:].startswith(FORMULA) else n for n in names]
+    names = [v.strip() if isinstance(v, str) else "" for v in table.cells[column]]
+    joined = "".join(names)
+    if "" in names or not is_text(joined):
+        bad = next(i for i, name in enumerate(names) if not name or not is_text(name))
+        raise UsageError(f"{table.path}, row {table.numbers[bad]}, has no {column}")
+    if "\\" in joined:
+        names = [name.replace("\\", "/") for name in names]
+    if "'" in joined:
+        names = [n[1:] if n[0] == "'" and n[1:].startswith(FORMULA) else n for n in names]
+    return names
 
 
 def _say_columns(table: Table, columns: Columns, splits: list[str] | None) -> None:

@@ -14,6 +14,11 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?")
 MANY = 100  # a count above it is more likely a number of another kind
 
 
+def is_number(value: object) -> bool:
+    """Whether a cell holds a number, perhaps as text."""
+    return NUMBER.fullmatch(str(value).strip().lower()) is not None
+
+
 def as_text(value: object) -> str:
     """A cell for comparisons: 1 for 1.0, True is true, blank for a missing value."""
     if value is None:
