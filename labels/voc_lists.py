@@ -63,7 +63,7 @@ def read_lists(folder: Path, known: set[str], files: list[Path] | None) -> Lists
 def _split_of_class(file: Path, files: list[Path]) -> str | None:
     """train for cat_train.txt, if there is a train.txt."""
     stems = [f.stem for f in files if f != file and file.stem.endswith(f"_{f.stem}")]
-    return min(stems, key=len, default=None)
+    return max(stems, key=len, default=None)
 
 
 def _splits(images: dict[str, list[str]], folder: Path) -> dict[str, str | None]:
