@@ -249,7 +249,10 @@ def main(args: argparse.Namespace) -> None:
             print(f"a batch: {shapes}", flush=True)
         except UsageError as error:
             errors.append(str(error))
-    for line in fit_lines(found.remarks, 3):
+    remarks = found.remarks
+    if not remarks and not errors:
+        remarks = ["check: nothing looks wrong" + ("" if args.check else "; --check reads all images")]
+    for line in fit_lines(remarks, 3):
         log(line)
     if errors:
         raise UsageError("; ".join(errors))

@@ -16,6 +16,7 @@ from util.files import OTHER_PICTURES, is_folder, is_picture, suffix_of, walk
 from util.log import log, some
 from util.names import key, parts_of, readings, stem
 
+HINT = "; data_loader.py lists all that are missing"
 MAY_BE_GONE = ("NUS-WIDE",)  # sets published as URLs, whose images disappear over time
 
 
@@ -46,6 +47,7 @@ def find_images(
         raise UsageError(
             f"{len(missing):,} of the {len(images):,} images of {images.source} are not under "
             f"{image_path}{files.what_is_there()}, for example {files.about_missing(missing[0])}"
+            f"{HINT}"
         )
     return paths
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from images.duplicates import duplicates
-from images.find import find_images
+from images.find import HINT, find_images
 from images.shards import ShardMember
 from labels import folders
 from labels.annotated import AnnotatedImages
@@ -67,7 +67,6 @@ def summarise(image_path: Path, images: AnnotatedImages, paths: Paths) -> Summar
     wrong = problems(targets, vocabulary, *by_split.values(), merges=MERGES)
     remarks = [f"left out: {what}" for what in not_used(image_path, images, part, paths)]
     remarks += [f"check: {what}" for what in wrong]
-    remarks = remarks or ["check: nothing looks wrong"]
     missing = {i for i, path in enumerate(paths) if isinstance(path, Path) and not path.is_file()}
     errors = [_write_missing(image_path, images, sorted(missing))] if missing else []
     rows = [row for row, i in enumerate(own) if i not in missing]
@@ -120,7 +119,7 @@ def _write_missing(image_path: Path, images: AnnotatedImages, missing: list[int]
         find_images(image_path, images)
         reason = f"{len(missing):,} images are missing"
     except UsageError as error:  # says what is there, too
-        reason = str(error)
+        reason = str(error).removesuffix(HINT)
     return f"{reason}; {file} lists all that are missing"
 
 
