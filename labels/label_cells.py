@@ -18,7 +18,8 @@ from util.log import log
 
 MISSING = frozenset(("nan", "null", "none", "na", "n/a", "#n/a", "<na>"))  # mean blank
 LIST_START = re.compile(r"""[\[({]\s*['"]|['"]\s*[\])}]""")  # within a label: a list in disguise
-SUSPECT = re.compile(r"""[\[\](){}'"]""")
+SUSPECT = re.compile(r"""[\[\](){}'"]|00:00:00""")
+DATE = re.compile(r"\d{4}-\d\d-\d\d 00:00:00")
 PAIRS = (("[", "]"), ("(", ")"), ("{", "}"))
 
 
@@ -106,6 +107,11 @@ def _checked(label: str, cell: str, table: Table, columns: Sequence[str]) -> str
     if label[:1] == "'" and label[1:].startswith(FORMULA):
         return label[1:]  # as `csv_text` writes it
     ends = label[:1] + label[-1:]
+    if DATE.fullmatch(label):
+        raise UsageError(
+            f"{_where(cell, table, columns)}: a spreadsheet made a date of it: write the labels as "
+            "text"
+        )
     wrong = any(label.count(a) != label.count(b) for a, b in PAIRS) or label.count('"') % 2
     wrong = wrong or (ends.count("'") == 1 and label.count("'") % 2) or LIST_START.search(label)
     if wrong:

@@ -181,6 +181,8 @@ def _check_flags(table: Table, flags: list[str], kinds: dict[str, str]) -> None:
     damaged = next((c for c in flags if kinds[c] == "damaged"), None)
     counted = [c for c in flags if kinds[c] == "count"]
     doubtful = [c for c in flags if plain(c) in (*ABOUT, *AS_SPLIT)]
+    asked = [c for c in flags if c.lower().startswith(("is_", "has_"))]  # is_blurry beside cat, dog
+    doubtful += asked if 2 * len(asked) < len(flags) else []
     codes = [c for c in counted if _texts(table, c) - {"0", ""} in CODES]
     few = len(counted) * 2 < len(flags) or len(counted) == len(flags) or codes
     if counted and damaged is None and (few or any("0" not in _texts(table, c) for c in counted)):

@@ -13,7 +13,6 @@ from labels.values import as_text, is_number, kind_of
 from util.errors import UsageError
 from util.log import some
 
-
 MANY = 1000  # different values
 
 

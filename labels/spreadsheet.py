@@ -6,6 +6,9 @@ They need the packages pyarrow and openpyxl, which the project does not need oth
 from __future__ import annotations
 
 import importlib
+import re
+import string
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -20,6 +23,7 @@ from util.errors import UsageError
 
 NAME = "parquet or xlsx"
 PARQUET, ZIP, OLD_EXCEL = b"PAR1", b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
+LETTERS = string.ascii_uppercase.encode()
 OPEN_OFFICE = b"opendocument.spreadsheet"
 
 
@@ -99,8 +103,14 @@ def _sheet_rows(path: Path) -> Iterator[Numbered]:
 
     try:
         results, formulas = sheets(True), sheets(False)
+        merged = _merged_rows(path)
     except Exception as error:  # a damaged file raises any of a dozen
         raise UsageError(f"{path} cannot be read ({error}): save it again, or as CSV") from None
+    if merged:
+        raise UsageError(
+            f"{path} has merged cells ({merged}): a value would count for the first row only; "
+            "undo the merging and fill in every row"
+        )
     titles = [t for t, rows in formulas.items() if any(v is not None for r in rows for v in r)]
     if len(titles) > 1:
         what = ", ".join(titles)
@@ -114,6 +124,17 @@ def _sheet_rows(path: Path) -> Iterator[Numbered]:
                     "spreadsheet program and save it again"
                 )
             yield number, [_cell_text(value) for value in row]
+
+
+def _merged_rows(path: Path) -> str:
+    """The first range of merged cells over several rows, such as B2:B4; or nothing."""
+    with zipfile.ZipFile(path) as book:
+        sheets = [book.read(n) for n in book.namelist() if n.startswith("xl/worksheets/")]
+    for sheet in sheets:
+        for first, last in re.findall(rb'<mergeCell ref="([A-Z]+\d+):([A-Z]+\d+)"', sheet):
+            if first.lstrip(LETTERS) != last.lstrip(LETTERS):
+                return f"{first.decode()}:{last.decode()}"
+    return ""
 
 
 def _cell_text(value: object) -> str:
