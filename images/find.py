@@ -99,7 +99,7 @@ class _Files:
     def __init__(self, root: Path, images: AnnotatedImages) -> None:
         self.root, self.source, self.names = root, images.source, images.file_names
         self.roots = [f"{r.as_posix().rstrip('/')}/" for r in (root.absolute(), root.resolve())]
-        self.above = [key(part) for part in root.absolute().parts]
+        self.above = [key(part) for part in Path(os.path.abspath(root)).parts]
         self.listed: dict[str, set[str]] = {}
         self.compared: dict[tuple[tuple[str, ...], str], tuple[int, int, bool]] = {}
         self.inexact: set[str] = set()  # names that differ from their file's
@@ -138,6 +138,8 @@ class _Files:
         last = next(readings(name), (name,))[-1]
         if other := self.refused.get(name):
             return f"{name} ({other} has the same name, but is in another folder)"
+        if other := self._by_stem.get(key(stem(last))):
+            return f"{last} (there is {some(sorted(other), 2)})"
         start = key(last)
         like = [f for k, fs in self._by_name.items() for f in fs if k.startswith(start)]
         if len(like) > 1:

@@ -14,6 +14,8 @@ from labels.text import BOMS_UTF16, GZIP, PICTURE
 from util.names import key, parts_of, readings, stem
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".xml", ".parquet", ".xlsx")
+ROWS = (".csv", ".tsv", ".jsonl", ".ndjson")
+SURELY, MAYBE, NOT, BY_ACCIDENT = 2, 1, 0, -1
 BINARY = (".parquet", ".xlsx")  # cannot be searched
 PART = 1 << 16  # bytes that are read together
 PARTS = 16  # of a large file
@@ -38,26 +40,28 @@ class Pictures:
         # a red, a green and a blue picture of one row: a1_red.png
         self.starts = {s[: m.start()] for s in self.stems for m in re.finditer("[_-]", s)}
 
-    def are_listed_in(self, table: Path) -> bool:
-        """Whether the file has the name of one of the pictures; unreadable ones have none.
+    def are_listed_in(self, table: Path) -> int:
+        """How surely a file lists these pictures: SURELY, MAYBE, NOT or BY_ACCIDENT.
 
-        Names without suffix count if most rows have one. Parquet and Excel are taken to list them.
+        Names without suffix count if most rows have one. Numbers are MAYBE names: 0 and 1 may be
+        those of labels or epochs. Parquet and Excel are taken to list them.
         """
         if table.name.lower().endswith(BINARY):
-            return bool(self.names)
+            return SURELY if self.names else NOT
         try:
             text = _sample(table)
-            if any(self._is_one(name) for name in _names_in(text)):
-                return _says_more(table, text)
-            if len(self.raw) <= FEW and self._any_in(table):
-                return True
+            found = any(self._is_one(name) for name in _names_in(text))
+            if found or (len(self.raw) <= FEW and self._any_in(table)):
+                return SURELY if _says_more(table, text) else NOT
         except (OSError, EOFError, zlib.error, ValueError):
-            return False
+            return NOT
         kind = table.name.lower().removesuffix(".gz")
         if kind.endswith(".json"):
             some = list(self.stems)[:PARTS]
-            return sum(f'"{each}"' in text.lower() for each in some) * 2 > len(some)
-        return kind.endswith((".csv", ".tsv", ".jsonl", ".ndjson")) and self._has_stems(text)
+            found = {each for each in some if f'"{each}"' in text.lower()}
+            sure = SURELY if any(map(_is_special, found)) else BY_ACCIDENT
+            return sure if len(found) * 2 > len(some) else NOT
+        return self._in_rows(text) if kind.endswith(ROWS) else NOT
 
     def what_lists(self, table: Path) -> str:
         """What a table has instead of these pictures, for a message."""
@@ -72,19 +76,33 @@ class Pictures:
 
     def _any_in(self, table: Path) -> bool:
         """Whether the name of any picture is anywhere in the file."""
+        names = b"|".join(re.escape(name.encode(errors="replace")) for name in self.raw)
         with table.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return any(text.find(name.encode(errors="replace")) >= 0 for name in self.raw)
+            return bool(names) and re.search(rb"(?<![\w.-])(?:%b)" % names, text) is not None
 
-    def _has_stems(self, text: str) -> bool:
+    def _in_rows(self, text: str) -> int:
         """Whether most rows have the name of a picture without its suffix in an early column."""
         rows = [row for row in text.splitlines()[1:] if row.strip()]
-        found = 0
+        found, rests = [], set()
         for row in rows:
-            cells = [cell.strip(" \"'{}:") for cell in CELLS.split(row)[:4]]
-            cells = [cell.rpartition('"')[2] for cell in cells]
-            ends = {key(parts_of(cell)[-1]) for cell in cells if parts_of(cell)}
-            found += bool(ends & self.stems or ends & self.starts)
-        return found * 2 > len(rows)
+            cells = [cell.strip(" \"'{}:").rpartition('"')[2] for cell in CELLS.split(row)[:4]]
+            ends = [key(parts_of(cell)[-1]) if parts_of(cell) else "" for cell in cells]
+            at = next((i for i, e in enumerate(ends) if e in self.stems | self.starts), None)
+            if at is not None:
+                found.append(ends[at])
+                rests.add(tuple(CELLS.split(row)[at + 1 :]))
+        if len(found) * 2 <= len(rows):
+            return NOT
+        if any(map(_is_special, found)):
+            return SURELY
+        # a list of labels has another name in each row, and fewer rows than there are pictures
+        many = len(found) * 2 >= min(len(self.stems), len(rows))
+        return MAYBE if many and len(rests) < len(found) else BY_ACCIDENT
+
+
+def _is_special(name: str) -> bool:
+    """False for a number that may also count labels or rows."""
+    return not (name.isdigit() and len(name) < 5 and not (len(name) > 1 and name[0] == "0"))
 
 
 def _names_in(text: str) -> Iterator[str]:

@@ -21,18 +21,18 @@ from pathlib import Path
 
 from labels import folders
 from labels.annotated import SHARD_INDEX
-from labels.listing import Pictures, is_table
+from labels.listing import MAYBE, NOT, SURELY, Pictures, is_table
 from labels.read import FORMATS
 from labels.text import SPLITS, means_data, split_of
 from util.errors import UsageError
-from util.files import is_ignored, is_picture, walk
+from util.files import is_file, is_ignored, is_picture, walk
 from util.log import log, some
 from util.names import key, stem
 
 TABLES = (".csv", ".tsv", ".jsonl")
 IN_FOLDER = ["metadata.jsonl", "_classes.csv"]  # as Hugging Face and Roboflow write them
 BESIDE = ("", "annotations", "labels", "metadata")  # folders to look in, beside and above
-OWN = ("bad_images", "log", "labels_to_merge", "label_issues", "metrics", "vocab", "predictions")
+OWN = ("bad_images", "missing_images", "label_issues", "labels_to_merge", "nonfinite_batch", "log")
 NOT_LABELS = re.compile("submission|" + "|".join(f"^{name}$" for name in OWN), re.IGNORECASE)
 ABOUT_ONE = (".json", ".txt", ".xml")  # a file of the same stem is about that picture
 MANY = 20  # files that list pictures: more are one file for each picture
@@ -45,27 +45,32 @@ def find_labels(image_path: Path, prefer: str) -> Path:
     """
     if not image_path.exists():
         raise UsageError(f"{image_path} does not exist: name the images with --image_path")
-    folder = image_path if image_path.is_dir() else image_path.parent
+    folder = Path(os.path.abspath(image_path if image_path.is_dir() else image_path.parent))
     if (image_path / SHARD_INDEX).is_file():
         return image_path / SHARD_INDEX
     pictures, below = _look_into(image_path)
-    above = folder.absolute().parents[:2]
+    above = folder.parents[:2]
     named = _named_labels(folder, pictures)
-    if len(named) == 1 and pictures.are_listed_in(named[0]):
+    if len(named) == 1 and pictures.are_listed_in(named[0]) == SURELY:
         return _relative(named[0])
     if image_path.is_dir() and (data_set := _data_set_in(image_path)):
         return data_set
     tables: list[Path] = []
     for near in ([*below, *_tables_in(above[0])], _tables_in(above[1]) if above[1:] else []):
         near = [t for t in dict.fromkeys(near) if _may_have_labels(t, pictures)]
-        if found := _choose([t for t in near if pictures.are_listed_in(t)], folder, prefer):
+        sure = {table: pictures.are_listed_in(table) for table in near}
+        best = max([MAYBE, *sure.values()])
+        listing = [t for t in near if sure[t] == best]
+        if found := _choose(listing, folder, prefer):
             return _relative(found)
         tables += near
     if means_data(folder.name) and _is_data_set(above[0]):
         return _relative(above[0])
-    if named:
-        return _relative(named[0])
-    if image_path.is_dir() and folders.matches(image_path):
+    if named and pictures.are_listed_in(named[0]) == NOT:
+        return _relative(named[0])  # its reader says what is wrong
+    if not image_path.is_dir():  # what lists its neighbours
+        return find_labels(_relative(folder), prefer)
+    if folders.matches(image_path):
         return image_path
     raise UsageError(_nothing_found(image_path, pictures, tables))
 
@@ -91,7 +96,7 @@ def _look_into(image_path: Path) -> tuple[Pictures, list[Path]]:
         for entry in entries:
             if is_picture(entry.name):
                 names.append(entry.name)
-            elif is_table(entry.name):
+            elif is_table(entry.name) and is_file(entry):
                 tables.append(image_path.absolute() / folder / entry.name)
     return Pictures(names), tables
 
@@ -121,12 +126,11 @@ def _named_labels(folder: Path, pictures: Pictures) -> list[Path]:
 
     Raises UsageError for two in one place.
     """
-    inside = folder.absolute()
-    for place in (inside, inside.parent):
-        names = [f"labels{suffix}" for suffix in TABLES] + (IN_FOLDER if place is inside else [])
+    for place in (folder, folder.parent):
+        names = [f"labels{suffix}" for suffix in TABLES] + (IN_FOLDER if place is folder else [])
         tables = [t for name in names if (t := place / name).is_file()]
         if len(tables) > 1:
-            tables = [t for t in tables if pictures.are_listed_in(t)] or tables
+            tables = [t for t in tables if pictures.are_listed_in(t) > NOT] or tables
         if len(tables) > 1:
             raise UsageError(_several(tables))
         if tables:
@@ -175,8 +179,6 @@ def _several(tables: list[Path]) -> str:
 
 def _nothing_found(image_path: Path, pictures: Pictures, tables: list[Path]) -> str:
     about = f"no labels of the images in {image_path}: no annotations folder beside it"
-    if image_path.is_file():
-        about = f"no labels of {image_path}: no annotations folder beside its folder"
     about += ", no table that lists them in, beside or above it, and no folders named as labels"
     if not pictures.names:
         about = f"{image_path} contains no pictures, and there are no labels in it or beside it"

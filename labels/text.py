@@ -38,7 +38,7 @@ SPLITS |= {"validation": "val", "dev": "val", "test": "test", "testing": "test"}
 # folders of these names hold data: they are no labels
 DATA_WORDS = """image images img imgs photo photos picture pictures pic pics jpegimages jpegs jpg
     jpeg png pngs data dataset datasets raw all frames files upload uploads annotation annotations
-    label labels mask masks batch batches part parts fold folds chunk chunks shard shards split
+    label labels masks batch batches part parts fold folds chunk chunks shard shards split
     splits subset subsets set sets augmented thumbnail thumbnails thumb thumbs lr hr gt"""
 DATA_NAMES = frozenset((*SPLITS, *DATA_WORDS.split()))
 # what such names are extended by: train_v2, seg_train, images_small, test_stg1

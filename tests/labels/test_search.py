@@ -103,6 +103,22 @@ def test_several_files_stop_unless_a_name_decides(tmp_path):
     assert find_labels(images, "train").name == "labels.csv"
 
 
+def test_numbers_of_labels_are_no_names_of_images(tmp_path):
+    """0 and 1 in a list of labels, or of epochs, look like 0.jpg and 1.jpg."""
+    images = pictures(tmp_path / "set/images", ("0.jpg", "1.jpg", "2.jpg"))
+    table(tmp_path / "set/labels.csv", "id,name\n0,cat\n1,dog\n")
+    table(tmp_path / "set/epochs.csv", "epoch,loss\n0,1.5\n1,0.5\n2,0.4\n")
+    table(tmp_path / "set/id2label.json", '{"0": "cat", "1": "dog", "2": "hat"}')
+    for image_path in (images, tmp_path / "set"):
+        with pytest.raises(UsageError, match=r"no labels of the images.*overlooked.*labels\.csv"):
+            find_labels(image_path, "train")
+    table(tmp_path / "set/train.csv", "id,tags\n0,cat|dog\n1,cat\n2,cat\n")
+    assert find_labels(images, "train").name == "train.csv"
+    assert find_labels(images / "1.jpg", "train").name == "train.csv"
+    table(tmp_path / "set/more.csv", "file,tags\n0.jpg,cat|dog\n1.jpg,cat\n2.jpg,cat\n")
+    assert find_labels(images, "train").name == "more.csv", "suffixes are surer"
+
+
 def test_the_split_in_the_names_decides(tmp_path, capsys):
     images = pictures(tmp_path / "set/images")
     for split in ("train", "val", "test"):
