@@ -64,12 +64,12 @@ def find_labels(image_path: Path, prefer: str) -> Path:
         if found := _choose(listing, folder, prefer):
             return _relative(found)
         tables += near
+    if not image_path.is_dir():  # what lists its neighbours
+        return find_labels(_relative(folder), prefer)
     if means_data(folder.name) and _is_data_set(above[0]):
         return _relative(above[0])
     if named and pictures.are_listed_in(named[0]) == NOT:
         return _relative(named[0])  # its reader says what is wrong
-    if not image_path.is_dir():  # what lists its neighbours
-        return find_labels(_relative(folder), prefer)
     if folders.matches(image_path):
         return image_path
     raise UsageError(_nothing_found(image_path, pictures, tables))
