@@ -1,10 +1,12 @@
 """Shared by all tests: a tiny COCO data set, ../shared, and helpers that run the scripts."""
 
+import csv
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -84,6 +86,14 @@ def write_json(content: object, path: Path) -> Path:
     """Write `content` as JSON, making the folders; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content))
+    return path
+
+
+def write_table(folder: Path, header: Iterable, rows: Iterable, name: str = "labels.csv") -> Path:
+    """A CSV file of a header and rows."""
+    path = folder / name
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([list(header), *rows])
     return path
 
 
