@@ -21,7 +21,7 @@ from labels.checks import FEW, likely_misspellings, several_in_one
 from labels.merge import merges_as_csv
 from labels.targets import encode_targets
 from labels.vocabulary import Vocabulary, count_labels
-from util.errors import UsageError
+from util.errors import RunError, UsageError
 from util.files import OTHER_PICTURES, is_picture, left_out, suffix_of, walk, write_new
 from util.log import printable, some
 
@@ -50,7 +50,7 @@ def summarise(image_path: Path, images: AnnotatedImages, paths: Paths) -> Summar
     """Look for missing images, for what is left out and for what looks wrong; write the lists.
 
     paths: where each image is or should be. Without the split train, val or test is described.
-    Raises UsageError if no image has a label, and RunError if a list cannot be written.
+    Raises UsageError if no image has a label.
     """
     splits = images.splits or [""] * len(images)
     chosen = images.of_split("train", "val", "test")
@@ -80,7 +80,7 @@ def problems(
 
     Unlabelled images, rare labels, labels that look alike or like several, and equal images in
     different splits. targets: N×C bool, of the training images. splits: the image paths of each.
-    merges: a file to write with the labels that look alike. Raises RunError.
+    merges: a file to write with the labels that look alike.
     """
     found, counts = [], targets.sum(0)
     if unlabelled := int((~targets.any(1)).sum()):
@@ -92,8 +92,8 @@ def problems(
         pairs = some([f"{rare!r} for {usual!r}" for rare, usual in alike])
         found.append(f"{len(alike):,} labels look misspelt: {pairs}")
         if merges:
-            file = write_new(merges, merges_as_csv(alike))
-            found[-1] += f"; correct {file} and give it with --labels_to_merge"
+            what = "correct {} and give it with --labels_to_merge"
+            found[-1] += f"; {_written(merges, merges_as_csv(alike), what)}"
     if same := duplicates(*splits):
         pairs = some([f"{a} = {b}" for a, b in same])
         found.append(f"{len(same):,} images are in two splits: {pairs}")
@@ -112,15 +112,23 @@ def label_counts(vocabulary: Vocabulary) -> str:
 
 
 def _write_missing(image_path: Path, images: AnnotatedImages, missing: list[int]) -> str:
-    """Write the names of the missing images to a file; returns a sentence. Raises RunError."""
+    """Write the names of the missing images to a file; returns a sentence."""
     names = [printable(images.file_names[i]) for i in missing]
-    file = write_new(MISSING, "".join(f"{name}\n" for name in names).encode(errors="replace"))
+    content = "".join(f"{name}\n" for name in names).encode(errors="replace")
     try:
         find_images(image_path, images)
         reason = f"{len(missing):,} images are missing"
     except UsageError as error:  # says what is there, too
         reason = str(error).removesuffix(HINT)
-    return f"{reason}; {file} lists all that are missing"
+    return f"{reason}; {_written(MISSING, content, '{} lists all that are missing')}"
+
+
+def _written(path: Path, content: bytes, what: str) -> str:
+    """Write a list. Returns `what` with the name of the file, or why it cannot be written."""
+    try:
+        return what.format(write_new(path, content))
+    except RunError as error:
+        return str(error)
 
 
 def not_used(

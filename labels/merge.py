@@ -57,7 +57,7 @@ def read_merges(path: Path) -> dict[str, str]:
     except csv.Error as error:
         raise UsageError(f"{path} is not CSV ({error})") from None
     if not rows or [cell.strip().lower() for cell in rows[0]] != COLUMNS:
-        raise UsageError(f"{path} must begin with the row from,to")
+        raise UsageError(f"--labels_to_merge {path} must begin with the row from,to")
     merges: dict[str, str] = {}
     for number, row in enumerate(rows[1:], start=2):
         if not any(row):

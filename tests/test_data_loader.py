@@ -13,12 +13,13 @@ import data_loader
 import sample
 import train
 from data_loader import LabelledImages, load_data_set, make_loader
+from images import summary
 from images.transforms import Preprocessing
 from labels.coco import read_annotations
 from labels.targets import encode_targets
 from labels.vocabulary import count_labels
 from model import HybridNet
-from util.errors import UsageError
+from util.errors import RunError, UsageError
 
 # --- batches ----------------------------------------------------------------------------------
 
@@ -278,6 +279,17 @@ def test_lists_overwrite_no_file(workdir, capsys):
     flags = ("--image_path", "data/images", "--check", "--bad_images", "notes.txt")
     assert "notes.txt is no list of bad images" in describe(capsys, *flags)[1]
     assert Path("notes.txt").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_ends_nothing(workdir, capsys, monkeypatch):
+    def fail(path, content):
+        raise RunError(f"cannot write {path} (full)")
+
+    monkeypatch.setattr(summary, "write_new", fail)
+    table("file_name,labels", "img_00.jpg,cat", "img_01.jpg,Cat", "gone.jpg,cat")
+    lines, error = describe(capsys, "--image_path", "data/images")
+    assert error.endswith("; cannot write missing_images.txt (full)")
+    assert "'Cat' for 'cat'; cannot write labels_to_merge.csv (full)" in "".join(lines)
 
 
 def test_notes_are_printed_before_an_error(workdir, capsys):

@@ -90,10 +90,13 @@ class ArgumentParser(argparse.ArgumentParser):
         """The word with the flag's own spelling; an unknown flag is an error."""
         flags = [flag for action in self._actions for flag in action.option_strings]
         given, *value = word.split("=", 1)
-        for name in (given, given.replace("-", "_").replace("__", "--", 1)):
-            if name in flags or any(f.startswith(name) for f in flags if name.startswith("--")):
-                return "=".join([name, *value])
         similar = did_you_mean(given.lstrip("-"), [f[2:] for f in flags if f.startswith("--")])
+        for name in (given, given.replace("-", "_").replace("__", "--", 1)):
+            begins = [f for f in flags if f.startswith(name) and name.startswith("--")]
+            # --labels would begin --labels_to_merge, but means --annotations
+            other = name[2:] in OTHER_NAMES and similar and f"--{similar[0]}" not in begins
+            if name in flags or (begins and not other):
+                return "=".join([name, *value])
         hint = " or ".join(f"--{name}" for name in similar)
         self.error(f"unknown flag {given}" + (f": did you mean {hint}?" if hint else ""))
 

@@ -41,6 +41,7 @@ def complaint(script, capsys, *flags) -> str:
         (sample, "--output_dir", "--output"),
         (export, "--weights", "--checkpoint"),
         (build_vocab, "--delimiter", "--separator"),
+        (train, "--labels", "--annotations"),  # although --labels_to_merge begins so
     ],
 )
 def test_an_unknown_flag_names_the_flag_that_is_meant(script, given, meant, capsys):
