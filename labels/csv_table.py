@@ -15,6 +15,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
@@ -28,8 +29,9 @@ from util.errors import UsageError
 NAME = "CSV"
 DELIMITERS = ",;\t|"  # of columns
 SEP = re.compile(r'"?sep=(.)"?[,;\t]*\s*')  # how Excel is told the delimiter
-Numbered = tuple[int, list[str]]  # a row and its number in the file
-CHUNK = 1000  # rows that become columns at once: Python walks through all lists again and again
+Block = tuple[Sequence[int], list[list[str]]]  # rows and their numbers in the file
+BREAKS = re.compile(r"\r\n|\r|\n")
+BLOCK = 1000  # rows that become columns at once: many lists are slow, as Python checks them all
 SHOWN = 60  # letters of a line in a message
 
 
@@ -61,44 +63,55 @@ def _table(text: str, path: Path, options: ReadOptions) -> Table:
         delimiter, skipped, text = sep[1], 1, lines[1] if len(lines) > 1 else ""
     first = next((line for line in io.StringIO(text, newline=None) if line.strip()), "").rstrip()
     delimiter = delimiter or _delimiter(first, path, options)
-    return table_of(_numbered(text, delimiter, skipped, path), path)
+    return table_of(_blocks(text, delimiter, skipped, path), path)
 
 
-def _numbered(text: str, delimiter: str, skipped: int, path: Path) -> Iterator[Numbered]:
-    """The cells of each row, and the number of its first line. Raises UsageError."""
-    start = skipped + 1
+def _blocks(text: str, delimiter: str, skipped: int, path: Path) -> Iterator[Block]:
+    """Blocks of rows, and the number of each row's first line. Raises UsageError."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        for cells in reader:
-            yield start, cells
-            start = reader.line_num + skipped + 1
-    except csv.Error as error:
-        what = "a cell of more than 131,072 letters" if "field" in str(error) else str(error)
-        raise UsageError(
-            f"{path}, row {start}, cannot be read ({what}): is a double quote missing?"
-        ) from None
+    start, failed = skipped + 1, None
+    while failed is None:
+        rows: list[list[str]] = []
+        try:
+            rows.extend(islice(reader, BLOCK))  # keeps the rows before a mistake
+        except csv.Error as error:
+            failed = error
+        end = reader.line_num + skipped + 1
+        numbers: Sequence[int] = range(start, start + len(rows))
+        if failed or end - start != len(rows):  # line breaks in cells
+            lines = [1 + sum(len(BREAKS.findall(cell)) for cell in row) for row in rows]
+            numbers = list(accumulate(lines, initial=start))
+        if failed:
+            what = "a cell of more than 131,072 letters" if "field" in str(failed) else str(failed)
+            row = numbers[-1] if rows else start
+            raise UsageError(
+                f"{path}, row {row}, cannot be read ({what}): is a double quote missing?"
+            )
+        if not rows:
+            return
+        yield numbers[: len(rows)], rows
+        start = end
 
 
-def table_of(rows_of_text: Iterable[Numbered], path: Path) -> Table:
-    """Rows of text, the first one a header, as columns. Raises UsageError."""
-    header, rows, numbers = None, [], []
+def table_of(blocks: Iterable[Block], path: Path) -> Table:
+    """Blocks of rows of text, the first row a header, as columns. Raises UsageError."""
+    header: list[str] = []
     columns: list[list[str]] = []
-    for number, cells in rows_of_text:
-        if header is None:
-            if any(cell.strip() for cell in cells):
-                header = _header(cells, path)
-                columns = [[] for _ in header]
-            continue
-        if len(cells) != len(header):
-            cells = _fitted(cells, len(header), f"{path}, row {number},")
-        if cells[0].strip() or "".join(cells).strip():
-            rows.append(cells)
-            numbers.append(number)
-            if len(rows) == CHUNK:
-                _append(columns, rows)
-                rows = []
-    _append(columns, rows)
-    return Table(path, _named(header or [], columns, path), numbers)
+    kept: list[int] = []
+    for numbers, rows in blocks:
+        if not header:
+            at = next((i for i, row in enumerate(rows) if any(map(str.strip, row))), None)
+            if at is None:
+                continue
+            header, numbers, rows = _header(rows[at], path), numbers[at + 1 :], rows[at + 1 :]
+            columns = [[] for _ in header]
+        if {*map(len, rows)} - {len(header)} or not all(row[0].strip() for row in rows):
+            filled = [i for i, row in enumerate(rows) if any(map(str.strip, row))]
+            rows = [_fitted(rows[i], len(header), f"{path}, row {numbers[i]},") for i in filled]
+            numbers = [numbers[i] for i in filled]
+        _append(columns, rows)
+        kept.extend(numbers)
+    return Table(path, _named(header, columns, path), kept)
 
 
 def _append(columns: list[list[str]], rows: list[list[str]]) -> None:

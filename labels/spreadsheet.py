@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from labels.annotated import AnnotatedImages
-from labels.csv_table import Numbered, table_of
+from labels.csv_table import Block, table_of
 from labels.options import DEFAULTS, ReadOptions
 from labels.rows import Table
 from labels.table import images_from_table
@@ -91,7 +91,7 @@ def _plain_value(value: object) -> object:
     return value if plain else str(value)
 
 
-def _sheet_rows(path: Path) -> Iterator[Numbered]:
+def _sheet_rows(path: Path) -> Iterator[Block]:
     """The rows of the only sheet that has any. Raises UsageError."""
     openpyxl = _package("openpyxl", path)
 
@@ -123,7 +123,7 @@ def _sheet_rows(path: Path) -> Iterator[Numbered]:
                     f"{path}, row {number}, has a formula without a result: open the file in a "
                     "spreadsheet program and save it again"
                 )
-            yield number, [_cell_text(value) for value in row]
+            yield [number], [[_cell_text(value) for value in row]]
 
 
 def _merged_rows(path: Path) -> str:
