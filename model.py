@@ -32,45 +32,26 @@ network was not trained on, because a network trained on little data is overconf
 move its probabilities towards 1/2, and w p moves them towards the label's own frequency.
 
 U_o and U_I start at zero: with `chain`, training begins at the independent CNN classifier (`none`).
-To change the encoder see `build_encoder`, the LSTM `ChainDecoder`, the loss `HybridNet.forward`.
+To change the LSTM see `ChainDecoder`, the loss `HybridNet.forward`, the encoder encoder.py.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from util.amx_conv import use_matmul_convs
+from encoder import ARCHS, NUM_STAGES, build_encoder
 
-ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 DECODERS = ("chain", "softmax", "none")
-NUM_STAGES = 4  # of every encoder
 DEFAULT_STAGES = 3
 SIZES = range(1, 2**16 + 1)  # of an embedding or a hidden state
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0..1
-
-
-def build_encoder(arch: str, pretrained: bool) -> tuple[nn.Sequential, dict[str, int]]:
-    """The encoder, and the width D of each of its NUM_STAGES stages, the first stage first.
-
-    A stage is named after the part of the encoder that ends it. Each stage halves the image once
-    more, the last one to cells of 32 pixels.
-    """
-    resnet = getattr(torchvision.models, arch)(weights="DEFAULT" if pretrained else None)
-    # maxpool before relu gives the same features as the paper's order, at a quarter of relu's cost
-    names = ("conv1", "bn1", "maxpool", "relu", "layer1", "layer2", "layer3", "layer4")
-    encoder = nn.Sequential(OrderedDict((name, getattr(resnet, name)) for name in names))
-    d = resnet.fc.in_features
-    widths = {"layer1": d // 8, "layer2": d // 4, "layer3": d // 2, "layer4": d}
-    return use_matmul_convs(encoder), widths
 
 
 @dataclass(frozen=True)

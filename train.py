@@ -40,7 +40,8 @@ from labels.annotated import SHARD_INDEX
 from labels.options import add_label_flags, options_from
 from labels.search import find_labels
 from labels.vocabulary import check_suffix, save_vocabulary
-from model import ARCHS, DECODERS, DEFAULT_STAGES, NUM_STAGES, settings_of
+from encoder import ARCHS, NUM_STAGES
+from model import DECODERS, DEFAULT_STAGES, settings_of
 from report.training_log import append_log, draw_curves, format_mistakes
 from training.data import TrainingData, choose_train_and_val, make_loaders
 from training.resume import continue_run, fingerprint, load_last
@@ -249,7 +250,8 @@ def start_or_continue(
         "commit": code_commit(),
     }
     if earlier:
-        continue_run(state, earlier, about, args.accept_changes)
+        defaults = vars(get_args_parser().parse_args([]))
+        continue_run(state, earlier, about, defaults, args.accept_changes)
         steps = f" and {state.step} steps" if state.step else ""
         log(f"continuing {args.output_dir} after epoch {state.epoch} of {args.num_epochs}{steps}")
     else:

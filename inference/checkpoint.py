@@ -34,7 +34,7 @@ import torch
 from images.transforms import Preprocessing
 from inference.checkpoint_checks import check_archive, check_fit, check_parts, check_settings
 from labels.vocabulary import Vocabulary
-from model import HybridNet
+from model import HybridNet, settings_of
 from util.cli import code_commit
 from util.errors import UsageError
 from util.files import write_atomically
@@ -101,6 +101,13 @@ def check_names(checkpoint: dict) -> None:
     check_settings(checkpoint["model"])
 
 
+def log_defaults(checkpoint: dict, source: Path) -> None:
+    """Say which settings the checkpoint does not have, and the defaults that take their place."""
+    for name, default in settings_of({}).items():
+        if name not in checkpoint["model"]:
+            log(f"note: {source} is older than the setting {name!r}; its default {default!r} is used")
+
+
 def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Preprocessing]:
     """The model (test mode, CPU), its labels and its preprocessing.
 
@@ -109,6 +116,7 @@ def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Prep
     vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], str(source))
     try:
         check_fit(checkpoint["model"], len(vocabulary), checkpoint["weights"])
+        log_defaults(checkpoint, source)
         prior = vocabulary.prior_logits()
         model = HybridNet(len(vocabulary), label_logits=prior, **checkpoint["model"])
         model.load_state_dict(checkpoint["weights"])

@@ -85,13 +85,16 @@ def check_parts(checkpoint: dict) -> None:
 
 
 def check_settings(settings: object) -> None:
-    """Names and types are those of HybridNet's arguments; HybridNet itself checks the values."""
+    """Names and types are those of HybridNet's arguments; HybridNet itself checks the values.
+
+    A setting may be missing: code that is older than the argument wrote the checkpoint.
+    """
     if not isinstance(settings, dict) or not all(type(name) is str for name in settings):
         raise ValueError("its model has no settings")
     expected, hints = settings_of({}), get_type_hints(HybridNet.__init__)
     if unknown := [name for name in settings if name not in expected]:
         raise ValueError(f"its model has the setting {unknown[0][:40]!r}, which this code lacks")
-    if missing := [name for name in expected if name not in settings]:
+    if missing := [name for name in ("arch", "decoder") if name not in settings]:
         raise ValueError(f"its model lacks the setting {missing[0]!r}")
     for name, value in settings.items():
         kinds = get_args(hints[name]) or (hints[name],)  # int | None has two

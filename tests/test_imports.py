@@ -18,6 +18,7 @@ FLOORS = (
     "images",
     "labels",
     "model.py",
+    "encoder.py",
     "drawing",  # data/drawing: only util is below it
     "util",
 )

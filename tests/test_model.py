@@ -9,7 +9,8 @@ from enumeration import ALL_SETS, NUM_LABELS, log_prob_of_all_sets, make_encodin
 from torch import nn
 from torchvision.transforms.functional import normalize
 
-from model import ARCHS, DECODERS, Encoding, HybridNet, settings_of
+from encoder import ARCHS
+from model import DECODERS, Encoding, HybridNet, settings_of
 
 
 @torch.no_grad()
@@ -203,14 +204,10 @@ def test_wrong_arguments_are_named(name, value):
 
 
 def test_settings_rebuild_the_model():
-    assert settings_of({"arch": "resnet34", "epochs": 3}) == {
-        "arch": "resnet34",
-        "decoder": "chain",
-        "embed_size": 256,
-        "hidden_size": 256,
-        "stages": 3,
-        "freeze_encoder": False,
-    }
+    defaults = settings_of({})
+    assert defaults.keys() >= {"arch", "decoder", "embed_size", "hidden_size", "stages"}
+    assert not defaults.keys() & {"num_labels", "label_logits", "pretrained"}
+    assert settings_of({"arch": "resnet34", "epochs": 3}) == defaults | {"arch": "resnet34"}
     settings = settings_of({"embed_size": 4, "hidden_size": 6, "decoder": "softmax", "stages": 2})
     assert [p.shape for p in HybridNet(3, **settings).parameters()] == [
         p.shape

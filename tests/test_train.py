@@ -183,6 +183,19 @@ def test_checkpoints_that_cannot_be_continued(trained, workdir):
     assert "last.pt is damaged" in refusal(train, *TRAIN)
 
 
+def test_a_flag_newer_than_the_run_had_its_default(workdir, capsys):
+    call(train, *TRAIN, "--num_epochs", 1)
+    last = workdir / "runs/instances-chain/last.pt"
+    checkpoint = load(last)
+    del checkpoint["flags"]["ema_decay"]
+    torch.save(checkpoint, last)
+    call(train, *TRAIN, "--num_epochs", 1)
+    assert "after epoch 1 of 1" in capsys.readouterr().err
+    assert "--ema_decay was 0.998, is 0.5" in refusal(
+        train, *TRAIN, "--num_epochs", 1, "--ema_decay", 0.5
+    )
+
+
 def test_a_damaged_log_does_not_stop_training(workdir, capsys):
     (workdir / "runs").mkdir()
     (workdir / "runs/log.jsonl").write_text("no json\n")

@@ -71,10 +71,13 @@ def fingerprint(data: LabelledImages) -> list:
     return [len(data), digest.hexdigest()]
 
 
-def continue_run(state: TrainState, earlier: dict, about: dict, accept_changes: bool) -> None:
+def continue_run(
+    state: TrainState, earlier: dict, about: dict, defaults: dict, accept_changes: bool
+) -> None:
     """Set `state` to where the checkpoint `earlier` was written.
 
     about: what the checkpoints of this command hold (vocabulary, flags, data, ...).
+    defaults: of all flags; a flag that is newer than the checkpoint had its default then.
     Raises UsageError if the checkpoint does not fit, or if flags or data differ from it and
     `accept_changes` is not set.
     """
@@ -83,6 +86,7 @@ def continue_run(state: TrainState, earlier: dict, about: dict, accept_changes: 
             f"the run in {about['flags']['output_dir']} has another vocabulary; choose another "
             "--output_dir"
         )
+    earlier = {**earlier, "flags": defaults | earlier["flags"]}
     changed = find_changes(earlier, about["flags"], about["data"], accept_changes)
     try:
         state.load(earlier, changed)

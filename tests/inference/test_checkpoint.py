@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import REPO
+from conftest import REPO, same
 
 import model
 from inference import checkpoint as module
@@ -97,11 +97,11 @@ def test_checkpoints_of_other_code_say_so(small, monkeypatch, commit, start):
     monkeypatch.setattr(module, "code_commit", lambda: "def5678")
     end = "; check out that commit to use it" if "other" in start else ""
     settings, weights = checkpoint["model"], checkpoint["weights"]
-    lacking = {k: v for k, v in settings.items() if k != "stages"}
+    lacking = {k: v for k, v in settings.items() if k != "decoder"}
     shorter = {k: v for k, v in weights.items() if k != "classifier.bias"}
     for changes, reason in (
-        ({"model": {**settings, "rnn": "gru"}}, "its model has the setting 'rnn', which this code"),
-        ({"model": lacking}, "its model lacks the setting 'stages'"),
+        ({"model": {**settings, "not_one": 1}}, "its model has the setting 'not_one', which this"),
+        ({"model": lacking}, "its model lacks the setting 'decoder'"),
         ({"model": {**settings, "arch": "vgg16"}}, "its model's arch is 'vgg16'; possible are"),
         (
             {"weights": {**weights, "decoder.new": torch.ones(1)}},
@@ -117,7 +117,7 @@ def test_checkpoints_of_other_code_say_so(small, monkeypatch, commit, start):
     assert refusal(commit=commit) == f"{path / 'x.pt'} {start}it lacks temperature{end}"
 
 
-def test_a_new_argument_of_the_model_is_a_setting(small, monkeypatch):
+def test_a_new_argument_of_the_model_is_a_setting(small, monkeypatch, capsys):
     """It is kept and checked by its type, without a change of the code for checkpoints."""
     checkpoint, refusal, path = small
 
@@ -138,7 +138,9 @@ def test_a_new_argument_of_the_model_is_a_setting(small, monkeypatch):
     for change in ({"smoothing": "0.1"}, {"smoothing": float("inf")}, {"layers": 2.0}):
         (name,) = change
         assert f"setting {name!r} has a wrong value" in refusal(model={**settings, **change})
-    assert "its model lacks the setting 'smoothing'" in refusal()
+    model_before, _, _ = restore(checkpoint, path / "x.pt")
+    assert "older than the setting 'smoothing'; its default 0.0 is used" in capsys.readouterr().err
+    assert same(model_before.state_dict(), checkpoint["weights"])
 
 
 def test_a_compressed_checkpoint_is_refused(small):
