@@ -251,7 +251,9 @@ def main(args: argparse.Namespace) -> None:
             errors.append(str(error))
     remarks = found.remarks
     if not remarks and not errors:
-        remarks = ["check: nothing looks wrong" + ("" if args.check else "; --check reads all images")]
+        remarks = [
+            "check: nothing looks wrong" + ("" if args.check else "; --check reads all images")
+        ]
     for line in fit_lines(remarks, 3):
         log(line)
     if errors:

@@ -34,13 +34,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from encoder import ARCHS, NUM_STAGES
 from images.bad_images import FILE, BadImages
 from images.transforms import Preprocessing
 from labels.annotated import SHARD_INDEX
 from labels.options import add_label_flags, options_from
 from labels.search import find_labels
 from labels.vocabulary import check_suffix, save_vocabulary
-from encoder import ARCHS, NUM_STAGES
 from model import DECODERS, DEFAULT_STAGES, settings_of
 from report.training_log import append_log, draw_curves, format_mistakes
 from training.data import TrainingData, choose_train_and_val, make_loaders

@@ -105,7 +105,8 @@ def log_defaults(checkpoint: dict, source: Path) -> None:
     """Say which settings the checkpoint does not have, and the defaults that take their place."""
     for name, default in settings_of({}).items():
         if name not in checkpoint["model"]:
-            log(f"note: {source} is older than the setting {name!r}; its default {default!r} is used")
+            what = f"older than the setting {name!r}; its default {default!r} is used"
+            log(f"note: {source} is {what}")
 
 
 def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Preprocessing]:
