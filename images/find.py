@@ -153,11 +153,16 @@ class _Files:
         return next((name[len(r) :] for r in self.roots if name.startswith(r)), name)
 
     def _list(self, folder: str) -> set[str]:
-        """The names of the files in a folder; none if it does not exist."""
+        """The names of the files in a folder; none if it does not exist.
+
+        A folder called a.jpg is taken for a file: what reads it says what it is.
+        """
         if folder not in self.listed:
             try:
                 with os.scandir(self.root / folder) as entries:
-                    self.listed[folder] = {e.name for e in entries if not is_folder(e)}
+                    self.listed[folder] = {
+                        e.name for e in entries if is_picture(e.name) or not is_folder(e)
+                    }
             except (OSError, ValueError):  # ValueError: \0 in the name
                 self.listed[folder] = set()
         return self.listed[folder]

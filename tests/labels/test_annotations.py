@@ -228,7 +228,7 @@ def test_images_are_found_in_the_folder_and_below(tmp_path):
     assert find_images(tmp_path / "i", images) == expected
     expected[1].unlink()
     expected[3].unlink()
-    with pytest.raises(UsageError, match=r"^2 of the 4 images of .*x\.json .*for example b\.jpg$"):
+    with pytest.raises(UsageError, match=r"^2 of the 4 images of .*x\.json .*for example b\.jpg;"):
         find_images(tmp_path / "i", images)
     with pytest.raises(UsageError, match="does not exist"):
         find_images(tmp_path / "nowhere", images)
