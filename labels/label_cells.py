@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from labels.cells import CellError, list_in
+from labels.doubts import check_meaning
 from labels.numbers import name_numbers
 from labels.options import ReadOptions
 from labels.rows import Table
@@ -42,6 +43,9 @@ def cell_labels(
             lists[text] = separators.names(text)
     spelling: dict[object, object] = {}  # one copy of each label
     found = [_folded(lists.get(value, ()), value, table, columns, spelling) for value in values]
+    if options.separator is None:
+        texts_of = {v for v in spelling.values() if isinstance(v, str)}
+        check_meaning(texts_of, table.path, any(len(each) > 1 for each in found))
     if options.label_names or any(map(_is_number, spelling.values())):
         _check_kinds(found, values, table, columns)
         found = name_numbers(_whole(found, table), table.path, options)

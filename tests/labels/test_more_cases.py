@@ -1,4 +1,4 @@
-"""Two hundred more label files and folders: Kaggle sets, spreadsheets, exports, other languages.
+"""More than two hundred further label files and folders: Kaggle sets, spreadsheets, exports, other languages.
 
 Each line of more_cases.jsonl has a name, files and pictures (im/a.jpg to im/f.jpg, if it names
 none), the right answer (the labels of each image, by its stem), and whether it is right to stop.
@@ -29,7 +29,12 @@ def test_a_case_is_read_as_its_owner_means_it_or_stops(case, tmp_path):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(text.encode(case.get("encoding", "utf-8")))
-    place = Case(case["name"], case.get("annotations"), case.get("image_path", "im"))
+    place = Case(
+        case["name"],
+        case.get("annotations"),
+        case.get("image_path", "im"),
+        options=case.get("options", {}),
+    )
     outcome = read_case(place, folder)
     if outcome.error:
         assert case.get("stops"), outcome.error
