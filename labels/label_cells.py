@@ -10,7 +10,8 @@ from labels.doubts import check_meaning
 from labels.numbers import name_numbers
 from labels.options import ReadOptions
 from labels.rows import Table
-from labels.separators import STRONG, Separators, find_separators
+from labels.separators import STRONG, find_separators
+from labels.splitting import Separators
 from labels.text import is_text
 from labels.values import NUMBER
 from util.errors import UsageError
