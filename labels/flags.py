@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
 
-from labels.numbers import name_numbers
+from labels.label_numbers import name_numbers
 from labels.options import ReadOptions
 from labels.rows import Table
 from labels.values import NO, NUMBER, OFF, YES, as_text

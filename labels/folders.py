@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
-from labels.numbers import name_numbers
+from labels.label_numbers import name_numbers
 from labels.options import ReadOptions
 from labels.text import means_data, split_of
 from util.errors import UsageError

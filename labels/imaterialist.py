@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from labels.annotated import AnnotatedImages
 from labels.json_text import decode_json, peek_json
-from labels.numbers import name_numbers
+from labels.label_numbers import name_numbers
 from labels.options import DEFAULTS, ReadOptions
 from util.errors import UsageError
 from util.log import log

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from labels.cells import CellError, list_in
 from labels.doubts import check_meaning
-from labels.numbers import name_numbers
+from labels.label_numbers import name_numbers
 from labels.options import ReadOptions
 from labels.rows import Table
 from labels.separators import STRONG, find_separators

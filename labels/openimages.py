@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
-from labels.numbers import read_label_names
+from labels.label_numbers import read_label_names
 from labels.options import DEFAULTS, ReadOptions
 from labels.text import SPLITS, read_head, read_text
 from util.errors import UsageError

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from labels.annotated import AnnotatedImages
 from labels.entries import Entry, images_from_entries
-from labels.numbers import read_label_names
+from labels.label_numbers import read_label_names
 from labels.options import DEFAULTS, ReadOptions
 from labels.text import means_data, read_head, read_text, split_of
 from util.errors import UsageError

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from labels.numbers import name_numbers, read_label_names
+from labels.label_numbers import name_numbers, read_label_names
 from labels.options import ReadOptions
 from util.errors import UsageError
 
