@@ -13,6 +13,7 @@ FILE_NAMES = _words(
     """filename imagename filepath imagepath file image path imagefile imgname imgpath img
     photo picture imageindex imageid imageurl url uri id"""
 )
+URLS = _words("imageurl url uri id")  # of these
 LABELS = _words("labels tags classes categories keywords labelnames classnames predicted")
 LABEL = _words(
     """label tag class category labelname classname categoryname keyword target choice attribute
@@ -31,13 +32,14 @@ SCORES = _words(
 NEVER = _words(
     """id index idx level0 indexlevel0 row rownumber rownum no nr width height channels
     fold folds kfold cvfold annotator annotatorid annotationid leadtime score confidence
-    probability prob sex gender unlabeled unlabelled verified isverified reviewed
+    probability prob numlabels nlabels labelcount sex gender unlabeled unlabelled verified
+    isverified reviewed
     xmin ymin xmax ymax x1 y1 x2 y2 patientage patientsex patientgender followup"""
 )
 # no labels, unless they hold 0 and 1: then the user decides
 ABOUT = _words(
     """size filesize bytes weight rating quality age lat lon latitude longitude timestamp time date
-    year month day createdat updatedat user author source license caption title
+    x y w h bbox year month day createdat updatedat user author source license caption title
     text comment comments notes description url cocourl flickrurl md5 hash sha256 group cluster area
     camera device city country location orientation rotation viewposition view position format mode
     depth resolution photographer owner uploader worker viewer dpi exif"""

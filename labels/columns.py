@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from labels.column_names import AS_SPLIT, FILE_NAMES, IS_SPLIT, SPLIT
+from labels.column_names import AS_SPLIT, FILE_NAMES, IS_SPLIT, SPLIT, URLS
 from labels.label_columns import find_label_columns
 from labels.options import ReadOptions
 from labels.rows import Table, listed, named, plain
@@ -60,6 +60,8 @@ def find_file_column(table: Table, options: ReadOptions) -> str:
     known = [names[name] for name in FILE_NAMES if name in names]
     pictures = [column for column in table.cells if _has_pictures(table, column)]
     both = [column for column in known if column in pictures]
+    if both and plain(both[0]) in URLS:  # a column of another name may be meant
+        both += [column for column in pictures if column not in both]
     if len(both) > 1 and not _same_files(table, both):
         raise UsageError(
             f"{table.path} has file names in {listed(both)}: choose one with --file_column"

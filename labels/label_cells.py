@@ -119,6 +119,7 @@ def _checked(label: str, cell: str, table: Table, columns: Sequence[str]) -> str
         )
     wrong = any(label.count(a) != label.count(b) for a, b in PAIRS) or label.count('"') % 2
     wrong = wrong or (ends.count("'") == 1 and label.count("'") % 2) or LIST_START.search(label)
+    wrong = wrong or (ends == "''" and len(label) > 1)
     if wrong:
         raise UsageError(
             f"{_where(cell, table, columns)}: the label {label[:40]!r} has a bracket or quote that "

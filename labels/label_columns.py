@@ -30,8 +30,8 @@ def find_label_columns(table: Table, others: list[str], options: ReadOptions) ->
             raise UsageError(f"--label_columns: {unknown[0]!r} holds no labels in {table.path}")
         return _chosen(table, chosen, kinds)
     _check_unnamed(table, kinds)
-    open_ones = [c for c in others if not _is_never(c) and kinds[c] != "blank"]
-    clear = [c for c in open_ones if _is_clear(table, c)]
+    open_ones = [c for c in others if not _is_never(c) and (kinds[c] != "blank" or _is_named(c))]
+    clear = [c for c in open_ones if _is_clear(table, c, kinds)]
     if len(clear) > 1:
         raise _several(table, clear)
     if clear:
@@ -78,11 +78,16 @@ def _by_kind(table: Table, open_ones: list[str], kinds: dict[str, str]) -> Found
     )
 
 
-def _is_clear(table: Table, column: str) -> bool:
+def _is_named(column: str) -> bool:
+    return plain(column) in LABELS or plain(column) in LABEL
+
+
+def _is_clear(table: Table, column: str, kinds: dict[str, str]) -> bool:
     """Whether a column is called labels, or holds Label Studio's choices."""
     name = plain(column)
     choices = any(str(v).startswith('{"choices"') for v in table.counts(column))
-    return name in LABELS or name.endswith(("labels", "tags")) or choices
+    ends = name.endswith(("labels", "tags")) and kinds[column] == "text"
+    return name in LABELS or ends or choices
 
 
 def _is_yes_no(table: Table, column: str, kinds: dict[str, str]) -> bool:

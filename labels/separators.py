@@ -22,6 +22,7 @@ RARE = ("-", "_", ":")  # hardly ever separate, and occur in many labels
 NAMES = {" ": "spaces", "\n": "line breaks", "\t": "tabs", "and": "'and'"}
 FLAG_NAMES = {" ": "space", "\n": "newline", "\t": "tab"}
 SENTENCE = frozenset(("a", "an", "the", "is", "are", "of", "on", "in", "with"))
+BETWEEN = re.compile(r"(?=(\W+))\1(?:\w{1,4}\W+)?")  # a sign, or a short word
 FEW = 3  # cells that have the separator: fewer prove nothing
 OFTEN, RARELY, SOME = 0.8, 0.2, 0.4  # shares of the parts that come back in other cells
 
@@ -47,7 +48,8 @@ def find_separators(
         if found is None:
             continue
         enough = found.cells >= FEW or len(texts) > 3 * FEW
-        if separator not in SURE and enough and found.share < RARELY:
+        decimals = separator == "," and any(re.search(r"\D\d+,\d", text) for text in texts)
+        if separator not in SURE and (decimals or (enough and found.share < RARELY)):
             raise _unclear(path, column, separator, found)
         separators = _with_others(texts, separator, path, column)
         _check_quotes([t for t in texts if '"' in t], texts, path, column, separators)
@@ -62,6 +64,7 @@ def find_separators(
             raise _unclear(path, column, separator, found)
     if (found := judge(texts, " ")) and _spaces_separate(found, path, column):
         return _said(Separators((" ",)), texts, path)
+    _check_signs(texts, path, column)
     for separator in RARE:
         found = judge(texts, separator)
         if found and found.share == 1 and found.mixed:
@@ -70,11 +73,29 @@ def find_separators(
     return Separators()
 
 
+def _check_signs(texts: list[str], path: Path, column: str) -> None:
+    """Raise UsageError for two cells in one, with a sign or short word between: cat or dog."""
+    known = {text.strip() for text in texts}
+    for text in texts[:: 1 + len(texts) // SAMPLE]:
+        for between in BETWEEN.finditer(text):
+            sign = between[0].strip()
+            parts = text[: between.start()].strip(), text[between.end() :].strip()
+            if sign and sign not in (*RARE, *known) and known.issuperset(parts):
+                example = text.strip()
+                raise UsageError(
+                    f"{path}, column {column!r}: {example!r} may be one label or several: "
+                    f"{_readings(example, sign)}"
+                )
+
+
 def _spaces_separate(found: Evidence, path: Path, column: str) -> bool:
     """Whether words are labels; "traffic light" has a space, too. Raises UsageError if unclear."""
     numbers = all(part.isdigit() for part in found.parts)
     if numbers:
         return True
+    signs = [part for part in found.parts if not any(map(str.isalnum, part))]
+    if signs and (between := judge([found.example], signs[0])):  # cat - dog
+        raise _unclear(path, column, signs[0], between)
     if found.share >= OFTEN and found.cells < FEW:
         if found.mixed and found.share == 1:
             raise _unclear(path, column, " ", found)

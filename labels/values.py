@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-ON, OFF = frozenset(("1", "true", "yes", "y")), frozenset(("0", "false", "no", "n"))
+ON = "1 true yes y on present positive pos ja wahr oui vrai si sí sim verdadero tak да 是"
+OFF = "0 false no n off absent negative neg nein falsch non faux não nao falso nie нет 否"
+ON, OFF = frozenset(ON.split()), frozenset(OFF.split())
 LETTERS = frozenset(("t", "f"))  # yes and no only if both or the numbers 0 and 1 occur
 MARKS = frozenset(("x", "\u2713", "\u2714", "\u2611", "*"))  # beside blanks; ✓ ✔ ☑
 YES = ON | MARKS | {"t"}

@@ -50,7 +50,7 @@ def test_a_list_that_cannot_be_read_for_sure(text):
         list_in(text)
 
 
-BROKEN = ["['cat", "cat']", '"cat', "{'cat'", "cat)", "(cat", "dict_keys(['cat'])", "'cat"]
+BROKEN = ["['cat", "cat']", '"cat', "{'cat'", "cat)", "(cat", "dict_keys(['cat'])", "'cat", "'cat'"]
 
 
 @pytest.mark.parametrize("cell", BROKEN)

@@ -24,7 +24,17 @@ def read_rows(folder, header, rows, **options):
 @pytest.mark.parametrize(
     ("yes", "no"),
     [(1, 0), ("1.0", "0.0"), ("True", "False"), ("yes", "no"), ("Y", "N"), ("t", "f"), ("x", "")]
-    + [("X", "-"), ("✓", ""), (1, -1), ("1.0", "-1.0"), (1, "")],
+    + [
+        ("ja", "nein"),
+        ("WAHR", "FALSCH"),
+        ("oui", "non"),
+        ("present", "absent"),
+        ("X", "-"),
+        ("✓", ""),
+        (1, -1),
+        ("1.0", "-1.0"),
+        (1, ""),
+    ],
 )
 def test_yes_and_no(tmp_path, yes, no):
     rows = [[name, *row] for name, row in zip(FILES, flags(yes, no), strict=True)]
@@ -59,6 +69,8 @@ EXTRA = {
     "brightness": [12.5, 99.1] * 4,
     "Unlabeled": [0] * 8,
     "views": [0, 1000] * 4,
+    "num_labels": [2, 1] * 4,
+    "bbox": ["1 2 3 4", "5 6 7 8"] * 4,
 }
 
 

@@ -50,6 +50,12 @@ UNCLEAR = {
     "slashes": ["animal/cat", "animal/dog", "animal"],
     "a single either": ["cat/dog", "cat", "dog"],
     "sentences": ["a dog on a sofa", "a cat on a sofa", "a dog", "a cat in the box", "the dog"],
+    "or": ["cat or dog", "cat", "dog", "owl"],
+    "und": ["Katze und Hund", "Katze", "Hund"],
+    "backslash": ["cat\\dog", "cat", "dog"],
+    "dashes": ["cat - dog", "dog", "cat", "dog - hat", "hat"],
+    "decimals": ["iso 1,8", "iso 2,8", "iso 4,0"],
+    "one comma": ["bird, crane", *"abcdefghijkl"],
     "hyphens": ["cat-dog", "dog-cat", "cat", "dog"],
 }
 
