@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from conftest import EVALUATE, LABEL_SETS, RANKED, TRAIN, call, coco, load, refusal, run, write_json
+from conftest import (
+    EVALUATE,
+    LABEL_SETS,
+    QUICK,
+    RANKED,
+    TRAIN,
+    call,
+    coco,
+    load,
+    refusal,
+    run,
+    write_json,
+)
 from PIL import Image
 
 import evaluate
@@ -177,3 +189,22 @@ def test_evaluate_refuses(trained, workdir):
         evaluate, *best, "--image_path", "data/images", "--annotations", "other.json"
     )
     assert "no trained model found" in refusal(evaluate, *EVALUATE)
+
+
+def test_labels_are_read_as_they_were_for_training(workdir):
+    """The flags that say how to read a table come from the checkpoint, unless they are given."""
+    rows = [
+        f"img_{i:02d}.jpg,{' / '.join(s) or 'dog'},{'train' if i < 8 else 'test'}"
+        for i, s in enumerate(LABEL_SETS)
+    ]
+    table = Path("data/images/labels.csv")
+    table.write_text("\n".join(["file_name,what,split", *rows]))
+    read = ("--separator", "/", "--label_columns", "what")
+    call(train, "--image_path", "data/images", *QUICK, "--output_dir", "out", *read)
+    best = ("--checkpoint", "out/best.pt", "--num_workers", 0)
+    call(evaluate, *best, "--image_path", "data/images")
+    labels = np.load("out/predictions.npz")["labels"].tolist()
+    assert "person" in labels
+    assert not any("/" in label for label in labels)
+    sentence = refusal(evaluate, *best, "--image_path", "data/images", "--label_columns", "x")
+    assert "has no column 'x' (--label_columns)" in sentence
