@@ -1,4 +1,4 @@
-"""More than two hundred further label files and folders: Kaggle sets, exports, other languages.
+"""More label files and folders: Kaggle sets, spreadsheets, exports of tools, other languages.
 
 Each line of more_cases.jsonl has a name, files and pictures (im/a.jpg to im/f.jpg, if it names
 none), the right answer (the labels of each image, by its stem), and whether it is right to stop.
