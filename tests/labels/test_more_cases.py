@@ -17,11 +17,12 @@ sys.path.insert(0, str(REPO / "benchmarks/robustness"))
 from cases import Case
 from label_cases import read_case
 
-LINES = Path(__file__).with_name("more_cases.jsonl").read_text(encoding="utf-8").splitlines()
+FILE = Path(__file__).with_name("more_cases.jsonl")
+CASES = [json.loads(line) for line in FILE.read_text(encoding="utf-8").splitlines()]
 USUAL = [f"im/{letter}.jpg" for letter in "abcdef"]
 
 
-@pytest.mark.parametrize("case", map(json.loads, LINES), ids=lambda case: case["name"])
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
 def test_a_case_is_read_as_its_owner_means_it_or_stops(case, tmp_path):
     folder = tmp_path / "in/a/deep/folder"
     pictures(folder, case.get("pictures", USUAL))
