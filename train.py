@@ -37,7 +37,6 @@ from torch import Tensor
 from encoder import ARCHS, NUM_STAGES
 from images.bad_images import FILE, BadImages
 from images.transforms import Preprocessing
-from labels.annotated import SHARD_INDEX
 from labels.options import add_label_flags, options_from
 from labels.search import find_labels
 from labels.vocabulary import check_suffix, save_vocabulary
@@ -52,6 +51,7 @@ from training.setup import (
     build_model,
     draw_default_set,
     log_run_summary,
+    name_data_set,
     set_deterministic,
 )
 from training.signals import lock_output_dir
@@ -319,8 +319,7 @@ def resolve_paths(args: argparse.Namespace) -> None:
         if not args.image_path.exists():
             raise UsageError(f"--image_path {args.image_path} does not exist")
         args.annotations = args.annotations or find_labels(args.image_path, "train")
-        own = args.image_path.is_file() or args.annotations.name == SHARD_INDEX
-        name = args.image_path.stem if own else args.annotations.stem
+        name = name_data_set(args.image_path, args.annotations)
     args.image_size = args.image_size or 224
     args.output_dir = args.output_dir or Path("runs") / f"{name}-{args.decoder}"
     args.vocab_path = args.vocab_path or args.output_dir / "vocab.pkl"

@@ -40,11 +40,12 @@ def save_export(checkpoint: dict, folder: Path) -> None:
     write_atomically(folder / CONFIG, lambda t: t.write_bytes(data))
 
 
-def load_export(folder: Path) -> dict:
+def load_export(folder: str | Path) -> dict:
     """Read both files as a checkpoint; tensors are equal to the bit.
 
     Raises UsageError if a file is missing, damaged or not from export.py.
     """
+    folder = Path(folder)
     try:
         config = json.loads((folder / CONFIG).read_bytes())
         tensors = load_file(folder / TENSORS)

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ import train
 from inference.checkpoint import load_checkpoint, restore
 from labels import vocabulary
 from training import setup
+from training.setup import name_data_set
 from training.state import TrainState
 from util.errors import RunError
 
@@ -194,6 +196,20 @@ def test_a_flag_newer_than_the_run_had_its_default(workdir, capsys):
     assert "--ema_decay was 0.998, is 0.5" in refusal(
         train, *TRAIN, "--num_epochs", 1, "--ema_decay", 0.5
     )
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "name"),
+    [
+        ("photos", "photos/labels.csv", "photos"),
+        ("shop/images", "shop/labels.csv", "shop"),
+        ("shop/images", "shop/spring.csv", "spring"),
+        ("data/train2014", "data/annotations/instances_train2014.json", "instances_train2014"),
+        ("shards/train", "shards/train/shards.json", "train"),
+    ],
+)
+def test_a_run_has_the_name_of_its_data(images, labels, name):
+    assert name_data_set(Path(images), Path(labels)) == name
 
 
 def test_a_damaged_log_does_not_stop_training(workdir, capsys):

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from labels.annotated import SHARD_INDEX
+from labels.text import means_data
 from labels.vocabulary import Vocabulary
 from model import HybridNet
 from training.data import TrainingData
@@ -20,6 +22,7 @@ from util.log import log
 
 SCENES = Path("data/scenes")  # the default set, made by data/make_scenes.py
 SCENES_IMAGE_SIZE = 64
+GENERIC = ("labels", "tags", "annotations", "metadata", "_classes")  # names of any label file
 
 
 def build_model(
@@ -96,6 +99,17 @@ def draw_default_set() -> None:
     log(f"drawing the default set with {script.name}, once")
     if subprocess.run([sys.executable, script, "--output_dir", SCENES], stdout=2).returncode:
         raise RunError("the default set could not be drawn; the reason is above")
+
+
+def name_data_set(image_path: Path, annotations: Path) -> str:
+    """What to call the data set of a run's folder: the labels' name, if it is not labels.csv."""
+    if image_path.is_file() or annotations.name == SHARD_INDEX:
+        return image_path.stem
+    if annotations.stem.lower() not in GENERIC:
+        return annotations.stem
+    written = [name for name in reversed(image_path.parts) if name not in ("..", "/")]
+    names = written or [image_path.resolve().name]  # "." is written as no parts
+    return next((name for name in names if not means_data(name)), names[0])
 
 
 def log_run_summary(
