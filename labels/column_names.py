@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def _words(text: str) -> dict[str, None]:
     """Words in their order."""
@@ -14,11 +16,16 @@ FILE_NAMES = _words(
     photo picture imageindex imageid imageurl url uri id"""
 )
 URLS = _words("imageurl url uri id")  # of these
-LABELS = _words("labels tags classes categories keywords labelnames classnames predicted")
+LABELS = _words(
+    """labels tags classes categories keywords labelnames classnames predicted schlagwörter
+    schlagworte stichwörter étiquettes etiquetas etichette 标签 类别 タグ ラベル"""
+)
 LABEL = _words(
     """label tag class category labelname classname categoryname keyword target choice attribute
     object finding"""
 )
+# what may hold the labels even beside a column called tags or labels
+RIVAL = re.compile(".*(label|class|category|categorie|groundtruth|ytrue|target)(es|s)?")
 SPLIT = _words("split subset set partition phase mluse usage datasetsplit dataset part")
 IS_SPLIT = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}
 IS_SPLIT |= {"istrain": "train"}
@@ -42,6 +49,7 @@ ABOUT = _words(
     x y w h bbox year month day createdat updatedat user author source license caption title
     text comment comments notes description url cocourl flickrurl md5 hash sha256 group cluster area
     camera device city country location orientation rotation viewposition view position format mode
-    depth resolution photographer owner uploader worker viewer dpi exif"""
+    depth resolution photographer owner uploader worker viewer dpi exif
+    done checked approved labeled labelled annotated finished completed processed status"""
 )
 AS_SPLIT = frozenset(("valid", "val", "validation", "test", "testing", "training"))

@@ -1,4 +1,4 @@
-"""Labels that say more than which label is there: cat:2, cat 0.9, -cat, not cat."""
+"""Labels that say more than which label is there: cat:2, cat 0.9, cat?, cat x2, -cat, not cat."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from util.errors import UsageError
 NUMBER = r"-?\d+(\.\d+)?%?"
 # a word, then a number behind : or =, a number in brackets, or several numbers as of a box
 SCORED = re.compile(rf"(?=.*[^\W\d_]).*\S\s*([:=]\s*{NUMBER}|\({NUMBER}\)|(\s+{NUMBER}){{2,}})")
+# cat? or cat (?), cat., cat x2
+MARKED = re.compile(r"(\S.*?)\s*([?.!*]+|\(\?\)|\(?[x×]\s?\d+\)?)", re.IGNORECASE)
 NEGATED = re.compile(r"(?:[-!~]\s*|(?:no|not|non|without)[\s-]\s*)(\S.*)", re.IGNORECASE)
 
 
 def check_meaning(labels: Collection[str], path: Path, several: bool) -> None:
-    """Raise UsageError if most labels end in numbers, or if one denies another.
+    """Raise UsageError if most labels end in numbers, or if one marks or denies another.
 
     several: some images have several labels. If none has, mask and no mask are two classes.
     """
@@ -25,6 +27,13 @@ def check_meaning(labels: Collection[str], path: Path, several: bool) -> None:
             f"{path} has labels such as {min(scored)!r}, with numbers that may be counts, scores "
             "or boxes: write the labels only; if they are right, confirm with --separator"
         )
+    for label in sorted(labels):
+        marked = MARKED.fullmatch(label)
+        if marked and marked[1] in labels:
+            raise UsageError(
+                f"{path} has the labels {marked[1]!r} and {label!r}: does {marked[2]!r} mean a doubt "
+                "or a number? Write one name for both; if both are labels, confirm with --separator"
+            )
     for label in sorted(labels) if several else ():
         denied = NEGATED.fullmatch(label)
         if denied and denied[1] in labels:

@@ -21,13 +21,14 @@ from pathlib import Path
 from labels.annotated import AnnotatedImages
 from labels.label_numbers import name_numbers
 from labels.options import ReadOptions
-from labels.text import means_data, split_of
+from labels.text import SPLITS, means_data, split_of
 from util.errors import UsageError
 from util.files import is_file, is_folder, is_ignored, is_picture, left_out, walk
 from util.log import log, some
 
 NAME = "a folder per label"
 HASH = re.compile(r"[0-9a-f]{2,3}", re.IGNORECASE)
+UNLABELLED = re.compile("_?unlabell?ed", re.IGNORECASE)  # as FiftyOne calls that folder
 TABLE = "or write a table of the pictures and their labels (--annotations)"
 
 
@@ -89,10 +90,11 @@ def _read_part(folder: Path) -> dict[Path, list[str]]:
         first = by_target.get(picture.resolve())
         copies = by_name.get(picture.name, []) if first is None else ()
         first = first or next((p for p in copies if filecmp.cmp(p, picture, False)), picture)
+        label = "" if UNLABELLED.fullmatch(label) else label
         by_target.setdefault(picture.resolve(), first)
         if first is picture:
             by_name.setdefault(picture.name, []).append(picture)
-        found.setdefault(first, []).append(label)
+        found.setdefault(first, []).extend([label] if label else [])
     return {picture: list(dict.fromkeys(of)) for picture, of in found.items()}
 
 
@@ -105,6 +107,15 @@ def _check_names(folder: Path, labels: list[Path]) -> None:
             f"{folder} contains {some(data)}, which by its name holds data and is no label, beside "
             f"{some(others) or 'no label folders'}: rename or move what does not belong, {TABLE}"
         )
+    first: dict[str, str] = {}  # cat_train and cat_test without their splits
+    for label in labels:
+        words = [word for word in re.split(r"[\W_]+", label.name.lower()) if word]
+        rest = " ".join(word for word in words if word not in SPLITS)
+        if len(words) > 1 and first.setdefault(rest, label.name) != label.name:
+            raise UsageError(
+                f"{folder} contains {first[rest]} and {label.name}: are these splits of one label? "
+                f"Make folders train and test, with a folder per label in each, {TABLE}"
+            )
 
 
 def _check_hashes(folder: Path, inside: list[tuple[str, Path]]) -> None:
@@ -125,7 +136,11 @@ def _check_hashes(folder: Path, inside: list[tuple[str, Path]]) -> None:
 
 def _pictures_of_label(label: Path) -> list[Path]:
     """The pictures of a label folder. Raises UsageError if there are more in folders of its own."""
-    for inner in _folders(label):
+    inside = _folders(label)
+    alone = len(inside) == 1 and not any(_pictures(label))  # cat/images
+    if alone and means_data(inside[0].name) and not split_of(inside[0].name):
+        return _pictures_of_label(inside[0])
+    for inner in inside:
         count = sum(1 for _ in _all_pictures(inner))
         raise UsageError(
             f"{label} has folders of its own, for example {inner.name} with {count:,} pictures: "

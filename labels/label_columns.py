@@ -6,7 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from labels.column_names import ABOUT, AS_SPLIT, LABEL, LABELS, NEVER, TRUTH
+from labels.column_names import ABOUT, AS_SPLIT, LABEL, LABELS, NEVER, RIVAL, TRUTH
 from labels.options import ReadOptions
 from labels.rows import Table, listed, named, plain
 from util.errors import UsageError
@@ -32,8 +32,9 @@ def find_label_columns(table: Table, others: list[str], options: ReadOptions) ->
     _check_unnamed(table, kinds)
     open_ones = [c for c in others if not _is_never(c) and (kinds[c] != "blank" or _is_named(c))]
     clear = [c for c in open_ones if _is_clear(table, c, kinds)]
-    if len(clear) > 1:
-        raise _several(table, clear)
+    rivals = [c for c in open_ones if c not in clear and kinds[c] == "text" and _is_rival(c)]
+    if len(clear) > 1 or (clear and rivals):
+        raise _several(table, [*clear, *rivals])
     if clear:
         return clear, (), _truth(table, clear, kinds)
     open_ones = [
@@ -88,6 +89,11 @@ def _is_clear(table: Table, column: str, kinds: dict[str, str]) -> bool:
     choices = any(str(v).startswith('{"choices"') for v in table.counts(column))
     ends = name.endswith(("labels", "tags")) and kinds[column] == "text"
     return name in LABELS or ends or choices
+
+
+def _is_rival(column: str) -> bool:
+    """Whether a name says that the column holds labels, too: primary_label, ground_truth."""
+    return RIVAL.fullmatch(plain(column)) is not None
 
 
 def _is_yes_no(table: Table, column: str, kinds: dict[str, str]) -> bool:

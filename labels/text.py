@@ -39,15 +39,21 @@ SPLITS |= {"validation": "val", "dev": "val", "test": "test", "testing": "test"}
 DATA_WORDS = """image images img imgs photo photos picture pictures pic pics jpegimages jpegs jpg
     jpeg png pngs data dataset datasets raw all frames files upload uploads annotation annotations
     label labels masks batch batches part parts fold folds chunk chunks shard shards split
-    splits subset subsets set sets augmented thumbnail thumbnails thumb thumbs lr hr gt"""
+    splits subset subsets set sets augmented thumbnail thumbnails thumb thumbs lr hr gt rgb depth
+    folder ordner"""
 DATA_NAMES = frozenset((*SPLITS, *DATA_WORDS.split()))
 # what such names are extended by: train_v2, seg_train, images_small, test_stg1
-WITH_WORDS = "seg stg v small large full resized"
+WITH_WORDS = "seg stg v small large full resized new untitled neuer whatsapp"
 WITH_DATA = DATA_NAMES.union(WITH_WORDS.split())
 
 
-# a day or month, and what cameras call their folders: 100CANON, 101_PANA
-TAKEN = re.compile(r"(19|20)\d\d[-_. ][01]\d([-_. ][0-3]\d)?|[1-9]\d\d[A-Z\d_]{5}")
+# a day or month; what cameras call their folders: 100CANON, 101_PANA; a size: 224x224; where or of
+# whom pictures were taken: cam2, patient_007
+TAKEN = re.compile(
+    r"(19|20)\d\d[-_. ][01]\d([-_. ][0-3]\d)?|[1-9]\d\d[A-Z\d_]{5}|\d{2,5}[x×]\d{2,5}(px)?"
+    r"|(?i:cam|camera|patient|subject|participant|session|scene|site|video|clip|sequence|seq|frame"
+    r"|visit|study|series|sensor|device|slide|plot|experiment|week|day)[-_ ]?\d+"
+)
 
 
 @functools.cache
