@@ -50,6 +50,11 @@ ABOUT = _words(
     text comment comments notes description url cocourl flickrurl md5 hash sha256 group cluster area
     camera device city country location orientation rotation viewposition view position format mode
     depth resolution photographer owner uploader worker viewer dpi exif
-    done checked approved labeled labelled annotated finished completed processed status"""
+    done checked approved labeled labelled annotated finished completed processed status use
+    used usable include included exclude excluded skip skipped ignore ignored keep delete deleted
+    remove removed unsure uncertain duplicate flagged corrupt corrupted invalid"""
 )
+# who gave the labels of a row
+RATERS = _words("annotator annotatorid annotatedby annotatorname labeler labelerid labeller rater")
+RATERS |= _words("raterid reader readerid worker workerid user userid expert reviewer createdby")
 AS_SPLIT = frozenset(("valid", "val", "validation", "test", "testing", "training"))

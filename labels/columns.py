@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from labels.column_names import AS_SPLIT, FILE_NAMES, IS_SPLIT, SPLIT, URLS
 from labels.label_columns import find_label_columns
@@ -16,6 +17,8 @@ from labels.rows import Table, listed, named, plain
 from labels.text import PICTURE, SPLITS
 from labels.values import ON, as_text
 from util.errors import UsageError
+from util.files import is_picture, walk
+from util.names import key, stem
 
 
 @dataclass(frozen=True)
@@ -34,9 +37,9 @@ class Columns:
     unused: tuple[str, ...] = ()
 
 
-def find_columns(table: Table, options: ReadOptions) -> Columns:
+def find_columns(table: Table, options: ReadOptions, image_path: Path | None = None) -> Columns:
     """Raises UsageError."""
-    file = find_file_column(table, options)
+    file = find_file_column(table, options, image_path)
     split, is_split = _find_split_column(table, options, file)
     others = [name for name in table.cells if name not in (file, split)]
     if not others:
@@ -50,8 +53,11 @@ def find_columns(table: Table, options: ReadOptions) -> Columns:
     return Columns(file, split, is_split, tuple(labels), tuple(flags), truth, unused)
 
 
-def find_file_column(table: Table, options: ReadOptions) -> str:
-    """The column of file names, by its name and what is in it. Raises UsageError."""
+def find_file_column(table: Table, options: ReadOptions, image_path: Path | None = None) -> str:
+    """The column of file names, by its name, what is in it, and the files in `image_path`.
+
+    Raises UsageError.
+    """
     if options.file_column:
         return named(table, options.file_column, "--file_column")
     names = {}
@@ -76,6 +82,9 @@ def find_file_column(table: Table, options: ReadOptions) -> str:
         )
     if known:
         return known[0]
+    stems = _with_stems(table, image_path) if image_path and image_path.is_dir() else []
+    if len(stems) == 1:
+        return stems[0]
     raise UsageError(
         f"{table.path} has no column file_name; its columns are {listed(table.cells)}: name the "
         "one with the names of the image files with --file_column"
@@ -89,6 +98,18 @@ def _has_pictures(table: Table, column: str) -> bool:
         return False
     found = sum(bool(PICTURE.search(v.partition("?")[0]) or PICTURE.search(v)) for v in values)
     return found > 0.9 * len(values)
+
+
+def _with_stems(table: Table, folder: Path) -> list[str]:
+    """The columns that have another value in most rows, nearly all of them names of pictures."""
+    names = {key(stem(e.name)) for _, files in walk(folder) for e in files if is_picture(e.name)}
+    found = []
+    for column, cells in table.cells.items():
+        values = {v for v in cells[:1000] if isinstance(v, str)}
+        listed_ones = sum(key(value) in names for value in values)
+        if listed_ones > 0.9 * len(values) and 2 * len(values) > len(cells[:1000]):
+            found.append(column)
+    return found
 
 
 def _same_files(table: Table, columns: list[str]) -> bool:

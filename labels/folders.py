@@ -29,6 +29,11 @@ from util.log import log, some
 NAME = "a folder per label"
 HASH = re.compile(r"[0-9a-f]{2,3}", re.IGNORECASE)
 UNLABELLED = re.compile("_?unlabell?ed", re.IGNORECASE)  # as FiftyOne calls that folder
+COPY = re.compile(
+    r"(.+?)(?:\s*\(\d+\)|[\s_-]+(?:copy|kopie|copie|old|backup|bak|new)(?:[\s_]*\(?\d+\)?)?)",
+    re.IGNORECASE,
+)
+JOINED = re.compile(r"\s+(?:and|und|et)\s+|[_+,&]")  # between labels in one name
 TABLE = "or write a table of the pictures and their labels (--annotations)"
 
 
@@ -100,21 +105,40 @@ def _read_part(folder: Path) -> dict[Path, list[str]]:
 
 def _check_names(folder: Path, labels: list[Path]) -> None:
     """Raise UsageError if some of the folders that would be labels hold data by their names."""
-    data = [label.name for label in labels if means_data(label.name)]
+    data = [n for n in (label.name for label in labels) if means_data(n)]
+    data = [name for name in data if not UNLABELLED.fullmatch(name)]
     if data:
         others = [label.name for label in labels if not means_data(label.name)]
         raise UsageError(
             f"{folder} contains {some(data)}, which by its name holds data and is no label, beside "
             f"{some(others) or 'no label folders'}: rename or move what does not belong, {TABLE}"
         )
-    first: dict[str, str] = {}  # cat_train and cat_test without their splits
-    for label in labels:
-        words = [word for word in re.split(r"[\W_]+", label.name.lower()) if word]
+    _check_copies(folder, {label.name for label in labels})
+
+
+def _check_copies(folder: Path, names: set[str]) -> None:
+    """Raise UsageError for names made of others: cat_train, cat - Copy, or cat_dog beside cat."""
+    first: dict[str, str] = {}
+    for name in sorted(names, key=lambda name: (len(name), name)):
+        words = [word for word in re.split(r"[\W_]+", name.lower()) if word]
         rest = " ".join(word for word in words if word not in SPLITS)
-        if len(words) > 1 and first.setdefault(rest, label.name) != label.name:
+        if len(words) > 1 and first.setdefault(rest, name) != name:
             raise UsageError(
-                f"{folder} contains {first[rest]} and {label.name}: are these splits of one label? "
+                f"{folder} contains {first[rest]} and {name}: are these splits of one label? "
                 f"Make folders train and test, with a folder per label in each, {TABLE}"
+            )
+        copy = COPY.fullmatch(name)
+        if copy and copy[1] in names:
+            raise UsageError(
+                f"{folder} contains {copy[1]} and {name}: is one a copy of the other? Delete it, "
+                "move its pictures, or give it another name"
+            )
+        parts = [part.strip() for part in JOINED.split(name)]
+        if len(parts) > 1 and names.issuperset(parts):
+            raise UsageError(
+                f"{folder} contains {name}, beside {some(parts)}: is it a label of its own, or do "
+                f"its pictures have these labels? Give it another name, put its pictures into the "
+                f"folders of their labels, {TABLE}"
             )
 
 
@@ -136,11 +160,7 @@ def _check_hashes(folder: Path, inside: list[tuple[str, Path]]) -> None:
 
 def _pictures_of_label(label: Path) -> list[Path]:
     """The pictures of a label folder. Raises UsageError if there are more in folders of its own."""
-    inside = _folders(label)
-    alone = len(inside) == 1 and not any(_pictures(label))  # cat/images
-    if alone and means_data(inside[0].name) and not split_of(inside[0].name):
-        return _pictures_of_label(inside[0])
-    for inner in inside:
+    for inner in _folders(label):
         count = sum(1 for _ in _all_pictures(inner))
         raise UsageError(
             f"{label} has folders of its own, for example {inner.name} with {count:,} pictures: "

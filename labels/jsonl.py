@@ -36,7 +36,7 @@ def read(
     path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
 ) -> AnnotatedImages:
     """Raises UsageError naming file and row."""
-    return images_from_table(read_table(path, options), NAME, options)
+    return images_from_table(read_table(path, options), NAME, options, image_path)
 
 
 def read_table(path: Path, options: ReadOptions) -> Table:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from labels.column_names import ABOUT, AS_SPLIT, LABEL, LABELS, NEVER, RIVAL, TRUTH
 from labels.options import ReadOptions
 from labels.rows import Table, listed, named, plain
+from labels.values import ON, as_text
 from util.errors import UsageError
 from util.log import log
 
@@ -192,6 +193,7 @@ def _check_flags(table: Table, flags: list[str], kinds: dict[str, str]) -> None:
     damaged = next((c for c in flags if kinds[c] == "damaged"), None)
     counted = [c for c in flags if kinds[c] == "count"]
     doubtful = [c for c in flags if plain(c) in (*ABOUT, *AS_SPLIT)]
+    doubtful += [c for c in flags if plain(c) == "train" and _yes(table, c) > len(table) / 2]
     asked = [c for c in flags if c.lower().startswith(("is_", "has_"))]  # is_blurry beside cat, dog
     doubtful += asked if 2 * len(asked) < len(flags) else []
     codes = [c for c in counted if _texts(table, c) - {"0", ""} in CODES]
@@ -209,6 +211,11 @@ def _check_flags(table: Table, flags: list[str], kinds: dict[str, str]) -> None:
             f"{table.path} has 0 and 1 in {doubtful[0]!r}, too: is it a label? Name the columns of "
             "labels with --label_columns"
         )
+
+
+def _yes(table: Table, column: str) -> int:
+    """How many rows have yes."""
+    return sum(count for value, count in table.counts(column).items() if as_text(value) in ON)
 
 
 def _texts(table: Table, column: str) -> set[str]:

@@ -19,11 +19,11 @@ import os
 import re
 from pathlib import Path
 
-from labels import folders
+from labels import folders, split_files
 from labels.annotated import SHARD_INDEX
 from labels.listing import MAYBE, NOT, SURELY, Pictures, is_table
 from labels.read import FORMATS
-from labels.text import SPLITS, means_data, split_of
+from labels.text import means_data, split_of
 from util.errors import UsageError
 from util.files import is_file, is_ignored, is_picture, walk
 from util.log import log, some
@@ -84,7 +84,7 @@ def _data_set_in(folder: Path) -> Path | None:
 
 
 def _is_data_set(folder: Path) -> bool:
-    return any(each.matches(folder) for each in FORMATS if each is not folders)
+    return any(each.matches(folder) for each in FORMATS if each not in (folders, split_files))
 
 
 def _look_into(image_path: Path) -> tuple[Pictures, list[Path]]:
@@ -148,9 +148,15 @@ def _choose(tables: list[Path], folder: Path, prefer: str) -> Path | None:
     own = [t for t in left if words and words <= _words(t.stem)]
     if len(left) > 1 and own:
         left = own
-    splits = {t: _split_of_table(t) for t in left}
+    splits = {t: split_files.split_in(t.stem) for t in left}
     wanted = [t for t in left if splits[t] == (split_of(folder.name) or prefer)]
     together = len({t.parent for t in left}) == 1  # else they may be parts of one set
+    if len(left) > 1 and together and all(splits.values()) and not split_of(folder.name):
+        parts = split_files.split_files(left[0].parent)
+        if parts and {*parts.values()} <= {*left}:
+            if others := [_shown(t) for t in tables if t not in parts.values()]:
+                log(f"labels: not used: {some(others)}")
+            return left[0].parent
     if len(left) > 1 and len(wanted) == 1 and together and all(splits.values()):
         left = wanted
     if len(left) > 1:
@@ -163,13 +169,6 @@ def _choose(tables: list[Path], folder: Path, prefer: str) -> Path | None:
 
 def _words(name: str) -> set[str]:
     return {word for word in re.split(r"[\W_]+", name.lower()) if word}
-
-
-def _split_of_table(table: Path) -> str | None:
-    """train, val or test, by the name of the file."""
-    words = re.split(r"[\W\d_]+", table.stem.lower())
-    found = {SPLITS[word] for word in words if word in SPLITS}
-    return found.pop() if len(found) == 1 else None
 
 
 def _several(tables: list[Path]) -> str:

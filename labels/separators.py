@@ -22,6 +22,8 @@ RARE = ("-", "_", ":")  # hardly ever separate, and occur in many labels
 NAMES = {" ": "spaces", "\n": "line breaks", "\t": "tabs", "and": "'and'"}
 FLAG_NAMES = {" ": "space", "\n": "newline", "\t": "tab"}
 SENTENCE = frozenset(("a", "an", "the", "is", "are", "of", "on", "in", "with"))
+# between labels in other languages, or for a choice
+JOINS = ("und", "et", "y", "e", "och", "og", "en", "и", "oder", "ou", "or", "with", "mit")
 BETWEEN = re.compile(r"(?=(\W+))\1(?:\w{1,4}\W+)?")  # a sign, or a short word
 FEW = 3  # cells that have the separator: fewer prove nothing
 OFTEN, RARELY, SOME = 0.8, 0.2, 0.4  # shares of the parts that come back in other cells
@@ -62,6 +64,10 @@ def find_separators(
             return _said(_with_others(texts, separator, path, column), texts, path)
         if found.share >= SOME:
             raise _unclear(path, column, separator, found)
+    for word in JOINS:
+        found = judge([text for text in texts if f" {word} " in text], word)
+        if found and (found.share >= SOME or {*found.parts} & {*texts}):
+            raise _unclear(path, column, word, found)
     if (found := judge(texts, " ")) and _spaces_separate(found, path, column):
         return _said(Separators((" ",)), texts, path)
     _check_signs(texts, path, column)
@@ -105,7 +111,8 @@ def _spaces_separate(found: Evidence, path: Path, column: str) -> bool:
         if found.mixed and found.few_parts and not sentences:
             return True
         raise _unclear(path, column, " ", found)
-    if found.share >= SOME and found.mixed and found.lengths > 2:
+    joined = any("_" in part for part in found.parts)  # blue_hair long_hair: tags of one word
+    if found.share >= SOME and found.mixed and (found.lengths > 2 or joined):
         raise _unclear(path, column, " ", found)
     return False
 

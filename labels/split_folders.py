@@ -54,12 +54,16 @@ FORMATS = (label_studio, via, fiftyone, openimages, imaterialist, *TABLES[:-1], 
 
 
 @dataclass(frozen=True)
-class _Part:
-    """The label file of a split folder."""
+class Part:
+    """The label file of a split. folder: its own, relative to the folder of all; "" if it is that.
 
-    folder: str  # relative to the folder of all
+    images: a folder in which its file names may be, if they are not in its own.
+    """
+
+    folder: str
     split: str
     file: Path
+    images: str = ""
 
 
 def matches(path: Path) -> bool:
@@ -72,14 +76,22 @@ def read(
 ) -> AnnotatedImages:
     """Images in order of split folder and file. Raises UsageError naming file and row."""
     parts = list(_parts(path))
-    formats = {part: _format_of(part.file) for part in parts}
+    formats = {part: format_of(part.file) for part in parts}
     if not {*formats.values()} <= {*TABLES}:
         return _join([_read_part(part, formats[part], options) for part in parts], path)
-    tables = [formats[part].read_table(part.file, options) for part in parts]
-    if {*formats.values()} == {csv_table}:
+    return read_tables(path, parts, NAME, options)
+
+
+def read_tables(
+    path: Path, parts: list[Part], kind: str, options: ReadOptions = DEFAULTS
+) -> AnnotatedImages:
+    """The tables of all parts, read as one. Raises UsageError naming file and row."""
+    formats = [format_of(part.file) for part in parts]
+    tables = [f.read_table(part.file, options) for f, part in zip(formats, parts, strict=True)]
+    if {*formats} == {csv_table}:
         _check_columns(tables)
     for part, table in zip(parts, tables, strict=True):
-        _place(table, part, options)
+        _place(table, part, path, options)
     columns = dict.fromkeys(name for table in tables for name in table.cells)
     empty = [[None] * len(table) for table in tables]
     cells = {
@@ -91,16 +103,16 @@ def read(
         for name in columns
     }
     numbers = [
-        f"{number} of {part.folder}/{part.file.name}"
+        f"{number} of {part.file.relative_to(path).as_posix()}"
         for part, table in zip(parts, tables, strict=True)
         for number in table.numbers
     ]
     if not options.split_column:
         options = replace(options, split_column="split")
-    return images_from_table(Table(path, cells, numbers), NAME, options)
+    return images_from_table(Table(path, cells, numbers), kind, options)
 
 
-def _format_of(file: Path) -> ModuleType:
+def format_of(file: Path) -> ModuleType:
     found = next((each for each in FORMATS if each.matches(file)), None)
     if found is None:
         raise UsageError(f"{file} is not a table of labels: repair it, or move it elsewhere")
@@ -145,7 +157,7 @@ def _names_pictures(path: Path) -> bool:
     return any(is_picture(word) for word in re.split(r"[^\w.-]+", read_head(path)[1]))
 
 
-def _parts(path: Path) -> Iterator[_Part]:
+def _parts(path: Path) -> Iterator[Part]:
     """Raises UsageError for a folder with several label files, and for one beside the folders."""
     if beside := _label_files(path):
         inner = next(file for folder in _split_folders(path) for file in _label_files(folder))
@@ -161,7 +173,7 @@ def _parts(path: Path) -> Iterator[_Part]:
         if not files:
             log(f"{folder} has no file of labels: it is left out")
             continue
-        yield _Part(folder.relative_to(path).as_posix(), split_of(folder.name), files[0])
+        yield Part(folder.relative_to(path).as_posix(), split_of(folder.name), files[0])
 
 
 def _check_columns(tables: list[Table]) -> None:
@@ -173,7 +185,7 @@ def _check_columns(tables: list[Table]) -> None:
             )
 
 
-def _place(table: Table, part: _Part, options: ReadOptions) -> None:
+def _place(table: Table, part: Part, path: Path, options: ReadOptions) -> None:
     """Put the folder before the file names, and give all rows its split. Raises UsageError."""
     if not len(table):
         return
@@ -183,16 +195,21 @@ def _place(table: Table, part: _Part, options: ReadOptions) -> None:
     for number, split in zip(table.numbers, splits, strict=True):
         if not options.split_column and split_of(str(split)) != part.split:
             raise UsageError(
-                f"{table.path}, row {number}, has the split {split!r}, its folder is {part.folder}"
+                f"{table.path}, row {number}, has the split {split!r}, its folder or name says "
+                f"{part.split}"
             )
     table.cells["split"] = splits
-    table.cells[column] = [
-        f"{part.folder}/{n}" if isinstance(n, str) and n and not ELSEWHERE.match(n) else n
-        for n in names
-    ]
+    folder = part.folder
+    if part.images and (path / part.images / str(names[0])).is_file():
+        folder = part.images
+    if folder:
+        table.cells[column] = [
+            f"{folder}/{n}" if isinstance(n, str) and n and not ELSEWHERE.match(n) else n
+            for n in names
+        ]
 
 
-def _read_part(part: _Part, table: ModuleType, options: ReadOptions) -> AnnotatedImages:
+def _read_part(part: Part, table: ModuleType, options: ReadOptions) -> AnnotatedImages:
     images = table.read(part.file, None, options)
     names = [f"{part.folder}/{name}" for name in images.file_names]
     return replace(images, file_names=names, splits=[part.split] * len(names))

@@ -39,7 +39,7 @@ def read(
 ) -> AnnotatedImages:
     """Raises UsageError naming file and row, or the package that is missing."""
     kind = "parquet" if read_head(path)[0].startswith(PARQUET) else "xlsx"
-    return images_from_table(read_table(path, options), kind, options)
+    return images_from_table(read_table(path, options), kind, options, image_path)
 
 
 def read_table(path: Path, options: ReadOptions) -> Table:

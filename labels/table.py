@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
-from labels.column_names import FILE_NAMES, LABEL, LABELS, SCORES
+from labels.column_names import FILE_NAMES, LABEL, LABELS, RATERS, SCORES
 from labels.columns import Columns, find_columns, read_split
 from labels.flags import flagged_labels
 from labels.label_cells import cell_labels
@@ -57,11 +57,13 @@ def _check_either(names: list[str], rows: list[Row], path: Path) -> None:
         )
 
 
-def images_from_table(table: Table, kind: str, options: ReadOptions = DEFAULTS) -> AnnotatedImages:
+def images_from_table(
+    table: Table, kind: str, options: ReadOptions = DEFAULTS, image_path: Path | None = None
+) -> AnnotatedImages:
     """The images in order of their first rows. Raises UsageError."""
     if not len(table):
         raise UsageError(f"{table.path} lists no images: it has a header at most")
-    columns = find_columns(table, options)
+    columns = find_columns(table, options, image_path)
     names = _file_names(table, columns.file)
     row_per_label = _has_row_per_label(table, names, columns)
     if row_per_label:
@@ -74,6 +76,7 @@ def images_from_table(table: Table, kind: str, options: ReadOptions = DEFAULTS) 
     categories = sorted({*categories, *(label for labels in set(sets) for label in labels)})
     if columns.truth:
         sets = _true_ones(table, columns.truth, names, sets)
+    _check_raters(table, columns, names, sets)
     splits = read_split(table, columns) if columns.split else None
     _say_columns(table, columns, splits)
     if len(set(names)) < len(names):
@@ -98,6 +101,25 @@ def _check_scores(table: Table, columns: Columns) -> None:
                 f"{table.path} has several rows of an image, and {column!r} holds "
                 f"{next(iter(values))!r}: does it say whether a label is there? Keep the rows that "
                 "you trust, or delete that column"
+            )
+
+
+def _check_raters(
+    table: Table, columns: Columns, names: list[str], sets: list[tuple[str, ...]]
+) -> None:
+    """Raise UsageError if several people labelled an image, and not in the same way."""
+    raters = [c for c in columns.unused if plain(c) in RATERS and len(table.counts(c)) > 1]
+    if not raters or len(set(names)) == len(names):
+        return
+    said: dict[str, dict[object, set[str]]] = {}
+    for name, rater, labels in zip(names, table.cells[raters[0]], sets, strict=True):
+        said.setdefault(name, {}).setdefault(rater, set()).update(labels)
+    for name, by in said.items():
+        if any(labels != next(iter(by.values())) for labels in by.values()):
+            who = some([*map(str, by)])
+            raise UsageError(
+                f"{table.path}: {who} in the column {raters[0]!r} disagree on the labels of "
+                f"{name}: keep the rows that you trust, or delete that column to take all labels"
             )
 
 

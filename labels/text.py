@@ -40,19 +40,22 @@ DATA_WORDS = """image images img imgs photo photos picture pictures pic pics jpe
     jpeg png pngs data dataset datasets raw all frames files upload uploads annotation annotations
     label labels masks batch batches part parts fold folds chunk chunks shard shards split
     splits subset subsets set sets augmented thumbnail thumbnails thumb thumbs lr hr gt rgb depth
-    folder ordner"""
+    folder ordner results docs assets figures plots output outputs unsorted screenshots"""
 DATA_NAMES = frozenset((*SPLITS, *DATA_WORDS.split()))
 # what such names are extended by: train_v2, seg_train, images_small, test_stg1
-WITH_WORDS = "seg stg v small large full resized new untitled neuer whatsapp"
+WITH_WORDS = "seg stg v small large full resized new untitled neuer whatsapp from saved"
 WITH_DATA = DATA_NAMES.union(WITH_WORDS.split())
 
 
-# a day or month; what cameras call their folders: 100CANON, 101_PANA; a size: 224x224; where or of
-# whom pictures were taken: cam2, patient_007
+# a day or month (but May may be a name); what cameras call their folders: 100CANON, 101_PANA; a size: 224x224; where or of
+# whom pictures were taken: cam2, patient_007; what is kept apart: _to_sort
 TAKEN = re.compile(
     r"(19|20)\d\d[-_. ][01]\d([-_. ][0-3]\d)?|[1-9]\d\d[A-Z\d_]{5}|\d{2,5}[x×]\d{2,5}(px)?"
     r"|(?i:cam|camera|patient|subject|participant|session|scene|site|video|clip|sequence|seq|frame"
-    r"|visit|study|series|sensor|device|slide|plot|experiment|week|day)[-_ ]?\d+"
+    r"|visit|study|series|sensor|device|slide|plot|experiment|week|day"
+    r"|annotator|rater|zip|disk|album|archive)[-_ ]?\d+"
+    r"|_.*|(?i:camera roll|january|february|march|april|june|july|august|september|october|november"
+    r"|december)"
 )
 
 
