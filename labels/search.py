@@ -9,7 +9,8 @@ In this order:
     the folder above, if that has the layout of a data set: VOC2007 for VOC2007/JPEGImages
     the folder itself, if it has a folder per label
 
-Of several files, what says most decides: the folder's name in the file's name, train or val in it,
+Tables such as train.csv and val.csv, beside each other, are one data set: their folder is given.
+Of other files, what says most decides: the folder's name in the file's name, train or val in it,
 COCO's instances_. If nothing decides, the user has to.
 """
 

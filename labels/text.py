@@ -47,8 +47,8 @@ WITH_WORDS = "seg stg v small large full resized new untitled neuer whatsapp fro
 WITH_DATA = DATA_NAMES.union(WITH_WORDS.split())
 
 
-# a day or month (but May may be a name); what cameras call their folders: 100CANON, 101_PANA; a size: 224x224; where or of
-# whom pictures were taken: cam2, patient_007; what is kept apart: _to_sort
+# a day or month (but May may be a name); what cameras call their folders: 100CANON, 101_PANA; a
+# size: 224x224; where or of whom pictures were taken: cam2, patient_007; kept apart: _to_sort
 TAKEN = re.compile(
     r"(19|20)\d\d[-_. ][01]\d([-_. ][0-3]\d)?|[1-9]\d\d[A-Z\d_]{5}|\d{2,5}[x×]\d{2,5}(px)?"
     r"|(?i:cam|camera|patient|subject|participant|session|scene|site|video|clip|sequence|seq|frame"

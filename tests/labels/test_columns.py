@@ -1,7 +1,7 @@
 """Which columns hold file names, splits and labels; what is not used is said, or it is asked."""
 
 import pytest
-from conftest import write_table
+from conftest import write_picture, write_table
 
 from labels.options import ReadOptions
 from labels.read import read_labels
@@ -211,3 +211,18 @@ def test_file_columns_are_found_by_content(tmp_path):
     assert read_rows(tmp_path, ["image", "mask", "labels"], rows).file_names[0] == "a.jpg"
     read = read_rows(tmp_path, ["image_name", "tags"], [["train_0", "haze"], ["train_1", "sea"]])
     assert read.file_names == ["train_0", "train_1"]
+
+
+def test_a_column_of_names_without_suffix_is_found_by_the_pictures(tmp_path):
+    for stem in ("1.2.840.7", "1.2.840.8", "5", "6"):
+        write_picture(tmp_path / f"im/{stem}.png", side=8)
+    rows = [["7", "1.2.840.7", 1, 0], ["8", "1.2.840.8", 0, 1]]
+    path = tmp_path / "t.csv"
+    header = "case,StudyInstanceUID,cat,dog\n"
+    path.write_text(header + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    assert read_labels(path, tmp_path / "im").file_names == ["1.2.840.7", "1.2.840.8"]
+    with pytest.raises(UsageError, match="--file_column"):
+        read_labels(path)
+    path.write_text("case,scan,labels\n5,6,cat\n6,5,dog\n")  # both columns may be names
+    with pytest.raises(UsageError, match="--file_column"):
+        read_labels(path, tmp_path / "im")

@@ -123,8 +123,15 @@ def test_the_split_in_the_names_decides(tmp_path, capsys):
     images = pictures(tmp_path / "set/images")
     for split in ("train", "val", "test"):
         table(tmp_path / f"set/{split}_v2.csv")
-    assert find_labels(images, "train").name == "train_v2.csv"
+    train = pictures(tmp_path / "set/train")
+    assert find_labels(train, "train").name == "train_v2.csv"
     assert "not used: " in capsys.readouterr().err
+    # of a folder of all pictures: one data set with splits
+    assert find_labels(images, "train") == find_labels(images, "val") == tmp_path / "set"
+    table(tmp_path / "set/test_v2.csv", "file_name\n" + "\n".join(NAMES))
+    assert find_labels(images, "train") == tmp_path / "set"
+    table(tmp_path / "set/val_v2.csv", "file_name\n" + "\n".join(NAMES))
+    assert find_labels(tmp_path / "set", "train").name == "train_v2.csv"
     assert find_labels(tmp_path / "set", "val").name == "val_v2.csv"
     table(tmp_path / "set/more.csv")
     with pytest.raises(UsageError, match="4 files"):
@@ -252,3 +259,33 @@ def test_a_folder_around_the_label_folders(tmp_path):
     images = read_labels(find_labels(tmp_path, "train"))
     assert images.file_names == ["archive/PetImages/cat/cat.jpg", "archive/PetImages/dog/dog.jpg"]
     assert images.label_sets == [("cat",), ("dog",)]
+
+
+def test_a_table_for_each_split_is_one_data_set(tmp_path):
+    pictures(tmp_path / "photos")
+    for split, part in (("train", NAMES[:2]), ("valid", NAMES[2:3]), ("test", NAMES[3:])):
+        table(
+            tmp_path / f"{split}.csv",
+            "file_name,labels\n" + "".join(f"{n},cat|dog\n" for n in part),
+        )
+    read = read_labels(find_labels(tmp_path / "photos", "train"))
+    assert read.splits == ["train", "train", "val", "test"]
+    table(tmp_path / "test.csv", f"file_name\n{NAMES[3]}\n")  # Kaggle's, without labels
+    assert read_labels(find_labels(tmp_path, "train")).splits == ["train", "train", "val"]
+    table(tmp_path / "val.csv")  # beside valid.csv: which of them?
+    assert find_labels(tmp_path, "train").name == "train.csv"
+
+
+def test_tables_for_splits_name_pictures_of_their_own_folder(tmp_path):
+    for split in ("train", "test"):
+        pictures(tmp_path / split)
+        table(tmp_path / f"{split}.csv")
+    read = read_labels(find_labels(tmp_path, "train"))
+    assert read.file_names[0::4] == ["train/p0.jpg", "test/p0.jpg"]
+    table(tmp_path / "test.csv", CSV.replace("labels", "label_names"))
+    assert find_labels(tmp_path / "test", "val").name == "test.csv"
+    pictures(tmp_path / "all")
+    both = table(tmp_path / "sets/train.csv").parent
+    table(both / "val.csv")
+    with pytest.raises(UsageError, match=r"row 2 of val\.csv, puts p0\.jpg in val"):
+        read_labels(both)
