@@ -36,7 +36,7 @@ def read(
     log(f"{path}: read as one data set with splits: {some([f.name for f in files.values()])}")
     folders = {s: p.name for p in sorted(path.iterdir()) if p.is_dir() and (s := split_of(p.name))}
     parts = [Part("", split, file, folders.get(split, "")) for split, file in files.items()]
-    return read_tables(path, parts, NAME, options)
+    return read_tables(path, parts, NAME, options, image_path)
 
 
 def split_files(path: Path) -> dict[str, Path]:
@@ -71,10 +71,12 @@ def _words(name: str) -> list[str]:
     return [word for word in re.split(r"[\W\d_]+", name.lower()) if word]
 
 
-def _columns(file: Path) -> str | list[str]:
-    """The first line of a table; the names in it of JSONL."""
-    line = read_head(file)[1].partition("\n")[0].strip()
-    return re.findall(r'"(\w+)":', line) if file.suffix == ".jsonl" else line
+def _columns(file: Path) -> list[str]:
+    """The names in the first line of a table."""
+    line = read_head(file)[1].partition("\n")[0]
+    if file.suffix == ".jsonl":
+        return re.findall(r'"(\w+)":', line)
+    return [cell.strip(' \r"') for cell in re.split(r"[,;\t|]", line)]
 
 
 def _is_table(file: Path) -> bool:

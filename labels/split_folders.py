@@ -79,19 +79,28 @@ def read(
     formats = {part: format_of(part.file) for part in parts}
     if not {*formats.values()} <= {*TABLES}:
         return _join([_read_part(part, formats[part], options) for part in parts], path)
-    return read_tables(path, parts, NAME, options)
+    return read_tables(path, parts, NAME, options, image_path)
 
 
 def read_tables(
-    path: Path, parts: list[Part], kind: str, options: ReadOptions = DEFAULTS
+    path: Path,
+    parts: list[Part],
+    kind: str,
+    options: ReadOptions = DEFAULTS,
+    image_path: Path | None = None,
 ) -> AnnotatedImages:
     """The tables of all parts, read as one. Raises UsageError naming file and row."""
     formats = [format_of(part.file) for part in parts]
     tables = [f.read_table(part.file, options) for f, part in zip(formats, parts, strict=True)]
     if {*formats} == {csv_table}:
         _check_columns(tables)
-    for part, table in zip(parts, tables, strict=True):
-        _place(table, part, path, options)
+    files = {
+        _place(table, part, path, options, image_path)
+        for part, table in zip(parts, tables, strict=True)
+        if len(table)
+    }
+    if len(files) == 1:
+        options = replace(options, file_column=files.pop())
     columns = dict.fromkeys(name for table in tables for name in table.cells)
     empty = [[None] * len(table) for table in tables]
     cells = {
@@ -185,11 +194,14 @@ def _check_columns(tables: list[Table]) -> None:
             )
 
 
-def _place(table: Table, part: Part, path: Path, options: ReadOptions) -> None:
-    """Put the folder before the file names, and give all rows its split. Raises UsageError."""
-    if not len(table):
-        return
-    column = find_file_column(table, options)
+def _place(
+    table: Table, part: Part, path: Path, options: ReadOptions, image_path: Path | None
+) -> str:
+    """Put the folder before the file names, and give all rows its split.
+
+    Returns the column of file names. Raises UsageError.
+    """
+    column = find_file_column(table, options, image_path)
     names = table.cells[column]
     splits = table.cells.get("split", [part.split] * len(table))
     for number, split in zip(table.numbers, splits, strict=True):
@@ -207,6 +219,7 @@ def _place(table: Table, part: Part, path: Path, options: ReadOptions) -> None:
             f"{folder}/{n}" if isinstance(n, str) and n and not ELSEWHERE.match(n) else n
             for n in names
         ]
+    return column
 
 
 def _read_part(part: Part, table: ModuleType, options: ReadOptions) -> AnnotatedImages:
