@@ -11,7 +11,7 @@ from util.errors import UsageError
 NUMBER = r"-?\d+(\.\d+)?%?"
 # a word, then a number behind : or =, a number in brackets, or several numbers as of a box
 SCORED = re.compile(rf"(?=.*[^\W\d_]).*\S\s*([:=]\s*{NUMBER}|\({NUMBER}\)|(\s+{NUMBER}){{2,}})")
-BULLET = re.compile(r"([-*•–▪·]|\d+[.)])\s+\S")
+BULLET = re.compile(r"[-*•–▪·]\s+\S")
 # cat? or cat (?), cat., cat x2
 MARKED = re.compile(r"(\S.*?)\s*([?.!*]+|\(\?\)|\(?[x×]\s?\d+\)?)", re.IGNORECASE)
 NEGATED = re.compile(r"(?:[-!~]\s*|(?:no|not|non|without)[\s-]\s*)(\S.*)", re.IGNORECASE)

@@ -40,7 +40,7 @@ DATA_WORDS = """image images img imgs photo photos picture pictures pic pics jpe
     jpeg png pngs data dataset datasets raw all frames files upload uploads annotation annotations
     label labels masks batch batches part parts fold folds chunk chunks shard shards split
     splits subset subsets set sets augmented thumbnail thumbnails thumb thumbs lr hr gt rgb depth
-    folder ordner results docs assets figures plots output outputs unsorted screenshots"""
+    folder ordner results docs assets figures plots output outputs unsorted"""
 DATA_NAMES = frozenset((*SPLITS, *DATA_WORDS.split()))
 # what such names are extended by: train_v2, seg_train, images_small, test_stg1
 WITH_WORDS = "seg stg v small large full resized new untitled neuer whatsapp from saved"
