@@ -218,7 +218,7 @@ def test_a_column_of_names_without_suffix_is_found_by_the_pictures(tmp_path):
         write_picture(tmp_path / f"im/{stem}.png", side=8)
     rows = [["7", "1.2.840.7", 1, 0], ["8", "1.2.840.8", 0, 1]]
     path = tmp_path / "t.csv"
-    header = "case,StudyInstanceUID,cat,dog\n"
+    header = "patient_id,StudyInstanceUID,cat,dog\n"
     path.write_text(header + "".join(",".join(map(str, row)) + "\n" for row in rows))
     assert read_labels(path, tmp_path / "im").file_names == ["1.2.840.7", "1.2.840.8"]
     with pytest.raises(UsageError, match="--file_column"):
