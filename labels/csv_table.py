@@ -28,7 +28,7 @@ from util.errors import UsageError
 
 NAME = "CSV"
 DELIMITERS = ",;\t|"  # of columns
-SEP = re.compile(r'"?sep=(.)"?[,;\t]*\s*')  # how Excel is told the delimiter
+SEP = re.compile(r'"?sep=(.)"?[,;\t]*\s*')  # names the delimiter for Excel
 Block = tuple[Sequence[int], list[list[str]]]  # rows and their numbers in the file
 BREAKS = re.compile(r"\r\n|\r|\n")
 BLOCK = 1000  # rows that become columns at once: many lists are slow, as Python checks them all
