@@ -59,6 +59,11 @@ def main(args: argparse.Namespace) -> None:
     model.encode_known(args.known, args.absent)  # an unknown label is an error before all work
     files = list_images(args.images, args.output)
     if not args.json:
+        if len(files) > 1 and args.output.resolve() in {file.resolve().parent for file in files}:
+            raise UsageError(
+                f"--output {args.output} is a folder of the images, where labels.csv would be "
+                "replaced: choose another"
+            )
         make_folder(args.output)
     results, tiles = [], []
     for file, drawing in zip(files, name_drawings(files, args.output), strict=True):

@@ -14,6 +14,7 @@ from conftest import (
     load,
     refusal,
     run,
+    write_picture,
 )
 from PIL import Image
 
@@ -196,3 +197,15 @@ def test_labels_are_drawn_as_they_are_written(tmp_path, monkeypatch):
     slides.draw_slide(Image.new("RGB", (30, 20)), result, maps, 8, tmp_path / "a.png")
     assert (tmp_path / "a.png").exists()
     assert [s for s, math in read if math] == []
+
+
+def test_the_photo_folder_is_no_output_folder(trained, tmp_path):
+    """It may hold the user's own labels.csv."""
+    for number in range(2):
+        write_picture(tmp_path / f"{number}.jpg", seed=number)
+    (tmp_path / "labels.csv").write_text("file_name,labels\n0.jpg,cat\n")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    flags = ("--output", tmp_path, "--checkpoint", trained.output / "best.pt")
+    for images in ((tmp_path,), sorted(tmp_path.glob("*.jpg"))):
+        assert "choose another" in refusal(sample, *images, *flags)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
