@@ -85,6 +85,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     data(
         "--val_fraction", type=fraction, default=0.1, help="hold-out, if there is no validation set"
     )
+    data("--leave_out", type=Path, metavar="TXT", help="names of images not to use, one a line")
     data("--normalise_tags", action="store_true", help="merge spellings of the same free tag")
     data("--keep_unlabelled", action="store_true", help="also train on images without labels")
     data("--limit", type=positive_int, help="use only the first N images, for a quick try")
@@ -150,7 +151,10 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     earlier = load_last(args.output_dir)  # the checkpoint to continue from; None in a new run
     fresh = earlier is None
     model = build_model(
-        settings_of(vars(args)), data.vocabulary, fresh and args.pretrained, fresh and args.weights
+        settings_of(vars(args)),
+        data.images.vocabulary,
+        fresh and args.pretrained,
+        fresh and args.weights,
     )
     state = TrainState(
         model,
@@ -214,6 +218,7 @@ def load_data(args: argparse.Namespace, device: torch.device) -> TrainingData:
         val_image_path=args.val_image_path,
         val_annotations=args.val_annotations,
         val_fraction=args.val_fraction,
+        leave_out=args.leave_out,
         seed=args.seed,
         normalise_tags=args.normalise_tags,
         keep_unlabelled=args.keep_unlabelled,
@@ -242,9 +247,10 @@ def start_or_continue(
     loaders = {"training": data.train_loader, "validation": data.val_loader}
     about = {
         "model": settings_of(vars(args)),
-        "vocabulary": data.vocabulary.to_dict(),
+        "vocabulary": data.images.vocabulary.to_dict(),
         "preprocessing": Preprocessing(args.image_size).to_dict(),
-        "selected_on": data.selected_on,
+        "selected_on": data.images.selected_on,
+        "held_out": data.images.held_out,
         "data": {name: fingerprint(loader.dataset) for name, loader in loaders.items()},
         "flags": flags,
         "commit": code_commit(),
@@ -260,7 +266,7 @@ def start_or_continue(
         if data.bad_images and rank() == 0:
             data.bad_images.forget()
     if rank() == 0 and not args.vocab_path.exists():
-        save_vocabulary(data.vocabulary, args.vocab_path)
+        save_vocabulary(data.images.vocabulary, args.vocab_path)
     # a run keeps its precision when it continues, and evaluation uses the same
     precision = resolve_amp(args.amp, state.device, earlier["flags"] if earlier else {})
     flags |= {"device": state.device.type, "amp": all_gather(precision)[0]}
@@ -293,7 +299,7 @@ def report_epoch(
         f"{' (best so far)' if is_best else ''}"
     )
     paths = [data.val_loader.dataset.paths[i] for i in found.rows]
-    labels = data.vocabulary.labels
+    labels = data.images.vocabulary.labels
     log(*format_mistakes(found.predictions, found.threshold, paths, labels), sep="\n")
 
 
@@ -328,6 +334,11 @@ def resolve_paths(args: argparse.Namespace) -> None:
         raise UsageError("--pretrained and --weights both set the encoder's weights: give only one")
     if args.output_dir.exists() and not args.output_dir.is_dir():
         raise UsageError(f"--output_dir {args.output_dir} is a file; choose another")
+    if args.leave_out and (args.val_annotations or args.val_image_path):
+        flag = "--val_annotations" if args.val_annotations else "--val_image_path"
+        raise UsageError(
+            f"{flag} names validation images, and --leave_out has them held out: give only one"
+        )
     if args.val_annotations:
         args.val_image_path = args.val_image_path or args.image_path
     elif args.val_image_path:

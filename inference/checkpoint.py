@@ -15,6 +15,8 @@ it and no file can run code:
     label_thresholds  one threshold for each label, for its best expected F1
     epoch, metrics  the epoch it was saved after, and its metrics on the hold-out
     selected_on     the images that chose epoch, calibration and thresholds
+    held_out        names of these images, as the annotations write them, if they were held out from
+                    the training images; else, and in older checkpoints, None or missing
     flags           train.py's flags; for --device and --amp, what `auto` became
     data            number and digest of the training and the validation images with labels
     training        only in last.pt: what continuing the run needs

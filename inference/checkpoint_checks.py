@@ -65,6 +65,7 @@ def check_parts(checkpoint: dict) -> None:
     file can stand for a tensor of any size.
     """
     weights, flags = checkpoint["weights"], checkpoint["flags"]
+    held_out = checkpoint.get("held_out")  # older checkpoints lack it
     good = {
         "weights": isinstance(weights, dict)
         and all(type(k) is str and _is_dense(v) for k, v in weights.items()),
@@ -74,6 +75,8 @@ def check_parts(checkpoint: dict) -> None:
         "label_thresholds": all(map(_is_number, _flat([checkpoint["label_thresholds"]]))),
         "epoch": type(checkpoint["epoch"]) is int,
         "selected_on": type(checkpoint["selected_on"]) is str,
+        "held_out": held_out is None
+        or (type(held_out) is list and all(type(name) is str for name in held_out)),
         "flags": isinstance(flags, dict)
         and all(type(k) is str for k in flags)
         and all(map(_is_plain, _flat(flags.values())))

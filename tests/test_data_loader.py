@@ -102,7 +102,7 @@ def split(*flags) -> tuple[LabelledImages, LabelledImages, str]:
     )
     train.resolve_paths(args)
     loaded = train.load_data(args, torch.device("cpu"))
-    return loaded.train_loader.dataset, loaded.val_loader.dataset, loaded.selected_on
+    return loaded.train_loader.dataset, loaded.val_loader.dataset, loaded.images.selected_on
 
 
 def test_the_hold_out_is_separate_and_reproducible(workdir):

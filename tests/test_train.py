@@ -90,7 +90,7 @@ def test_output_of_a_run(trained):
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2]
     assert "training on 10 images" in result.stderr
-    assert "a hold-out of 1 training images" in result.stderr
+    assert "a hold-out of 1 training image:" in result.stderr
     assert "epoch 2/2" in result.stderr
     assert lines == [
         json.loads(line) for line in (trained.output / "log.jsonl").read_text().splitlines()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,31 +22,43 @@ from labels.targets import encode_targets
 from labels.vocabulary import Vocabulary, count_labels, load_vocabulary
 from util.distributed import rank_zero_first
 from util.errors import UsageError
-from util.log import log
+from util.log import counted, log
 
 SINGLE_IMAGE_REPEATS = 32  # an epoch of one image is this many augmented views of it
 
-Part = tuple[list[Path] | list[ShardMember], np.ndarray]  # N image paths, targets N×C
+
+@dataclass(frozen=True)
+class Part:
+    """N images: their names as the annotations write them, where they are, targets N×C."""
+
+    names: list[str]
+    paths: list[Path] | list[ShardMember]
+    targets: np.ndarray
+
+    def select(self, rows: np.ndarray) -> Part:
+        """The images at these positions, in this order."""
+        names, paths = ([column[i] for i in rows] for column in (self.names, self.paths))
+        return Part(names, paths, self.targets[rows])
 
 
 @dataclass(frozen=True)
 class TrainAndVal:
-    """Which images to train on and to validate on."""
+    """Which images to train on and to validate on; `val` is `train` if none are held out."""
 
     train: Part
     val: Part
     vocabulary: Vocabulary
     selected_on: str  # what the validation images are, in words
+    held_out: list[str] | None = None  # names, if they are held out from the training images
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Batches (images, targets, indices) for training and validation."""
+    """Batches (images, targets, indices) for training and validation, and what they hold."""
 
     train_loader: DataLoader
     val_loader: DataLoader
-    vocabulary: Vocabulary
-    selected_on: str
+    images: TrainAndVal
     bad_images: BadImages | None  # the list of skipped images, if they are to be skipped
 
 
@@ -58,6 +70,7 @@ def choose_train_and_val(
     val_image_path: Path | None = None,
     val_annotations: Path | None = None,
     val_fraction: float = 0.1,
+    leave_out: Path | None = None,
     seed: int = 0,
     normalise_tags: bool = False,
     keep_unlabelled: bool = False,
@@ -68,15 +81,18 @@ def choose_train_and_val(
     """Choose the images; parameters are named as train.py's flags.
 
     Validation images are the ones the user names, else the split `val` of the annotations, else a
-    hold-out from the training images. A split `test` is left to evaluate.py.
+    hold-out from the training images. A split `test` is left to evaluate.py. With `leave_out`, a
+    file of names, all other images are training images, whatever their split.
     allow_missing: images may be missing from the folder. options: how to read both label files.
     Raises UsageError.
     """
     everything = rank_zero_first(lambda: read_labels(annotations, image_path, options))
+    if leave_out:
+        everything = without_images(everything, leave_out)
     listed = everything.of_split("train")
     images, paths = load_data_set(image_path, listed, keep_unlabelled, limit, allow_missing)
     vocabulary = choose_vocabulary(listed, vocab_path, normalise_tags)
-    targets = encode_targets(images, vocabulary)
+    part = Part(images.file_names, paths, encode_targets(images, vocabulary))
     val_listed = None
     if val_annotations:
         named = read_labels(val_annotations, val_image_path, options)
@@ -86,19 +102,49 @@ def choose_train_and_val(
         val_image_path, val_listed = image_path, everything.of_split("val")
         selected_on = f"the split val of {annotations}"
     if val_listed:
-        images, val_paths = load_data_set(
+        images, paths = load_data_set(
             val_image_path, val_listed, keep_unlabelled, limit, allow_missing
         )
-        val = val_paths, encode_targets(images, vocabulary, training=False)
-        return TrainAndVal((paths, targets), val, vocabulary, selected_on)
-    train, held = split_train_val(targets, val_fraction, seed)
+        val = Part(images.file_names, paths, encode_targets(images, vocabulary, training=False))
+        return TrainAndVal(part, val, vocabulary, selected_on)
+    train, held = split_train_val(part.targets, val_fraction, seed)
     if not len(train):
         raise UsageError(f"--val_fraction {val_fraction} leaves no training image; lower it")
     if not len(held):
         selected_on = "the training images themselves (none is held out)"
-        return TrainAndVal((paths, targets), (paths, targets), vocabulary, selected_on)
-    parts = [([paths[i] for i in part], targets[part]) for part in (train, held)]
-    return TrainAndVal(*parts, vocabulary, f"a hold-out of {len(held):,} training images")
+        return TrainAndVal(part, part, vocabulary, selected_on)
+    train, val = part.select(train), part.select(held)
+    selected_on = f"a hold-out of {counted(len(held), 'training image')}"
+    return TrainAndVal(train, val, vocabulary, selected_on, held_out=val.names)
+
+
+def without_images(images: AnnotatedImages, leave_out: Path) -> AnnotatedImages:
+    """The images that the file does not name, without their splits; it has a name in each line.
+
+    Labels that only the others have are not among its categories. Raises UsageError.
+    """
+    try:
+        lines = leave_out.read_bytes().decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise UsageError(f"cannot read --leave_out {leave_out} ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"--leave_out {leave_out} is not UTF-8 text") from None
+    names = {name for line in lines if (name := line.removesuffix("\r"))}
+    if not names:
+        raise UsageError(f"--leave_out {leave_out} names no image")
+    if unknown := sorted(names - set(images.file_names)):
+        raise UsageError(
+            f"--leave_out {leave_out} names {unknown[0]!r}, which is not an image of "
+            f"{images.source}: write the names as they are there"
+        )
+    kept = images.select([i for i, name in enumerate(images.file_names) if name not in names])
+    if not any(kept.label_sets):
+        raise UsageError(f"--leave_out {leave_out} leaves no labelled image to train on")
+    splits = "; the splits are ignored" if images.splits else ""
+    log(f"{images.source}: {counted(len(names), 'image')} left out{splits}")
+    lacking = images.labels() - kept.labels()
+    categories = [label for label in images.categories if label not in lacking]
+    return replace(kept, splits=None, categories=categories)
 
 
 def choose_vocabulary(
@@ -140,9 +186,9 @@ def make_loaders(
     they raise. pin: batches in page-locked memory, for a GPU. batch_norm: whether the encoder's
     BatchNorm trains, which needs more than one value per channel. Raises UsageError.
     """
-    (paths, targets), (val_paths, val_targets) = images.train, images.val
-    splits = [paths] if val_paths is paths else [paths, val_paths]
-    warn_about_data(targets, images.vocabulary, *splits)
+    paths, val_paths = images.train.paths, images.val.paths
+    splits = [paths] if images.val is images.train else [paths, val_paths]
+    warn_about_data(images.train.targets, images.vocabulary, *splits)
     repeats = SINGLE_IMAGE_REPEATS if len(paths) == 1 else 1
     # BatchNorm needs several images: a batch larger than the data set is the data set
     train_batch_size = min(batch_size, len(paths) if repeats == 1 else repeats // 4)
@@ -157,14 +203,13 @@ def make_loaders(
         side = preprocessing.cache_side()
         cache = ImageCache(cache_path, [*paths, *val_paths], side, skip_bad=bad is not None)
         rank_zero_first(lambda: cache.prepare(num_workers))
-    train_data = LabelledImages(paths, targets, preprocessing, seed, cache, bad)
-    val_data = LabelledImages(val_paths, val_targets, preprocessing, cache=cache, bad=bad)
+    train_data = LabelledImages(paths, images.train.targets, preprocessing, seed, cache, bad)
+    val_data = LabelledImages(val_paths, images.val.targets, preprocessing, cache=cache, bad=bad)
     # on a CPU, decoding keeps a core busy with 64 images at a time; a GPU takes more
     val_batch_size = batch_size if pin else min(batch_size, 64)
     return TrainingData(
         make_loader(train_data, train_batch_size, num_workers, True, repeats, pin),
         make_loader(val_data, val_batch_size, num_workers, pin_memory=pin),
-        images.vocabulary,
-        images.selected_on,
+        images,
         bad,
     )

@@ -18,7 +18,7 @@ from training.data import TrainingData
 from util.cli import code_commit
 from util.distributed import world_size
 from util.errors import RunError, UsageError
-from util.log import log
+from util.log import counted, log
 
 SCENES = Path("data/scenes")  # the default set, made by data/make_scenes.py
 SCENES_IMAGE_SIZE = 64
@@ -122,10 +122,13 @@ def log_run_summary(
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     images, loader = data.train_loader.dataset, data.train_loader
     per_image = images.targets.sum(1).mean()
-    labels = len(data.vocabulary)
-    log(f"training on {len(images):,} images with {per_image:.2f} of {labels} labels each")
-    num_val = len(data.val_loader.dataset)
-    log(f"epoch, calibration and thresholds are chosen on {data.selected_on}: {num_val:,} images")
+    labels = len(data.images.vocabulary)
+    log(
+        f"training on {counted(len(images), 'image')} with {per_image:.2f} of "
+        f"{counted(labels, 'label')} each"
+    )
+    num_val = counted(len(data.val_loader.dataset), "image")
+    log(f"epoch, calibration and thresholds are chosen on {data.images.selected_on}: {num_val}")
     log(f"{flags['arch']} + {flags['decoder']}: {parameters:,} parameters, {trained:,} trained")
     log(
         f"{flags['num_epochs']} epochs of {len(loader)} steps, batches of "

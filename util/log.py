@@ -74,6 +74,15 @@ def printable(text: object) -> str:
     return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
+def counted(number: int, noun: str) -> str:
+    """How many of a thing whose plural ends in s.
+
+    >>> counted(1, "image"), counted(2000, "image")
+    ('1 image', '2,000 images')
+    """
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def some(examples: Sequence[str], shown: int = 5) -> str:
     """The first examples, and how many more there are.
 

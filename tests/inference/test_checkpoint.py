@@ -76,6 +76,8 @@ def test_wrong_parts(small):
     for value in ([0.5, float("nan")], [0.5, "0.5"], [[0.5, 0.5]], "0.5", None, {"a": 0.5}):
         assert "label_thresholds" in damage("label_thresholds", value)
     assert "do not fit" in damage("label_thresholds", [0.5] * 1000)
+    for value in ("a.jpg", 3, {"a.jpg": 1}, ["a.jpg", 3], [["a.jpg"]]):
+        assert "held_out" in damage("held_out", value)
     for value in ({"annotations": 7}, {"val_annotations": "x"}, {"a": {}}, {"annotations": "\0"}):
         assert "flags" in damage("flags", value)
     for value in ({"image_size": 10**9}, {"image_size": -1}, {"image_size": 32.0}, {}, {"a": 1}):

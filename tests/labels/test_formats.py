@@ -92,7 +92,7 @@ def test_a_split_column_is_used_without_a_flag(workdir, capsys):
     )
     args = ["--image_path", "data/images", *QUICK, "--output_dir", "two", "--limit", "9"]
     call(train, *args)
-    assert load(Path("two/best.pt"))["selected_on"] == "a hold-out of 1 training images"
+    assert load(Path("two/best.pt"))["selected_on"] == "a hold-out of 1 training image"
 
 
 def test_a_folder_per_label_needs_no_other_file(workdir):
