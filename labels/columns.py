@@ -20,6 +20,8 @@ from util.errors import UsageError
 from util.files import is_picture, walk
 from util.names import key, stem
 
+PROBABILITY = re.compile(r"P\(.+\)", re.DOTALL)  # a column of sample.py: P(cat)
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -39,6 +41,8 @@ class Columns:
 
 def find_columns(table: Table, options: ReadOptions, image_path: Path | None = None) -> Columns:
     """Raises UsageError."""
+    if own := _own_columns(table, options):
+        return own
     file = find_file_column(table, options, image_path)
     split, is_split = _find_split_column(table, options, file)
     others = [name for name in table.cells if name not in (file, split)]
@@ -51,6 +55,18 @@ def find_columns(table: Table, options: ReadOptions, image_path: Path | None = N
     used = {*labels, *flags, truth}
     unused = tuple(name for name in others if name not in used)
     return Columns(file, split, is_split, tuple(labels), tuple(flags), truth, unused)
+
+
+def _own_columns(table: Table, options: ReadOptions) -> Columns | None:
+    """The columns of a table that write.py or sample.py wrote; None for other tables."""
+    if options.file_column or options.label_columns or options.split_column:
+        return None
+    names = [*table.cells]
+    split = "split" if names[2:3] == ["split"] else None
+    rest = tuple(names[3 if split else 2 :])
+    if names[:2] != ["file_name", "labels"] or not all(map(PROBABILITY.fullmatch, rest)):
+        return None
+    return Columns("file_name", split, None, ("labels",), (), None, rest)
 
 
 def find_file_column(table: Table, options: ReadOptions, image_path: Path | None = None) -> str:

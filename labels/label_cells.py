@@ -34,20 +34,23 @@ def cell_labels(
     texts = [v for v in values if isinstance(v, str) and v not in lists and v.strip()]
     texts = _without_missing(table, columns, texts)
     separators = _separators(table, columns, texts, lists, row_per_label, options)
+    literal: set[str] = set()  # labels in quotes are meant as they stand
     for text in texts:
         if SUSPECT.search(text):
+            parts = separators.split(text)
+            literal.update(part for part, quoted in parts if quoted)
             lists[text] = [
-                part if quoted else _checked(part, text, table, columns)
-                for part, quoted in separators.split(text)
+                part if quoted else _checked(part, text, table, columns) for part, quoted in parts
             ]
         else:
             lists[text] = separators.names(text)
     spelling: dict[object, object] = {}  # one copy of each label
     found = [_folded(lists.get(value, ()), value, table, columns, spelling) for value in values]
+    open_ones = [label for value, label in spelling.items() if value not in literal]
     if options.separator is None:
-        texts_of = {v for v in spelling.values() if isinstance(v, str)}
+        texts_of = {label for label in open_ones if isinstance(label, str)}
         check_meaning(texts_of, table.path, any(len(each) > 1 for each in found))
-    if options.label_names or any(map(_is_number, spelling.values())):
+    if options.label_names or any(map(_is_number, open_ones)):
         _check_kinds(found, values, table, columns)
         found = name_numbers(_whole(found, table), table.path, options)
     labels = {v: tuple(dict.fromkeys(each)) for v, each in zip(values, found, strict=True)}

@@ -171,7 +171,8 @@ def _check_quotes(
 ) -> None:
     """Raise UsageError for a cell that another one has in quotes: as one label."""
     labels = {part for text in quotes for part, quoted in separators.split(text) if quoted}
-    if both := [text for text in texts if text in labels and len(separators.names(text)) > 1]:
+    same = [text for text in texts if text in labels]
+    if both := [text for text in same if len(_unquoted([text], separators)) > 1]:
         raise UsageError(
             f"{path}, column {column!r}: {both[0]!r} is one label in another cell, in quotes: "
             f"write {both[0]!r} in quotes within the quotes of its cell, too"

@@ -7,6 +7,7 @@ names file and row.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from labels.flags import flagged_labels
 from labels.label_cells import cell_labels
 from labels.options import DEFAULTS, ReadOptions
 from labels.rows import Table, plain
+from labels.splitting import QUOTED
 from labels.text import is_text
 from labels.values import NO, as_text
 from util.errors import UsageError
@@ -130,11 +132,15 @@ def _file_names(table: Table, column: str) -> list[str]:
     if "" in names or not is_text(joined):
         bad = next(i for i, name in enumerate(names) if not name or not is_text(name))
         raise UsageError(f"{table.path}, row {table.numbers[bad]}, has no {column}")
-    if "\\" in joined:
-        names = [name.replace("\\", "/") for name in names]
-    if "'" in joined:
-        names = [n[1:] if n[0] == "'" and n[1:].startswith(FORMULA) else n for n in names]
-    return names
+    return [*map(_file_name, names)] if re.search(r"""["'\\]""", joined) else names
+
+
+def _file_name(cell: str) -> str:
+    """A name in double quotes is taken as it stands, see write.py."""
+    if (quoted := QUOTED.fullmatch(cell)) and quoted[1].strip():
+        return quoted[1].replace('""', '"')
+    name = cell.replace("\\", "/")
+    return name[1:] if name[0] == "'" and name[1:].startswith(FORMULA) else name
 
 
 def _say_columns(table: Table, columns: Columns, splits: list[str] | None) -> None:
