@@ -33,8 +33,9 @@ from util.names import key, stem
 TABLES = (".csv", ".tsv", ".jsonl")
 IN_FOLDER = ["metadata.jsonl", "_classes.csv"]  # as Hugging Face and Roboflow write them
 BESIDE = ("", "annotations", "labels", "metadata")  # folders to look in, beside and above
-OWN = ("bad_images", "missing_images", "label_issues", "labels_to_merge", "nonfinite_batch", "log")
-NOT_LABELS = re.compile("submission|" + "|".join(f"^{name}$" for name in OWN), re.IGNORECASE)
+OWN = "bad_images missing_images label_issues labels_to_merge nonfinite_batch log predictions"
+CORRECTED = re.compile(r"labels\.corrected.*\.csv", re.IGNORECASE)  # and the (1) of browsers
+NOT_LABELS = re.compile(f"submission|^({'|'.join(OWN.split())})$", re.IGNORECASE)
 ABOUT_ONE = (".json", ".txt", ".xml")  # a file of the same stem is about that picture
 MANY = 20  # files that list pictures: more are one file for each picture
 
@@ -44,6 +45,27 @@ def find_labels(image_path: Path, prefer: str) -> Path:
 
     Raises UsageError if there are none, or several that may be meant.
     """
+    found = _find(image_path, prefer)
+    _say_corrected(image_path, found)
+    return found
+
+
+def _say_corrected(image_path: Path, found: Path) -> None:
+    """Say which tables of corrected labels are there and not used."""
+    folder = Path(os.path.abspath(image_path if image_path.is_dir() else image_path.parent))
+    tables = [t for place in (folder, folder.parent) for t in _tables_in(place)]
+    unused = [_shown(t) for t in dict.fromkeys(tables) if _is_corrected(t)]
+    unused = [name for name in unused if name != _shown(found.absolute())]
+    if unused:
+        log(f"labels: {found}; not used: {some(unused)}: name it with --annotations if it is meant")
+
+
+def _is_corrected(table: Path) -> bool:
+    return CORRECTED.fullmatch(table.name) is not None
+
+
+def _find(image_path: Path, prefer: str) -> Path:
+    """The labels, see `find_labels`."""
     if not image_path.exists():
         raise UsageError(f"{image_path} does not exist: name the images with --image_path")
     folder = Path(os.path.abspath(image_path if image_path.is_dir() else image_path.parent))
@@ -66,7 +88,7 @@ def find_labels(image_path: Path, prefer: str) -> Path:
             return _relative(found)
         tables += near
     if not image_path.is_dir():  # what lists its neighbours
-        return find_labels(_relative(folder), prefer)
+        return _find(_relative(folder), prefer)
     if means_data(folder.name) and _is_data_set(above[0]):
         return _relative(above[0])
     if named and pictures.are_listed_in(named[0]) == NOT:
@@ -162,8 +184,8 @@ def _choose(tables: list[Path], folder: Path, prefer: str) -> Path | None:
         left = wanted
     if len(left) > 1:
         raise UsageError(_several(left))
-    if left and len(tables) > 1:
-        others = [_shown(t) for t in tables if t != left[0]]
+    others = [_shown(t) for t in tables if t not in left and not _is_corrected(t)]
+    if left and others:
         log(f"labels: {_shown(left[0])}; not used: {some(others)}")
     return left[0] if left else None
 

@@ -70,18 +70,28 @@ def write_table(
     splits: train, val or test for each image. Raises UsageError for what cannot be read back, and
     RunError if the file cannot be written.
     """
+    cells = LabelCells(label for labels in label_sets for label in labels)
+    content = table_as_csv(cells, file_names, label_sets, splits)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def table_as_csv(
+    cells: LabelCells,
+    file_names: Sequence[str],
+    label_sets: Sequence[Collection[str]],
+    splits: Sequence[str] | None = None,
+) -> bytes:
+    """The content of the file that `write_table` writes. Raises UsageError."""
     repeated = [name for name, number in Counter(file_names).items() if number > 1]
     if repeated:
-        raise UsageError(f"{path} cannot be written: {repeated[0]!r} is listed twice")
-    cells = LabelCells(label for labels in label_sets for label in labels)
+        raise UsageError(f"{repeated[0]!r} is listed twice: a table has a row for each image")
     columns = [map(name_cell, file_names), map(cells.join, label_sets)]
     columns += [splits] if splits is not None else []
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(cells.header(probabilities=False, splits=splits is not None))
     writer.writerows(zip(*columns, strict=True))
-    content = (BOM + text.getvalue()).encode()
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    return (BOM + text.getvalue()).encode()
 
 
 def name_cell(name: str) -> str:

@@ -289,3 +289,46 @@ def test_tables_for_splits_name_pictures_of_their_own_folder(tmp_path):
     table(both / "val.csv")
     with pytest.raises(UsageError, match=r"row 2 of val\.csv, puts p0\.jpg in val"):
         read_labels(both)
+
+
+def test_corrected_labels_are_used_only_if_they_are_alone_or_named(tmp_path, capsys):
+    """Beside other labels, labels.corrected.csv is not taken: one line says that it is there."""
+    images = pictures(tmp_path / "set/images")
+    corrected = table(tmp_path / "set/labels.corrected.csv")
+    assert find_labels(images, "train") == corrected
+    assert "not used" not in capsys.readouterr().err
+    table(tmp_path / "set/photos.csv")
+    with pytest.raises(UsageError, match=r"2 files .*labels\.corrected\.csv.*name the one with"):
+        find_labels(images, "train")
+    table(tmp_path / "set/labels.csv")
+    again = table(images / "labels.corrected (1).csv")
+    capsys.readouterr()
+    assert find_labels(images, "train").name == "labels.csv"
+    said = capsys.readouterr().err
+    assert said.count("not used") == 1
+    assert str(corrected) in said
+    assert str(again) in said
+    assert "--annotations" in said
+
+
+def test_corrected_labels_beside_a_data_set(tmp_path, capsys):
+    header = "filename,cat,dog\n"
+    for split, name in zip(("train", "valid"), NAMES, strict=False):
+        pictures(tmp_path / "set" / split, (name,))
+        table(tmp_path / "set" / split / "_classes.csv", f"{header}{name},1,0\n")
+    table(tmp_path / "set/labels.corrected.csv")
+    assert find_labels(tmp_path / "set", "train") == tmp_path / "set"
+    assert capsys.readouterr().err.count("labels.corrected.csv") == 1
+    content = coco([("cat",)] * 4, list(NAMES))
+    write_json(content, tmp_path / "coco/annotations/instances.json")
+    table(tmp_path / "coco/labels.corrected.csv")
+    with pytest.raises(UsageError, match=r"2 files .*labels\.corrected\.csv.*instances"):
+        find_labels(pictures(tmp_path / "coco/images"), "train")
+
+
+def test_predictions_are_no_labels(tmp_path):
+    """sample.py may write them into the folder of the photos."""
+    images = pictures(tmp_path / "set/images")
+    table(images / "tagged/predictions.csv")
+    with pytest.raises(UsageError, match="no labels of the images"):
+        find_labels(images, "train")
