@@ -4,8 +4,10 @@ The latest run, on the validation images of the default set or on COCO's val2014
 
     python evaluate.py
 
-Any checkpoint on any data, labels in any format (see README.md):
+It takes the test images that the run knows of, else the validation images, else those that training
+held out, and says which. Other images, labels in any format (see README.md):
 
+    python evaluate.py --split all
     python evaluate.py --checkpoint runs/instances_train2014-chain/best.pt \\
         --image_path data/images/val2014 --annotations data/annotations/instances_val2014.json
 
@@ -14,68 +16,89 @@ and how often a class activation map peaks on an object of its label:
 
     python evaluate.py --reveal 1 --label_issues 20 --influence --pointing
 
+Wrong labels of the whole data set. Each image is judged by a model that was trained without it:
+
+    python evaluate.py --label_issues 100 --split all --folds 5
+
 A report as one HTML page; finished evaluations of the same images side by side:
 
     python evaluate.py --report
     python evaluate.py --compare runs/scenes-none/metrics.json runs/scenes-chain/metrics.json
 
 The tables go to the console and to evaluate.log, every metric to metrics.json beside the
-checkpoint, every image's predictions to predictions.npz. A label's score is the decoder's
-marginal, P(label in set | image).
+checkpoint, every image's predictions to predictions.npz. Results of other images than these get a
+folder of their own there. A label's score is the decoder's marginal, P(label in set | image).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from data_loader import LabelledImages, load_data_set, make_loader
 from evaluation.analysis import (
-    Decoded,
     co_occurrence,
-    decode_and_analyse,
     influence_agreement,
     issue_results,
     reveal_labels,
     reveal_results,
 )
+from evaluation.choice import SPLITS, choose_images, choose_output_dir, identify
 from evaluation.compare import PREDICTIONS, compare, save_predictions
+from evaluation.judging import (
+    ImageReader,
+    Judge,
+    Judged,
+    Subject,
+    judge_images,
+    load_subject,
+    restore_folds,
+)
 from evaluation.metrics import PROTOCOLS, protocol_metrics
 from evaluation.pointing import pointing_game, read_label_objects
 from evaluation.results import describe_run, metric_results, report_results
+from images.bad_images import BadImages
 from images.cache import ImageCache
+from images.transforms import Preprocessing
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
-from inference.predictions import DECISIONS, Predictions, predicted_sets
-from labels.options import FLAGS, ReadOptions, add_label_flags, options_from
-from labels.read import read_labels
-from labels.search import find_labels
-from labels.targets import encode_difficult, encode_targets
+from inference.predictions import DECISIONS
+from labels.options import FLAGS, add_label_flags, options_from
+from labels.vocabulary import Vocabulary
 from report.gallery import draw_gallery
 from report.influence import save_influence
 from report.page import render, write_report
 from report.text import format_comparison, format_tables
-from util.cli import ArgumentParser, command_line, non_negative_int, positive_int, run_script
+from training.folds import make_folds, train_folds
+from util.cli import (
+    ArgumentParser,
+    command_line,
+    fold_count,
+    non_negative_int,
+    positive_int,
+    run_script,
+)
 from util.device import autocast, pick_device, resolve_amp
 from util.distributed import all_gather, process_group, rank, rank_zero_first
 from util.errors import UsageError
 from util.files import make_folder, without_nan, write_atomically
-from util.log import is_first, log, progress
+from util.log import is_first, is_launched, log
 
-SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
+SKIPPED = "skipped_images.jsonl"  # training has a list of bad images of its own in this folder
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--checkpoint", type=Path, help="best.pt of a run, or its folder; default: the latest")
-    add("--image_path", type=Path, help="image folder; default: the checkpoint's own val images")
+    add("--image_path", type=Path, help="image folder; default: where the checkpoint's images are")
     add("--annotations", type=Path, help="file or folder of labels; default: found by the images")
+    add("--split", choices=SPLITS, help="which images; default: test, else val, else the hold-out")
+    add("--skip_bad_images", action="store_true", help="leave out images that cannot be read")
     add("--keep_unlabelled", action="store_true", help="count images without labels (COCO: 40,504)")
     add("--limit", type=positive_int, help="only the first N images, for a quick look")
     add("--cache", type=Path, help="file for decoded images, to evaluate several runs faster")
@@ -86,6 +109,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add(
         "--label_issues", type=positive_int, metavar="N", help="list the N least likely annotations"
     )
+    add("--folds", type=fold_count, metavar="K", help="judge by K models that lack the images")
     add("--influence", action="store_true", help="which labels go together: label_influence.csv")
     add("--pointing", action="store_true", help="do class activation maps peak on the objects?")
     add("--report", action="store_true", help="also write the page report.html")
@@ -116,75 +140,134 @@ def main(args: argparse.Namespace) -> None:
 
 
 def run(args: argparse.Namespace, device: torch.device) -> None:
-    """Load, decode, measure, save, print."""
+    """Choose images, decode, measure, save, print."""
     path = find_checkpoint(args.checkpoint)
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
-    labels, output_dir = vocabulary.labels, args.output_dir or path.parent
-    make_folder(output_dir)
-
+    flags = checkpoint["flags"]
     given = {name: value for name in FLAGS if (value := getattr(args, name))}
-    options = options_from(checkpoint["flags"] | given)
-    image_path, annotations = choose_data(args.image_path, args.annotations, checkpoint, options)
-    listed = read_labels(annotations, image_path, options).of_split("test", "val", "train")
-    images, paths = load_data_set(image_path, listed, args.keep_unlabelled, args.limit)
-    targets = encode_targets(images, vocabulary, training=False)
-    warn_of_leaks(checkpoint, annotations, listed.splits[0] if listed.splits else None)
-    objects = read_label_objects(images, vocabulary, options) if args.pointing else None
-    cache = None
-    if args.cache:  # at the model's own size, so that pixels are the same as without it
-        cache = ImageCache(args.cache, paths, preprocessing.image_size)
-        rank_zero_first(lambda: cache.prepare(args.num_workers))
-    data = LabelledImages(paths, targets, preprocessing, cache=cache)
-    pin = device.type == "cuda"
-    loader = make_loader(data, args.batch_size, args.num_workers, pin_memory=pin)
-
-    known = reveal_labels(targets, args.reveal) if args.reveal else None
+    options = options_from(flags | given)
+    chosen = choose_images(args.image_path, args.annotations, args.split, checkpoint, options)
+    # as in training, if the images are from the same data set
+    skip_bad = args.skip_bad_images or (chosen.is_own and flags.get("skip_bad_images") is True)
+    subject = load_subject(chosen, vocabulary, args.keep_unlabelled, args.limit, skip_bad)
+    output_dir = choose_output_dir(args.output_dir, path.parent, chosen, args.limit, args.folds)
+    make_folder(output_dir)
+    objects = None
+    if args.pointing:
+        objects = read_label_objects(subject.images, vocabulary, options)
+    known = reveal_labels(subject.targets, args.reveal) if args.reveal else None
+    judges = [Judge(model, checkpoint, np.arange(len(subject.paths)))]
+    if args.folds:
+        flags = flags | {"skip_bad_images": skip_bad}
+        judges = train_judges(subject, args.folds, flags, vocabulary, output_dir)
+    elif args.label_issues and chosen.is_own and chosen.part in ("train", "all"):
+        log("note: a model finds few errors in its own training images; --folds 5 finds more")
+    reader = make_reader(args, subject, preprocessing, skip_bad, output_dir, device)
+    amp = autocast(device, all_gather(resolve_amp(args.amp, device, flags))[0])
     flips = bool(args.label_issues or args.influence)
     started = time.perf_counter()
-    amp = autocast(device, all_gather(resolve_amp(args.amp, device, checkpoint["flags"]))[0])
-    model.to(device)
-    decoded = decode_and_analyse(
-        model, progress(loader, "evaluating"), amp, args.num_samples, known, flips, args.pointing
+    judged = judge_images(
+        judges, subject, reader, amp, device, args.num_samples, known, flips, args.pointing
     )
     seconds = time.perf_counter() - started
     if rank() > 0:
         return  # the first process reports for all
-
-    p = decoded.predictions
-    difficult = encode_difficult(images, vocabulary)
-    if difficult is not None:
-        log(f"{difficult.sum():,} labels of difficult objects are left out, except of the set NLL")
-        p = p.without(difficult)
-    sets = predicted_sets(p, checkpoint["threshold"], checkpoint["label_thresholds"])
     results = {
         "command": command_line(),
-        **describe_run(checkpoint, path, annotations),
+        **describe_run(checkpoint, path, chosen.annotations),
+        **identify(chosen, args.limit, args.folds),
         "protocol": ("all images" if args.keep_unlabelled else "images with labels")
         + (" (the first ones)" if args.limit else ""),
         "num_samples": args.num_samples,
-        **metric_results(p, sets, labels, args.decide),
-        "images_per_second": round(len(images) / seconds, 1),
-        **asked_results(args, decoded, p, checkpoint["threshold"], known, objects, paths, labels),
+        **metric_results(judged.predictions, judged.sets, vocabulary.labels, args.decide),
+        "images_per_second": round(len(judged.subject.paths) / seconds, 1),
+        **asked_results(args, judged, known, objects, vocabulary.labels),
     }
-    if args.report:
-        log("resampling the images for the intervals")
-        results |= report_results(p, sets)
-    if args.influence:
-        stem = output_dir / "label_influence"
-        save_influence(decoded.influence, co_occurrence(p.targets), labels, stem)
-        log(f"wrote {stem}.csv and label_influence.png")
     tables = format_tables(results)
-    save_predictions(p, labels, images.file_names, output_dir)
+    save_predictions(
+        judged.predictions, vocabulary.labels, judged.subject.images.file_names, output_dir
+    )
     as_json = write_results(results, tables, output_dir)
+    if args.influence:
+        stem, given = output_dir / "label_influence", co_occurrence(judged.predictions.targets)
+        save_influence(judged.decoded.influence, given, vocabulary.labels, stem)
+        log(f"wrote {stem}.csv and label_influence.png")
     if args.report:
-        transform, chosen = preprocessing.eval_transform(), sets[args.decide]
-        gallery = draw_gallery(p, chosen, labels, paths, model, transform, amp)
-        log_path = path.parent / "log.jsonl"
-        write_report(results, p.targets, p.marginals, chosen, gallery, log_path, tables, output_dir)
+        p, decided = judged.predictions, judged.sets[args.decide]
+        paths, transform = judged.subject.paths, preprocessing.eval_transform()
+        gallery = draw_gallery(p, decided, vocabulary.labels, paths, model, transform, amp)
+        training = path.parent / "log.jsonl"
+        write_report(
+            results, p.targets, p.marginals, decided, gallery, training, tables, output_dir
+        )
         log(f"wrote {output_dir / 'report.html'} and pr_curves.csv")
     print(as_json if args.json else tables)
     log(f"wrote {output_dir / 'metrics.json'}, evaluate.log and {PREDICTIONS}")
+
+
+def train_judges(
+    subject: Subject, num_folds: int, flags: dict, vocabulary: Vocabulary, folder: Path
+) -> Iterator[Judge]:
+    """--folds: a model for each part of the images, trained without it."""
+    if is_launched():
+        raise UsageError("--folds starts its trainings by itself: leave out torchrun")
+    folds = make_folds(subject.targets, num_folds)
+    names = [[subject.images.file_names[i] for i in fold] for fold in folds]
+    return restore_folds(train_folds(flags, vocabulary, names, folder), folds, vocabulary)
+
+
+def make_reader(
+    args: argparse.Namespace,
+    subject: Subject,
+    preprocessing: Preprocessing,
+    skip_bad: bool,
+    output_dir: Path,
+    device: torch.device,
+) -> ImageReader:
+    """How to read the images; fills the cache, and starts an empty list of bad images."""
+    bad = BadImages(output_dir / SKIPPED) if skip_bad else None
+    if bad and rank() == 0:
+        bad.forget()
+    cache = None
+    if args.cache:  # at the model's own size, so that pixels are the same as without it
+        side = preprocessing.image_size
+        cache = ImageCache(args.cache, subject.paths, side, skip_bad=skip_bad)
+        rank_zero_first(lambda: cache.prepare(args.num_workers))
+    pin = device.type == "cuda"
+    return ImageReader(preprocessing, cache, bad, args.batch_size, args.num_workers, pin)
+
+
+def asked_results(
+    args: argparse.Namespace,
+    judged: Judged,
+    known: np.ndarray | None,
+    objects: list[dict] | None,
+    labels: tuple[str, ...],
+) -> dict:
+    """The results that only a flag asks for."""
+    found, decoded, p, subject = {}, judged.decoded, judged.predictions, judged.subject
+    if args.protocol:
+        found["paper"] = protocol_metrics(args.protocol, p.targets, p.marginals)
+    if args.reveal:
+        known = known[decoded.indices]
+        found["revealed"] = reveal_results(decoded, known, args.reveal, judged.thresholds)
+    if args.label_issues:
+        names = subject.images.file_names
+        found["label_issues"] = issue_results(
+            decoded, args.label_issues, names, subject.paths, labels
+        )
+    if args.influence:
+        found["influence_agreement"] = influence_agreement(decoded.influence, subject.targets)
+    if args.pointing:
+        objects = [objects[i] for i in decoded.indices]
+        found["pointing"] = pointing_game(
+            decoded.peaks, subject.targets, objects, subject.paths, labels
+        )
+    if args.report:
+        log("resampling the images for the intervals")
+        found |= report_results(p, judged.sets)
+    return found
 
 
 def write_results(results: dict, tables: str, output_dir: Path) -> str:
@@ -193,31 +276,6 @@ def write_results(results: dict, tables: str, output_dir: Path) -> str:
     for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
         write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
     return as_json
-
-
-def asked_results(
-    args: argparse.Namespace,
-    decoded: Decoded,
-    p: Predictions,
-    threshold: float,
-    known: np.ndarray | None,
-    objects: list[dict] | None,
-    paths: list,
-    labels: tuple[str, ...],
-) -> dict:
-    """The results that only a flag asks for; `p` are the predictions without difficult labels."""
-    found, targets = {}, decoded.predictions.targets
-    if args.protocol:
-        found["paper"] = protocol_metrics(args.protocol, p.targets, p.marginals)
-    if args.reveal:
-        found["revealed"] = reveal_results(decoded, known, args.reveal, threshold)
-    if args.label_issues:
-        found["label_issues"] = issue_results(decoded, args.label_issues, paths, labels)
-    if args.influence:
-        found["influence_agreement"] = influence_agreement(decoded.influence, targets)
-    if args.pointing:
-        found["pointing"] = pointing_game(decoded.peaks, targets, objects, paths, labels)
-    return found
 
 
 def print_comparison(args: argparse.Namespace) -> None:
@@ -239,46 +297,6 @@ def write_comparison(found: dict, text: str, output_dir: Path) -> None:
     page = render("comparison.html", c=found, text=text)
     write_atomically(output_dir / "comparison.html", lambda t: t.write_bytes(page))
     log(f"wrote {output_dir / 'comparison.html'}")
-
-
-def choose_data(
-    image_path: Path | None, annotations: Path | None, checkpoint: dict, options: ReadOptions
-) -> tuple[Path, Path]:
-    """The images and annotations to evaluate on: as given, the default set's, or COCO's val2014."""
-    if image_path and annotations:
-        return image_path, annotations
-    if annotations:
-        raise UsageError(f"name the folder of the images of {annotations} with --image_path")
-    if image_path:
-        return image_path, find_labels(image_path, "val")
-    flags = checkpoint["flags"]
-    if flags.get("val_annotations"):
-        return Path(flags["val_image_path"]), Path(flags["val_annotations"])
-    if flags.get("annotations") == SCENES_TRAIN:
-        folder = Path(SCENES_TRAIN).parents[1]
-        return folder / "images/val", folder / "annotations/instances_val.json"
-    annotations = Path("data/annotations/instances_val2014.json")
-    if Path(str(flags.get("annotations"))).stem == "instances_train2014" and annotations.exists():
-        return Path("data/images"), annotations
-    own = Path(str(flags.get("annotations")))
-    # os.path.exists, as Path.exists() raises for a name that is too long
-    if os.path.exists(own) and {"test", "val"} & {*(read_labels(own, None, options).splits or ())}:
-        return Path(flags["image_path"]), own
-    raise UsageError(
-        "the checkpoint names no validation images: name the data with --image_path and "
-        "--annotations"
-    )
-
-
-def warn_of_leaks(checkpoint: dict, annotations: Path, split: str | None) -> None:
-    """Log a note if the evaluated images also trained the model or selected its epoch."""
-    flags = checkpoint["flags"]
-    uses = (("annotations", "trained on", "train"), ("val_annotations", "selected on", "val"))
-    for flag, what, of in (*uses, ("annotations", "selected on", "val")):
-        same = flags.get(flag) and Path(flags[flag]).resolve() == annotations.resolve()
-        if same and split in (None, of):
-            log(f"note: this checkpoint was {what} these very annotations")
-            return
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ Images are given as `Encoding`s, annotated label sets as B×C targets.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from inference.decoding import sample_label_sets
 from inference.predictions import Predictions, decode, encode_batches
 from model import Encoding, HybridNet, bernoulli_nll
 from util.distributed import all_gather, gather_batches
+from util.errors import UsageError
 
 
 def reveal_labels(targets: np.ndarray, num_revealed: int, seed: int = 0) -> np.ndarray:
@@ -101,13 +102,36 @@ def co_occurrence(targets: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Decoded:
-    """The predictions and analyses of a data set; None for what was not asked."""
+    """The predictions and analyses of a data set; None for what was not asked.
 
+    Images that cannot be read are missing if they are to be skipped.
+    """
+
+    indices: np.ndarray  # N  which images of the data set
     predictions: Predictions
     conditioned: np.ndarray | None  # N×C  marginals given the revealed labels
     flip_logit: np.ndarray | None  # N×C  of each annotation, see `Flips`
     influence: np.ndarray | None  # C×C  mean over images, symmetric
     peaks: np.ndarray | None  # N×C×2  of the class activation maps, see `map_peaks`
+
+    @classmethod
+    def join(cls, parts: Sequence[Decoded]) -> Decoded:
+        """Several parts of a data set as one, in the order of their indices."""
+        indices = np.concatenate([part.indices for part in parts])
+        order = indices.argsort()
+
+        def ordered(name: str) -> np.ndarray | None:
+            columns = [getattr(part, name) for part in parts]
+            return None if columns[0] is None else np.concatenate(columns)[order]
+
+        p = Predictions.join(part.predictions for part in parts)
+        influence = None
+        if parts[0].influence is not None:
+            influence = sum(len(part.indices) / len(indices) * part.influence for part in parts)
+        rows = ("conditioned", "flip_logit")
+        return cls(
+            indices[order], p.select(order), *map(ordered, rows), influence, ordered("peaks")
+        )
 
 
 def decode_and_analyse(
@@ -124,8 +148,9 @@ def decode_and_analyse(
     num_samples: label sets sampled per image for the marginals. known: N×C revealed labels.
     flips: whether to flip each annotation. peaks: whether to find the class activation maps' peaks.
     """
-    rows, conditioned, flip_logits, influence, points = [], [], [], 0.0, []
+    places, rows, conditioned, flip_logits, influence, points = [], [], [], [], 0.0, []
     for encoding, targets, indices in encode_batches(model, batches, amp):
+        places.append(indices.numpy())
         rows.append(decode(model, encoding, targets, num_samples))
         if known is not None:
             revealed = torch.from_numpy(known[indices.numpy()]).to(targets.device)
@@ -137,22 +162,30 @@ def decode_and_analyse(
             influence = influence + found.influence.double().cpu().numpy()
         if peaks:
             points.append(map_peaks(encoding))
-    p = Predictions.join(gather_batches(rows))
-    conditioned, flip_logits, points = map(gather_batches, (conditioned, flip_logits, points))
+    columns = (places, rows, conditioned, flip_logits, points)
+    places, rows, conditioned, flip_logits, points = map(gather_batches, columns)
+    if not rows:
+        raise UsageError("none of the images can be read")
+    p = Predictions.join(rows)
     influence = sum(all_gather(influence)) / len(p.targets)
-    return Decoded(
+    decoded = Decoded(
+        np.concatenate(places),
         p,
         np.concatenate(conditioned) if conditioned else None,
         np.concatenate(flip_logits) if flip_logits else None,
         influence + influence.T if flips else None,
         np.concatenate(points) if points else None,
     )
+    return Decoded.join([decoded])  # sorted: processes that skip images mix up the order
 
 
 def reveal_results(
-    decoded: Decoded, known: np.ndarray, num_revealed: int, threshold: float
+    decoded: Decoded, known: np.ndarray, num_revealed: int, threshold: np.ndarray
 ) -> dict:
-    """What --reveal adds: the metrics of the other labels before and after conditioning."""
+    """What --reveal adds: the metrics of the other labels before and after conditioning.
+
+    threshold: N×1, of each image's model.
+    """
     p = decoded.predictions
     return {
         "labels_per_image": num_revealed,
@@ -162,16 +195,26 @@ def reveal_results(
 
 
 def issue_results(
-    decoded: Decoded, how_many: int, paths: list, labels: tuple[str, ...]
+    decoded: Decoded,
+    how_many: int,
+    file_names: list[str],
+    paths: list,
+    labels: tuple[str, ...],
 ) -> list[dict]:
-    """What --label_issues adds: the least likely annotations, with their images' paths."""
-    found = label_issues(decoded.flip_logit, decoded.predictions.targets, how_many)
+    """What --label_issues adds: the least likely annotations, with their images' names and paths.
+
+    marginal: P(label in set | image), which knows nothing of the image's other annotations.
+    """
+    p = decoded.predictions
+    found = label_issues(decoded.flip_logit, p.targets, how_many)
     return [
         {
             "image": str(paths[image]),
+            "file_name": file_names[image],
             "label": labels[label],
             "annotation": annotation,
             "probability": probability,
+            "marginal": float(p.marginals[image, label]),
         }
         for image, label, annotation, probability in found
     ]
@@ -185,7 +228,7 @@ def influence_agreement(influence: np.ndarray, targets: np.ndarray) -> float:
 
 
 def metrics_of_the_rest(
-    targets: np.ndarray, scores: np.ndarray, known: np.ndarray, threshold: float
+    targets: np.ndarray, scores: np.ndarray, known: np.ndarray, threshold: np.ndarray
 ) -> dict[str, float]:
     """mAP, CF1 and OF1 over all image-label pairs except the known ones."""
     rest = known == 0

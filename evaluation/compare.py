@@ -61,6 +61,8 @@ def read_run(path: Path) -> Run:
         ) from None
     except (ValueError, KeyError, TypeError):
         raise UsageError(f"{path} is not a metrics.json from evaluate.py; {again}") from None
+    if results.get("folds"):
+        raise UsageError(f"{path} is of several models (--folds): --compare takes those of one")
     arrays_path = path.with_name(PREDICTIONS)
     try:
         with np.load(arrays_path, allow_pickle=False) as file:

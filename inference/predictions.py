@@ -17,9 +17,12 @@ DECISIONS = ("threshold", "label_f1", "map", "f1")
 
 
 def predicted_sets(
-    p: Predictions, threshold: float, label_thresholds: list[float] | float
+    p: Predictions, threshold: float | np.ndarray, label_thresholds: list[float] | np.ndarray
 ) -> dict[str, np.ndarray]:
-    """The label sets N×C bool of each decision rule, by its name."""
+    """The label sets N×C bool of each decision rule, by its name.
+
+    Thresholds may differ between images: threshold is then N×1, label_thresholds N×C.
+    """
     return {
         "threshold": p.marginals >= threshold,
         "label_f1": p.marginals >= np.array(label_thresholds),
@@ -44,6 +47,10 @@ class Predictions:
         """The predictions of several batches, in order."""
         rows = [[getattr(b, field.name) for field in fields(cls)] for b in batches]
         return cls(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+
+    def select(self, rows: np.ndarray) -> Predictions:
+        """The predictions of these images, in this order."""
+        return Predictions(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def without(self, pairs: np.ndarray) -> Predictions:
         """A copy where these image-label pairs, N×C bool, are not true, not predicted and score 0.

@@ -35,6 +35,12 @@ class AnnotatedImages:
         given = {name: column for name in columns if (column := getattr(self, name)) is not None}
         return replace(self, **{name: [c[i] for i in keep] for name, c in given.items()})
 
+    def part(self, rows: list[int]) -> AnnotatedImages:
+        """The entries at these positions, without the categories that only others have."""
+        chosen = self.select(rows)
+        lacking = self.labels() - chosen.labels()
+        return replace(chosen, categories=[c for c in self.categories if c not in lacking])
+
     def labels(self) -> set[str]:
         """The labels that are on some image."""
         return {label for s in (self.label_sets, self.difficult or ()) for of in s for label in of}
@@ -55,6 +61,4 @@ class AnnotatedImages:
         if name is None:
             raise UsageError(f"{self.source} has no image of the split {' or '.join(names)}")
         log(f"{self.source}: the split {name} is used, {self.splits.count(name):,} images")
-        chosen = self.select([i for i, split in enumerate(self.splits) if split == name])
-        lacking = self.labels() - chosen.labels()
-        return replace(chosen, categories=[c for c in self.categories if c not in lacking])
+        return self.part([i for i, split in enumerate(self.splits) if split == name])

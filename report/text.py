@@ -22,8 +22,7 @@ def format_tables(r: dict) -> str:
         lines.append(f"{rule:<14}{''.join(cells)}  {meaning}")
     lines += [
         "",
-        f"checkpoint {r['checkpoint']} (epoch {r['epoch']}, {r['decoder']}), "
-        f"threshold {r['threshold']:.3f} fitted on {r['threshold_fitted_on']}",
+        _model_line(r),
         f"{r['num_images']:,} {r['protocol']} of {r['annotations']}",
         "   ".join(_score_cells(r)),
         f"rule map: proved to be the most probable set on {r['map_certain']:.1f} % of the images",
@@ -52,6 +51,19 @@ def format_tables(r: dict) -> str:
     if "pointing" in r:
         lines += ["", *_pointing_lines(r["pointing"], width)]
     return "\n".join(map(printable, lines))
+
+
+def _model_line(r: dict) -> str:
+    """Which model was evaluated, or which models."""
+    if r["folds"]:
+        return (
+            f"{r['folds']} models with the flags of {r['checkpoint']}; each judges the images that "
+            "it was trained without, with a threshold of its own"
+        )
+    return (
+        f"checkpoint {r['checkpoint']} (epoch {r['epoch']}, {r['decoder']}), "
+        f"threshold {r['threshold']:.3f} fitted on {r['threshold_fitted_on']}"
+    )
 
 
 def _score_cells(r: dict) -> list[str]:

@@ -133,6 +133,11 @@ def positive_int(text: str) -> int:
     return _number(text, int, lambda x: x >= 1, "a whole number of at least 1")
 
 
+def fold_count(text: str) -> int:
+    """argparse type: an integer, 2 or more."""
+    return _number(text, int, lambda x: x >= 2, "a whole number of at least 2")
+
+
 def non_negative_int(text: str) -> int:
     """argparse type: an integer, 0 or more."""
     return _number(text, int, lambda x: x >= 0, "a whole number of at least 0")

@@ -44,8 +44,8 @@ from valid_inputs import tiny_resnet, write_valid
 
 import build_vocab
 import data_loader
-import evaluate
 import sample
+from evaluation.choice import choose_images
 from images.decode import load_image
 from images.transforms import Preprocessing
 from inference.checkpoint import load_checkpoint, restore
@@ -84,8 +84,7 @@ def read_input(kind: str, path: Path, folder: Path) -> None:
         checkpoint = load_checkpoint(path)
         model, vocabulary, preprocessing = restore(checkpoint, path)
         with contextlib.suppress(UsageError):
-            evaluate.choose_data(None, None, checkpoint, ReadOptions())
-        evaluate.warn_of_leaks(checkpoint, folder / "instances.json", "val")
+            choose_images(None, None, None, checkpoint, ReadOptions())
         if preprocessing.image_size <= 256:
             image = preprocessing.eval_transform().from_file(
                 next((folder / "images").glob("*.jpg"))

@@ -1,0 +1,231 @@
+"""Which images evaluate.py takes, and where their results go.
+
+Of the data that the checkpoint was trained on: the split test, else val, else the hold-out, which
+are the images that training kept out. Of other data: the split test, val or train, else all.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from labels.annotated import AnnotatedImages
+from labels.options import ReadOptions
+from labels.read import read_labels
+from labels.search import find_labels
+from util.errors import UsageError
+from util.log import log
+
+SPLITS = ("test", "val", "train", "all")
+HOLD_OUT = "hold-out"
+SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
+COCO_TRAIN = "instances_train2014"
+COCO_VAL = Path("data/annotations/instances_val2014.json")
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The images to evaluate, and the whole data set that they are from."""
+
+    image_path: Path
+    listed: AnnotatedImages  # all images of the annotations
+    rows: list[int]  # the chosen ones
+    part: str  # test, val, hold-out, train or all
+    is_own: bool = True  # the checkpoint was trained on images of this data set
+    is_default: bool = True  # this part is chosen if the user says nothing
+
+    @property
+    def annotations(self) -> Path:
+        """The label file or folder."""
+        return Path(self.listed.source)
+
+    @property
+    def images(self) -> AnnotatedImages:
+        """The chosen images."""
+        return self.listed.part(self.rows)
+
+
+def choose_images(
+    image_path: Path | None,
+    annotations: Path | None,
+    split: str | None,
+    checkpoint: dict,
+    options: ReadOptions,
+) -> Chosen:
+    """The images that the user names, else the checkpoint's own; says which on stderr.
+
+    split: one of SPLITS, or None for the default. Raises UsageError if there are no such images.
+    """
+    if annotations and not image_path:
+        raise UsageError(f"name the folder of the images of {annotations} with --image_path")
+    if image_path:
+        annotations = annotations or find_labels(image_path, "val")
+        own = checkpoint["flags"].get("image_path")
+        is_own = bool(own) and Path(own).resolve() == image_path.resolve()
+        listed = read_labels(annotations, image_path, options)
+        chosen = choose_split(image_path, listed, split, checkpoint, is_own, is_named=True)
+    else:
+        chosen = _choose_own(split, checkpoint, options)
+    words = f"the {chosen.part}" if chosen.part == HOLD_OUT else f"the split {chosen.part}"
+    words = "all images" if chosen.part == "all" else words
+    log(f"evaluating {words} of {chosen.annotations}: {len(chosen.rows):,} images")
+    _warn_of_leaks(chosen, checkpoint["flags"])
+    return chosen
+
+
+def choose_split(
+    image_path: Path,
+    listed: AnnotatedImages,
+    split: str | None,
+    checkpoint: dict,
+    is_own: bool,
+    is_named: bool,
+) -> Chosen:
+    """The images of one split of annotations that may have no splits.
+
+    is_own: the checkpoint was trained on images of this folder. is_named: the user named it; then
+    all its images are the default if it has no other part. Raises UsageError.
+    """
+    parts = _parts(listed, checkpoint.get("held_out") if is_own else None)
+    default = next((name for name in parts if is_named or name != "train"), None)
+    default = default or ("all" if is_named else None)
+    everything = list(range(len(listed)))
+    if is_own and not parts:
+        parts["train"] = everything
+    parts["all"] = everything
+    wanted = HOLD_OUT if split == "val" and "val" not in parts else split or default
+    if wanted in parts:
+        return Chosen(image_path, listed, parts[wanted], wanted, is_own, wanted == default)
+    if split:
+        known = ", ".join(name for name in SPLITS if name in parts)
+        raise UsageError(f"{listed.source} has no split {split}; --split can be {known}")
+    raise UsageError(
+        f"training kept out no image of {listed.source}: name other images with --image_path and "
+        "--annotations, or evaluate on the training images with --split train"
+    )
+
+
+def _parts(listed: AnnotatedImages, held_out: list[str] | None) -> dict[str, list[int]]:
+    """The rows of each split, and of the hold-out, in the order in which one is the default."""
+    rows = {name: i for i, name in enumerate(listed.file_names)}
+    held = sorted(rows[name] for name in held_out or () if name in rows)
+    if held_out and len(held) < len(held_out):
+        gone = f"{len(held_out) - len(held):,} of the {len(held_out):,} held-out images"
+        log(f"note: {gone} are no longer in {listed.source}")
+    splits = listed.splits or ["train"] * len(listed) * bool(held)
+    parts = {s: [i for i, of in enumerate(splits) if of == s] for s in ("test", "val", "train")}
+    if held:
+        kept_out = {*held}
+        parts["train"] = [i for i in parts["train"] if i not in kept_out]
+        parts = {"test": parts["test"], "val": parts["val"], HOLD_OUT: held, **parts}
+    return {name: found for name, found in parts.items() if found}
+
+
+def _choose_own(split: str | None, checkpoint: dict, options: ReadOptions) -> Chosen:
+    """The images that the checkpoint's flags name. Raises UsageError."""
+    flags = checkpoint["flags"]
+    images, annotations = (Path(str(flags.get(k))) for k in ("image_path", "annotations"))
+    named = flags.get("val_annotations")
+    test = None if named else _official_test(annotations)
+    if test and split in (None, "test"):
+        return _whole(*test, "test", options)
+    # os.path.exists, as Path.exists() raises for a name that is too long
+    listed = read_labels(annotations, images, options) if os.path.exists(annotations) else None
+    has_test = listed is not None and "test" in (listed.splits or ())
+    if named and (split == "val" or (split is None and not has_test)):
+        val = _whole(Path(flags["val_image_path"]), Path(named), "val", options)
+        return replace(val, is_default=not has_test)
+    if listed is None:
+        raise UsageError(
+            f"the checkpoint was trained on {annotations}, which is not there: name the data with "
+            "--image_path and --annotations"
+        )
+    chosen = choose_split(images, listed, split, checkpoint, is_own=True, is_named=False)
+    if not (named or test):
+        return chosen
+    return replace(chosen, is_default=bool(named) and has_test and chosen.part == "test")
+
+
+def _official_test(annotations: Path) -> tuple[Path, Path] | None:
+    """Images and annotations of the test set, for the default set and for COCO 2014."""
+    if annotations == Path(SCENES_TRAIN):
+        folder = annotations.parents[1]
+        return folder / "images/val", folder / "annotations/instances_val.json"
+    if annotations.stem == COCO_TRAIN and COCO_VAL.exists():
+        return Path("data/images"), COCO_VAL
+    return None
+
+
+def _whole(image_path: Path, annotations: Path, part: str, options: ReadOptions) -> Chosen:
+    """Annotations of their own for one part: all images, or those of a split."""
+    listed = read_labels(annotations, image_path, options)
+    parts = _parts(listed, None)
+    name = next((name for name in (part, "test", "val", "train") if name in parts), None)
+    rows = parts[name] if name else list(range(len(listed)))
+    return Chosen(image_path, listed, rows, part, is_own=False)
+
+
+def _warn_of_leaks(chosen: Chosen, flags: dict) -> None:
+    """Log a note if the evaluated images also trained the model or selected its epoch."""
+    uses = {"annotations": ("train", "all"), "val_annotations": ("val", "test", "train", "all")}
+    here = chosen.annotations.resolve()
+    same = {k for k in uses if flags.get(k) and Path(str(flags[k])).resolve() == here}
+    if "annotations" in same and chosen.part in uses["annotations"]:
+        log("note: this checkpoint was trained on these very annotations: metrics look too good")
+    elif "val_annotations" in same or (chosen.is_own and chosen.part in (HOLD_OUT, "val")):
+        log("note: this checkpoint was selected on these images: metrics look slightly too good")
+
+
+def choose_output_dir(
+    given: Path | None, run: Path, chosen: Chosen, limit: int | None, folds: int | None
+) -> Path:
+    """Where the results go, so that none of other images are replaced.
+
+    run: the checkpoint's folder, for a whole default evaluation; all others get a folder in it.
+    Raises UsageError if the first N images would replace the results of all.
+    """
+    if given:
+        if limit and (found := _results_in(given)) is not None and found.get("limit") is None:
+            raise UsageError(
+                f"{given} has the results of a whole evaluation, which those of the first "
+                f"{limit:,} images would replace: choose another --output_dir"
+            )
+        return given
+    identity = identify(chosen, limit, folds)
+    words = ["" if chosen.is_default else chosen.part, f"folds-{folds}" if folds else ""]
+    words.append(f"first-{limit}" if limit else "")
+    name = "-".join(filter(None, words))
+    stem = "-".join(filter(None, [chosen.annotations.stem, name]))
+    candidates = (f"{stem}-{n}" if n > 1 else stem for n in itertools.count(1))
+    for folder in itertools.chain([name], candidates):
+        found = _results_in(run / folder) or {}
+        if all(found.get(k, value) == value for k, value in identity.items()):
+            return run / folder
+    raise AssertionError("numbers do not end")
+
+
+def identify(chosen: Chosen, limit: int | None, folds: int | None) -> dict[str, object]:
+    """What says in metrics.json which images were evaluated, and by how many models."""
+    return {
+        "annotations": str(chosen.annotations),
+        "split": chosen.part,
+        "limit": limit,
+        "folds": folds,
+    }
+
+
+def _results_in(folder: Path) -> dict | None:
+    """The metrics.json in a folder, or None. Raises UsageError if it is damaged."""
+    path = folder / "metrics.json"
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except OSError:
+        return None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(f"{path} is no metrics.json of evaluate.py: move it away")
+    return found

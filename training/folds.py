@@ -1,0 +1,111 @@
+"""Cross-validation: models that were each trained without a part of the images.
+
+evaluate.py --folds uses them to judge every image by a model that has not seen it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+
+import numpy as np
+
+from labels.split import split_train_val
+from labels.vocabulary import Vocabulary, save_vocabulary
+from util.errors import RunError, UsageError
+from util.files import make_folder, write_atomically
+from util.log import collected_log, log
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+# flags that a fold has its own value of; --start_from: its model has seen all images
+OWN = {"output_dir", "vocab_path", "leave_out", "start_from", "cache", "accept_changes"}
+OWN |= {"val_annotations", "val_image_path"}
+
+
+def make_folds(targets: np.ndarray, num_folds: int, seed: int = 0) -> list[np.ndarray]:
+    """Indices of each fold's images, ascending; all folds have about the same labels.
+
+    targets: N×C bool. Folds differ in size by one image at most. Raises UsageError if there are
+    fewer images than folds.
+    """
+    if len(targets) < num_folds:
+        raise UsageError(f"{len(targets)} images cannot be divided into {num_folds} folds")
+    rest, folds = np.arange(len(targets)), []
+    with collected_log():  # its notes are about a hold-out
+        for left in range(num_folds, 1, -1):
+            others, fold = split_train_val(targets[rest], 1 / left, seed)
+            folds.append(rest[fold])
+            rest = rest[others]
+    return [*folds, rest]
+
+
+def train_folds(
+    flags: Mapping[str, object], vocabulary: Vocabulary, left_out: list[list[str]], folder: Path
+) -> list[Path]:
+    """Train a model without each of these lists of images; returns the paths of their best.pt.
+
+    flags: train.py's flags of the whole run. Models that are there already are not trained again,
+    and an interrupted one continues. On a CPU several train at once, on a thread each. Raises
+    RunError if one fails.
+    """
+    make_folder(folder)
+    save_vocabulary(vocabulary, folder / "vocab.json")
+    if flags.get("start_from"):
+        log("note: the folds' models do not --start_from a model that has seen all images")
+    at_once = min(len(left_out), os.cpu_count() or 1) if flags.get("device") == "cpu" else 1
+    log(
+        f"training {len(left_out)} models, {at_once} at a time; their progress is in "
+        f"{folder}/fold-1.log, fold-2.log, …"
+    )
+    processes: list[subprocess.Popen] = []
+    best = []
+    try:
+        with ThreadPoolExecutor(at_once) as pool:
+            waiting = {}
+            for number, names in enumerate(left_out, start=1):
+                command = _command(flags, folder, number, names)
+                best.append(folder / f"fold-{number}/best.pt")
+                log_path = folder / f"fold-{number}.log"
+                waiting[pool.submit(_run, command, log_path, at_once, processes)] = number
+            for done, future in enumerate(as_completed(waiting), start=1):
+                future.result()
+                log(f"fold {waiting[future]} is trained ({done} of {len(left_out)})")
+    finally:
+        for process in processes:
+            process.terminate()  # train.py saves what it has
+    return best
+
+
+def _command(flags: Mapping[str, object], folder: Path, number: int, names: list[str]) -> list[str]:
+    """The command that trains a fold; writes the list of the images that it leaves out."""
+    left_out = folder / f"fold-{number}.txt"
+    text = "".join(f"{name}\n" for name in names)
+    write_atomically(left_out, lambda t: t.write_text(text, "utf-8", "surrogateescape"))
+    words = [sys.executable, str(TRAIN), "--output_dir", str(folder / f"fold-{number}")]
+    words += ["--vocab_path", str(folder / "vocab.json"), "--leave_out", str(left_out)]
+    for name, value in flags.items():
+        if name in OWN or value is None or value is False or value == []:
+            continue
+        values = value if isinstance(value, list) else [] if value is True else [value]
+        words += [f"--{name}", *map(str, values)]
+    return words
+
+
+def _run(
+    command: list[str], log_path: Path, at_once: int, processes: list[subprocess.Popen]
+) -> None:
+    """Run a training, its output in a log file. Raises RunError."""
+    threads = {"OMP_NUM_THREADS": "1"} if at_once > 1 else {}
+    with log_path.open("ab") as file:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=file, env={**os.environ, **threads}
+        )
+        processes.append(process)
+        code = process.wait()
+    if code:
+        lines = log_path.read_text("utf-8", "replace").splitlines() or ["no output"]
+        raise RunError(f"a fold's training failed ({log_path}): {lines[-1]}")
