@@ -48,7 +48,13 @@ from evaluation.analysis import (
     reveal_labels,
     reveal_results,
 )
-from evaluation.choice import SPLITS, choose_images, choose_output_dir, identify
+from evaluation.choice import (
+    SPLITS,
+    choose_images,
+    choose_output_dir,
+    identify,
+    warn_of_leaks,
+)
 from evaluation.compare import PREDICTIONS, compare, save_predictions
 from evaluation.judging import (
     ImageReader,
@@ -109,7 +115,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add(
         "--label_issues", type=positive_int, metavar="N", help="list the N least likely annotations"
     )
-    add("--folds", type=fold_count, metavar="K", help="judge by K models that lack the images")
+    add("--folds", type=fold_count, metavar="K", help="train K models; each judges what it lacked")
     add("--influence", action="store_true", help="which labels go together: label_influence.csv")
     add("--pointing", action="store_true", help="do class activation maps peak on the objects?")
     add("--report", action="store_true", help="also write the page report.html")
@@ -147,7 +153,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     flags = checkpoint["flags"]
     given = {name: value for name in FLAGS if (value := getattr(args, name))}
     options = options_from(flags | given)
-    chosen = choose_images(args.image_path, args.annotations, args.split, checkpoint, options)
+    split = args.split or ("all" if args.folds else None)
+    chosen = choose_images(args.image_path, args.annotations, split, checkpoint, options)
     # as in training, if the images are from the same data set
     skip_bad = args.skip_bad_images or (chosen.is_own and flags.get("skip_bad_images") is True)
     subject = load_subject(chosen, vocabulary, args.keep_unlabelled, args.limit, skip_bad)
@@ -161,8 +168,10 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     if args.folds:
         flags = flags | {"skip_bad_images": skip_bad}
         judges = train_judges(subject, args.folds, flags, vocabulary, output_dir)
-    elif args.label_issues and chosen.is_own and chosen.part in ("train", "all"):
-        log("note: a model finds few errors in its own training images; --folds 5 finds more")
+    else:
+        warn_of_leaks(chosen, checkpoint["flags"])
+        if args.label_issues and chosen.is_own and chosen.part in ("train", "all"):
+            log("note: a model finds few errors in its own training images; --folds 5 finds more")
     reader = make_reader(args, subject, preprocessing, skip_bad, output_dir, device)
     amp = autocast(device, all_gather(resolve_amp(args.amp, device, flags))[0])
     flips = bool(args.label_issues or args.influence)
@@ -190,8 +199,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     )
     as_json = write_results(results, tables, output_dir)
     if args.influence:
-        stem, given = output_dir / "label_influence", co_occurrence(judged.predictions.targets)
-        save_influence(judged.decoded.influence, given, vocabulary.labels, stem)
+        stem, in_data = output_dir / "label_influence", co_occurrence(judged.predictions.targets)
+        save_influence(judged.decoded.influence, in_data, vocabulary.labels, stem)
         log(f"wrote {stem}.csv and label_influence.png")
     if args.report:
         p, decided = judged.predictions, judged.sets[args.decide]

@@ -72,7 +72,6 @@ def choose_images(
     words = f"the {chosen.part}" if chosen.part == HOLD_OUT else f"the split {chosen.part}"
     words = "all images" if chosen.part == "all" else words
     log(f"evaluating {words} of {chosen.annotations}: {len(chosen.rows):,} images")
-    _warn_of_leaks(chosen, checkpoint["flags"])
     return chosen
 
 
@@ -168,7 +167,7 @@ def _whole(image_path: Path, annotations: Path, part: str, options: ReadOptions)
     return Chosen(image_path, listed, rows, part, is_own=False)
 
 
-def _warn_of_leaks(chosen: Chosen, flags: dict) -> None:
+def warn_of_leaks(chosen: Chosen, flags: dict) -> None:
     """Log a note if the evaluated images also trained the model or selected its epoch."""
     uses = {"annotations": ("train", "all"), "val_annotations": ("val", "test", "train", "all")}
     here = chosen.annotations.resolve()

@@ -44,6 +44,7 @@ from valid_inputs import tiny_resnet, write_valid
 
 import build_vocab
 import data_loader
+import evaluate
 import sample
 from evaluation.choice import choose_images
 from images.decode import load_image
