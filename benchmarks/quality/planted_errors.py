@@ -26,12 +26,13 @@ import numpy as np
 import torch
 from cleanlab.multilabel_classification.filter import find_multilabel_issues_per_class
 from cleanlab.multilabel_classification.rank import get_label_quality_scores_per_class
-from quality_results import mean_and_deviation
-from quality_sets import SETS, DataSet
-from rivals import CONTENDERS
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+from quality_results import mean_and_deviation  # noqa: E402
+from quality_sets import SETS, DataSet  # noqa: E402
+from rivals import CONTENDERS  # noqa: E402
+
 from evaluation.choice import Chosen  # noqa: E402
 from evaluation.judging import ImageReader, judge_images, load_subject, restore_folds  # noqa: E402
 from images.transforms import Preprocessing  # noqa: E402
