@@ -39,7 +39,7 @@ from labels.search import find_labels
 from labels.vocabulary import Vocabulary
 from util.cli import ArgumentParser, non_negative_int, positive_int, run_script
 from util.errors import UsageError
-from util.log import collected_log, fit_lines, is_first, log
+from util.log import collected_log, counted, fit_lines, is_first, log
 
 GRACE = 30  # seconds that a worker process lives on after SIGTERM
 
@@ -186,7 +186,7 @@ def load_data_set(
         return images.select(at), [image_path]
     images = without_missing(image_path, images)
     labelled = images.labelled()
-    counts = f"{len(labelled):,} images with labels"
+    counts = f"{counted(len(labelled), 'image')} with labels"
     if unlabelled := len(images) - len(labelled):
         counts += f", {unlabelled:,} without" + ("" if keep_unlabelled else " (not used)")
     log(f"{images.source}: {counts}" + (f"; the first {limit:,} are used" if limit else ""))
@@ -211,7 +211,12 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--annotations", type=Path, help="labels; by default those beside the images")
     add("--image_size", type=positive_int, default=224, help="width and height in pixels")
     add("--batch_size", type=positive_int, default=32, help="images per batch")
-    add("--num_workers", type=non_negative_int, default=2, help="processes that load images")
+    add(
+        "--num_workers",
+        type=non_negative_int,
+        default=2,
+        help="processes that load images for --check",
+    )
     add("--check", action="store_true", help="find the images that cannot be read")
     add("--bad_images", type=Path, default=FILE, help="where --check lists them")
     add_label_flags(parser)
@@ -232,19 +237,22 @@ def main(args: argparse.Namespace) -> None:
         log(line)
     num_images, vocabulary = len(found.targets), found.vocabulary
     mean = found.targets.sum() / num_images
-    print(f"{num_images:,} images, {len(vocabulary)} labels, {mean:.2f} labels per image")
+    sizes = f"{counted(num_images, 'image')}, {counted(len(vocabulary), 'label')}"
+    print(f"{sizes}, {mean:.2f} labels per image")
     print(f"labels: {label_counts(vocabulary)}", flush=True)
     errors = found.errors
     if args.check:
         bad = check_images(paths, args.num_workers, args.bad_images)
         if bad:
             errors.insert(0, f"{args.bad_images} lists the bad images: fix them or leave them out")
-        print(f"{len(paths):,} images checked, {len(bad):,} cannot be read", flush=True)
+        checked = counted(len(paths), "image")
+        print(f"{checked} checked, {len(bad):,} cannot be read", flush=True)
     elif found.rows:
         own_paths, own_targets = [found.paths[i] for i in found.rows], found.targets[found.rows]
         data = LabelledImages(own_paths, own_targets, Preprocessing(args.image_size), seed=0)
         try:
-            batch, targets, _ = next(iter(make_loader(data, args.batch_size, args.num_workers)))
+            # in this process: one that fails with an image would delay the end of the script
+            batch, targets, _ = next(iter(make_loader(data, args.batch_size)))
             shapes = f"images {tuple(batch.shape)} {batch.dtype}, targets {tuple(targets.shape)}"
             print(f"a batch: {shapes}", flush=True)
         except UsageError as error:

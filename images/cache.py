@@ -28,7 +28,7 @@ from images.shards import ShardMember
 from images.transforms import Transform
 from util.errors import RunError, UsageError
 from util.files import make_folder, write_atomically
-from util.log import log, progress
+from util.log import counted, log, progress
 
 FORMAT_VERSION = "hybridnet-images-1"
 
@@ -101,7 +101,8 @@ class ImageCache:
                 f"--cache {self.path} needs {size:.1f} GB and {free:.1f} GB are free: free some "
                 "space, use another disk, or leave --cache out"
             )
-        log(f"decoding {len(self.rows):,} images to {self.path}, once: {size:.2g} GB")
+        images = counted(len(self.rows), "image")
+        log(f"decoding {images} to {self.path}, once: {size:.2g} GB")
         write_atomically(self.path, lambda temporary: self._write(temporary, num_workers))
         return self
 

@@ -13,10 +13,10 @@ from labels.annotated import SHARD_INDEX, AnnotatedImages
 from labels.text import split_of
 from util.errors import UsageError
 from util.files import OTHER_PICTURES, is_folder, is_picture, suffix_of, walk
-from util.log import log, some
+from util.log import counted, log, some
 from util.names import key, parts_of, readings, stem
 
-HINT = "; data_loader.py lists all that are missing"
+HINT = "; data_loader.py lists all that are missing, --skip_bad_images leaves them out"
 MAY_BE_GONE = ("NUS-WIDE",)  # sets published as URLs, whose images disappear over time
 
 
@@ -36,20 +36,34 @@ def find_images(
     files, paths = _locate(image_path, images)
     if guesses := files.guesses(paths):
         log(
-            f"note: {len(guesses):,} of the {len(images):,} names in {images.source} differ from "
-            f"the files' paths; found by their last parts: {guesses[0]}"
+            f"note: {len(guesses):,} of the {len(images):,} names in {images.source} "
+            f"{'differs' if len(guesses) == 1 else 'differ'} from the files' paths; found by the "
+            f"last parts: {guesses[0]}"
         )
-    missing = [n for n, path in zip(images.file_names, paths, strict=True) if path is None]
     if allow_missing:
         named = zip(images.file_names, paths, strict=True)
         return [path or image_path.joinpath(*parts_of(name)) for name, path in named]
-    if missing:
-        raise UsageError(
-            f"{len(missing):,} of the {len(images):,} images of {images.source} are not under "
-            f"{image_path}{files.what_is_there()}, for example {files.about_missing(missing[0])}"
-            f"{HINT}"
-        )
+    if sentence := _say_missing(files, paths):
+        raise UsageError(f"{sentence}{HINT}")
     return paths
+
+
+def say_missing(image_path: Path, images: AnnotatedImages) -> str:
+    """How many images are missing from the folder, and what is there; empty if none is.
+
+    Raises UsageError, as `find_images`.
+    """
+    return _say_missing(*_locate(image_path, images))
+
+
+def _say_missing(files: _Files, paths: list[Path | None]) -> str:
+    missing = [name for name, path in zip(files.names, paths, strict=True) if path is None]
+    if not missing:
+        return ""
+    what = f"{len(missing):,} of the {len(paths):,} images of {files.source}"
+    verb = "is" if len(missing) == 1 else "are"
+    there, example = files.what_is_there(), files.about_missing(missing[0])
+    return f"{what} {verb} not under {files.root}{there}, for example {example}"
 
 
 def without_missing(image_path: Path, images: AnnotatedImages) -> AnnotatedImages:
@@ -131,7 +145,7 @@ class _Files:
 
     def what_is_there(self) -> str:
         pictures = [f for names in self._by_name.values() for f in names if is_picture(f)]
-        return f" ({len(pictures):,} pictures: {some(pictures, 2)})" if pictures else ""
+        return f" ({counted(len(pictures), 'picture')}: {some(pictures, 2)})" if pictures else ""
 
     def about_missing(self, name: str) -> str:
         """The last part of a missing name, and files that might be meant."""

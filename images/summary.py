@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from images.duplicates import duplicates
-from images.find import HINT, find_images
+from images.find import say_missing
 from images.shards import ShardMember
 from labels import folders
 from labels.annotated import AnnotatedImages
@@ -23,7 +23,7 @@ from labels.targets import encode_targets
 from labels.vocabulary import Vocabulary, count_labels
 from util.errors import RunError, UsageError
 from util.files import OTHER_PICTURES, is_picture, left_out, suffix_of, walk, write_new
-from util.log import printable, some
+from util.log import counted, printable, some
 
 MISSING, MERGES = Path("missing_images.txt"), Path("labels_to_merge.csv")
 SHOWN = 40  # labels printed with their counts; build_vocab.py prints all
@@ -84,22 +84,26 @@ def problems(
     """
     found, counts = [], targets.sum(0)
     if unlabelled := int((~targets.any(1)).sum()):
-        found.append(f"{unlabelled:,} images have no label")
+        found.append(counted(unlabelled, "image has no label", "images have no label"))
     if several := several_in_one(vocabulary.labels):
         names = some([repr(label) for label in several])
-        found.append(f"{len(several):,} labels look like several (see --separator): {names}")
+        what = counted(len(several), "label looks", "labels look")
+        found.append(f"{what} like several (see --separator): {names}")
     if alike := likely_misspellings(vocabulary, targets):
         pairs = some([f"{rare!r} for {usual!r}" for rare, usual in alike])
-        found.append(f"{len(alike):,} labels look misspelt: {pairs}")
+        what = counted(len(alike), "label looks", "labels look")
+        found.append(f"{what} misspelt: {pairs}")
         if merges:
             what = "correct {} and give it with --labels_to_merge"
             found[-1] += f"; {_written(merges, merges_as_csv(alike), what)}"
     if same := duplicates(*splits):
         pairs = some([f"{a} = {b}" for a, b in same])
-        found.append(f"{len(same):,} images are in two splits: {pairs}")
+        what = counted(len(same), "image is", "images are")
+        found.append(f"{what} in two splits: {pairs}")
     few = [f"{label} ({n})" for label, n in zip(vocabulary.labels, counts, strict=True) if n < FEW]
     if few:
-        found.append(f"{len(few):,} labels are on fewer than {FEW} images: {some(few)}")
+        what = counted(len(few), "label is", "labels are")
+        found.append(f"{what} on fewer than {FEW} images: {some(few)}")
     return found
 
 
@@ -115,11 +119,8 @@ def _write_missing(image_path: Path, images: AnnotatedImages, missing: list[int]
     """Write the names of the missing images to a file; returns a sentence."""
     names = [printable(images.file_names[i]) for i in missing]
     content = "".join(f"{name}\n" for name in names).encode(errors="replace")
-    try:
-        find_images(image_path, images)
-        reason = f"{len(missing):,} images are missing"
-    except UsageError as error:  # says what is there, too
-        reason = str(error).removesuffix(HINT)
+    found = say_missing(image_path, images)  # says what is there, too
+    reason = found or counted(len(missing), "image is missing", "images are missing")
     return f"{reason}; {_written(MISSING, content, '{} lists all that are missing')}"
 
 
@@ -141,9 +142,11 @@ def not_used(
     everywhere = Counter(label for labels in images.label_sets for label in labels)
     known = part.labels()
     if others := [f"{x} ({n:,})" for x, n in everywhere.most_common() if x not in known]:
-        found.append(f"{len(others):,} labels are on no training image: {some(others)}")
+        what = counted(len(others), "label is", "labels are")
+        found.append(f"{what} on no training image: {some(others)}")
     if none := [label for label in part.categories if label not in everywhere]:
-        found.append(f"{len(none):,} labels are on no image: {some(none)}")
+        what = counted(len(none), "label is", "labels are")
+        found.append(f"{what} on no image: {some(none)}")
     as_files = all(isinstance(path, Path) for path in paths)
     if image_path.is_dir() and as_files and images.kind != folders.NAME:
         found += _other_pictures(image_path, images, {str(path) for path in paths})
@@ -156,7 +159,9 @@ def _other_pictures(image_path: Path, images: AnnotatedImages, used: set[str]) -
     others = [file for file in files if is_picture(file) and file not in used]
     found = []
     if others:
-        what = f"{len(others):,} pictures in {image_path} are not in {images.source}"
+        what = (
+            f"{counted(len(others), 'picture')} in {image_path} that {images.source} does not list"
+        )
         found.append(f"{what}: {some([Path(file).name for file in others], 3)}")
     undecoded = [f for f in files if suffix_of(f) in OTHER_PICTURES and f not in used]
     return [*found, left_out(undecoded)] if undecoded else found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from util.errors import UsageError
-from util.log import log
+from util.log import counted, log
 
 SHARD_INDEX = "shards.json"  # COCO json beside tar shards of images, see images/shards.py
 
@@ -60,5 +60,6 @@ class AnnotatedImages:
         name = next((name for name in names if name in self.splits), None)
         if name is None:
             raise UsageError(f"{self.source} has no image of the split {' or '.join(names)}")
-        log(f"{self.source}: the split {name} is used, {self.splits.count(name):,} images")
+        images = counted(self.splits.count(name), "image")
+        log(f"{self.source}: the split {name} is used, {images}")
         return self.part([i for i, split in enumerate(self.splits) if split == name])

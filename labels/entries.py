@@ -9,7 +9,7 @@ from typing import NamedTuple
 from labels.annotated import AnnotatedImages
 from labels.text import folded, is_text
 from util.errors import UsageError
-from util.log import log
+from util.log import counted, log
 
 
 class Entry(NamedTuple):
@@ -45,7 +45,8 @@ def images_from_entries(
             )
         repeated += at != place
     if repeated:
-        log(f"{path}: {repeated:,} images are listed again, with the same labels: taken once")
+        what = counted(repeated, "image is", "images are")
+        log(f"{path}: {what} listed again, with the same labels: taken once")
     label_sets = [labels for labels, _, _ in found.values()]
     splits = [split for _, _, split in found.values()]
     if any(splits) and not all(splits):

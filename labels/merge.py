@@ -16,7 +16,7 @@ from labels.tags import respell
 from labels.text import folded, read_text
 from util.errors import UsageError
 from util.files import FORMULA, csv_text
-from util.log import log, some
+from util.log import counted, log, some
 
 COLUMNS = ["from", "to"]
 
@@ -26,7 +26,7 @@ def merge_labels(images: AnnotatedImages, path: Path) -> AnnotatedImages:
     merges = read_merges(path)
     used = [old for old in merges if old in set(images.categories)]
     renamed = sum(any(label in merges for label in labels) for labels in images.label_sets)
-    log(f"{path}: {len(used):,} labels renamed, on {renamed:,} images")
+    log(f"{path}: {counted(len(used), 'label')} renamed, on {counted(renamed, 'image')}")
     if unused := [repr(old) for old in merges if old not in used]:
         log(f"note: {path} renames labels that {images.source} lacks: {some(unused)}")
     return respell(images, merges)

@@ -23,7 +23,7 @@ from labels.label_numbers import read_label_names
 from labels.options import DEFAULTS, ReadOptions
 from labels.text import SPLITS, read_head, read_text
 from util.errors import UsageError
-from util.log import log
+from util.log import counted, log
 
 NAME = "Open Images"
 NEEDED = ("ImageID", "LabelName")
@@ -63,8 +63,15 @@ def read(
         _read_rows(file, split, found)
     names = _names({x for labels in found.labels_of.values() for x in labels}, path, options)
     if found.absent:
-        example = "" if not found.both else f"; {found.both:,} labels have 1 and 0: they count as 1"
-        log(f"{path}: {found.absent:,} rows of Confidence 0 are absent labels{example}")
+        both = counted(
+            found.both, "label has 1 and 0: it counts", "labels have 1 and 0: they count"
+        )
+        example = f"; {both} as 1" if found.both else ""
+        one, several = (
+            "row of Confidence 0 is an absent label",
+            "rows of Confidence 0 are absent labels",
+        )
+        log(f"{path}: {counted(found.absent, one, several)}{example}")
     label_sets = [
         tuple(dict.fromkeys(names[x] for x, present in labels.items() if present))
         for labels in found.labels_of.values()

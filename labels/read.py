@@ -43,7 +43,7 @@ from labels.split_folders import splits_by_folder
 from labels.tags import respell
 from labels.text import folded, read_head
 from util.errors import UsageError
-from util.log import log
+from util.log import counted, log
 
 # The first one that matches reads: special formats come before general ones.
 TOOLS = (voc, nuswide, cvat, label_studio, via, fiftyone, yolo, openimages, imaterialist)
@@ -87,7 +87,8 @@ def read_labels(
     if images.splits:
         counts = {s: images.splits.count(s) for s in ("train", "val", "test")}
         divided = ": " + ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
-    log(f"{path}: {images.kind}, {len(images):,} images{divided}, {len(images.categories)} labels")
+    sizes = f"{counted(len(images), 'image')}{divided}, {counted(len(images.categories), 'label')}"
+    log(f"{path}: {images.kind}, {sizes}")
     return images
 
 

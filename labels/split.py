@@ -13,7 +13,7 @@ import heapq
 import numpy as np
 from scipy.sparse import csc_matrix
 
-from util.log import log
+from util.log import counted, log
 
 
 def split_train_val(
@@ -38,7 +38,8 @@ def split_train_val(
         _fix_one_sided(targets, held, counts, rng)
         _fix_size(targets, held, quota, size, rng)
         if absent := int(((counts > 1) & ~targets[held].any(0)).sum()):
-            log(f"{absent:,} labels are on no held-out image (of {size:,}): raise --val_fraction")
+            what = counted(absent, "label is", "labels are")
+            log(f"{what} on no held-out image (of {size:,}): raise --val_fraction")
     elif size:
         held[:] = True
     return np.flatnonzero(~held), np.flatnonzero(held)

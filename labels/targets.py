@@ -11,7 +11,7 @@ from labels.annotated import AnnotatedImages
 from labels.tags import same_spelling, spellings
 from labels.vocabulary import Vocabulary
 from util.errors import UsageError
-from util.log import log, some
+from util.log import counted, log, some
 
 
 def encode_targets(
@@ -42,16 +42,14 @@ def encode_targets(
             "--labels_to_merge; if not, give one of them another name"
         )
     if rare:
-        log(
-            f"{images.source}: {len(rare):,} labels too rare for the vocabulary are left out: "
-            f"{some(rare)}"
-        )
+        one, several = (f"{noun} too rare for the vocabulary" for noun in ("label", "labels"))
+        what = counted(len(rare), f"{one} is", f"{several} are")
+        log(f"{images.source}: {what} left out: {some(rare)}")
     if unknown:
-        named = [f"{label} ({count:,})" for label, count in unknown.items()]
-        log(
-            f"{images.source}: {len(unknown):,} labels are on no training image and are left out: "
-            f"{some(named)}"
-        )
+        named = [f"{label} ({number:,})" for label, number in unknown.items()]
+        one, several = "label is on no training image", "labels are on no training image"
+        what = counted(len(unknown), f"{one} and is", f"{several} and are")
+        log(f"{images.source}: {what} left out: {some(named)}")
     return targets
 
 

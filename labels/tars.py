@@ -30,7 +30,7 @@ from labels.table import images_from_table, table_from_rows
 from labels.tar_index import Fields, find_tars, make_index
 from labels.text import SPLITS, split_of
 from util.errors import UsageError
-from util.log import log, some
+from util.log import counted, log, some
 
 NAME = "WebDataset"
 SMALL_WORDS = """a an the of with on in and is at to und ein eine der die das mit auf im de la le
@@ -141,7 +141,8 @@ def _columns(
     if options.separator is None:
         _check_captions([row.get(chosen) for _, row in table], chosen, index)
     if lacking := sum(chosen not in row for _, row in table):
-        log(f"{index}: {lacking:,} pictures have no {chosen}: they have no labels")
+        what = counted(lacking, "picture has", "pictures have")
+        log(f"{index}: {what} no {chosen}, so no label")
     return _renamed(table, chosen, options)
 
 

@@ -29,7 +29,7 @@ from labels.voc_lists import Lists, read_lists
 from labels.xml_file import head_of, parse, root_tag
 from util.errors import UsageError
 from util.files import is_ignored, is_picture, walk
-from util.log import log
+from util.log import counted, log
 
 NAME = "PASCAL VOC"
 XML_FOLDERS = ("Annotations", "annotations/xmls", "annotations", "xmls", "annots", "labels")
@@ -115,7 +115,8 @@ def read(
             splits.append(split or _split(part, root))
             pictures.pop(image, None)
         if path.is_dir() and (without := len(pictures.keys() - _xml_of(part).keys())):
-            log(f"{part.folder}: {without:,} pictures have no XML in {part.xml.name}/: left out")
+            what = counted(without, "picture has", "pictures have")
+            log(f"{part.folder}: {what} no XML in {part.xml.name}/: left out")
     if any(splits) and not all(splits):
         without = names[splits.index(None)]
         raise UsageError(f"{path} has images without a split, such as {without}: name one folder")

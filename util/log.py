@@ -74,13 +74,13 @@ def printable(text: object) -> str:
     return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
-def counted(number: int, noun: str) -> str:
-    """How many of a thing whose plural ends in s.
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number with its noun, perhaps with its verb; without `plural` an s is added.
 
-    >>> counted(1, "image"), counted(2000, "image")
-    ('1 image', '2,000 images')
+    >>> counted(1, "image"), counted(2000, "image is", "images are")
+    ('1 image', '2,000 images are')
     """
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 def some(examples: Sequence[str], shown: int = 5) -> str:

@@ -55,7 +55,7 @@ def test_one_file_whatever_stands_before_and_behind_its_name(tmp_path, name, bel
         f"{below}/c d.jpg".lstrip("/"),
         "other.jpg",
     ]
-    said = capsys.readouterr().err.count("1 of the 2 names in t.csv differ")
+    said = capsys.readouterr().err.count("1 of the 2 names in t.csv differs")
     assert said == ((below, name) not in (("", ".\\c d.jpg"), ("im", "im/../../../im/c d.jpg")))
     with pytest.raises(UsageError, match="1 of the 1 images"):
         find(tmp_path / "set", name.replace("c", "k", 9).replace("C", "K", 9))
@@ -136,7 +136,7 @@ def test_nothing_outside_the_folder_is_found(tmp_path):
         "",
         "/",
     ):
-        with pytest.raises(UsageError, match="are not under"):
+        with pytest.raises(UsageError, match="is not under"):
             find(tmp_path / "in", name)
         images = AnnotatedImages("t.csv", [name], [("x",)], ["x"])
         (path,) = find_images(tmp_path / "in", images, allow_missing=True)

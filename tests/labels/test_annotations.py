@@ -203,7 +203,7 @@ def test_a_new_format_is_one_module(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(read, "FORMATS", (new, *read.FORMATS))
     (tmp_path / "x.mine").write_bytes(b"")
     assert read_labels(tmp_path / "x.mine").label_sets == [("cat",)]
-    assert "x.mine: my format, 1 images, 1 labels" in capsys.readouterr().err
+    assert "x.mine: my format, 1 image, 1 label" in capsys.readouterr().err
 
 
 def test_real_coco_files(shared):

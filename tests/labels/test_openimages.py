@@ -73,7 +73,7 @@ def test_both_present_and_absent_counts_as_present_and_is_said(tmp_path, capsys)
     (tmp_path / "class-descriptions.csv").write_text(NAMES)
     path = write(tmp_path, "train", "a1,verification,/m/01,0\na1,crowd,/m/01,1\n")
     assert read_labels(path).label_sets == [("Cat",)]
-    assert "1 labels have 1 and 0: they count as 1" in capsys.readouterr().err
+    assert "1 label has 1 and 0: it counts as 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_folders_that_do_not_belong_together(tmp_path, capsys):
     alone = write_year(tmp_path / "one/export").parent
     (alone / "export/JPEGImages/more.jpg").write_bytes(b"")
     assert sets_of(alone) == BASE
-    assert "1 pictures have no XML in Annotations/: left out" in capsys.readouterr().err
+    assert "1 picture has no XML in Annotations/: left out" in capsys.readouterr().err
     for name in ("annotations", "xmls"):
         write_xml(tmp_path / "two" / name, SETS)
     assert "has XML files in annotations, xmls" in refusal(tmp_path / "two")
