@@ -163,8 +163,8 @@ def _shrink(photo: Image.Image, side: int) -> Image.Image:
     return copy
 
 
-def data_uri(picture: Image.Image, kind: str = "WEBP") -> str:
+def data_uri(picture: Image.Image, kind: str = "WEBP", quality: int = 72) -> str:
     """A picture as text for <img src>: WEBP for photos, PNG for exact pixels."""
     buffer = io.BytesIO()
-    picture.save(buffer, kind, quality=72)
+    picture.save(buffer, kind, quality=quality)
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"

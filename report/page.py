@@ -108,7 +108,7 @@ def _thin(curve: np.ndarray, most: int) -> np.ndarray:
 
 
 def render(template: str, **values: object) -> bytes:
-    """Fill in a page of templates/, every value escaped.
+    """Fill in a page of templates/, every value escaped; x.html may have its own x.css and x.js.
 
     The page's content security policy allows only its own script, by hash.
     """
@@ -120,11 +120,16 @@ def render(template: str, **values: object) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
-    style, script = ((TEMPLATES / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, script = (_shared_and_own(template, suffix) for suffix in (".css", ".js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     own = {"style": Markup(style), "script": Markup(script), "script_hash": digest}
     # "replace": file names may contain bytes that are not valid text
     return environment.get_template(template).render(**own, **values).encode("utf-8", "replace")
+
+
+def _shared_and_own(template: str, suffix: str) -> str:
+    paths = [TEMPLATES / f"page{suffix}", (TEMPLATES / template).with_suffix(suffix)]
+    return "".join(path.read_text("utf-8") for path in paths if path.is_file())
 
 
 def number(value: float | None, digits: int = 1, sign: bool = False) -> str:

@@ -1,0 +1,140 @@
+"""label_issues.html: the annotations that look wrong, each with its photo, to keep or to correct.
+
+The page needs no other file and no network. It holds the label table of all images: its button
+saves labels.corrected.csv, which train.py reads. label_issues.csv lists the same annotations.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from images.decode import load_pixels
+from images.shards import ShardMember
+from labels.annotated import AnnotatedImages
+from labels.write import SEPARATOR, LabelCells, name_cell
+from report.gallery import data_uri
+from report.page import render
+from util.errors import UsageError
+from util.files import BOM, csv_text, write_atomically
+
+COLUMNS = ("file_name", "label", "annotation", "probability", "marginal")
+SIZES = ((320, 72), (320, 50), (240, 50), (160, 40))  # longest side in pixels, WEBP's quality
+PHOTOS = 9_000_000  # letters of all photos together: the page stays under 15 MB
+
+
+def write_label_issues(
+    issues: Sequence[dict],
+    listed: AnnotatedImages,
+    paths: Sequence[Path | ShardMember],
+    output_dir: Path,
+    about: str,
+) -> None:
+    """Write label_issues.html and label_issues.csv.
+
+    issues: most suspicious first, each with row (of `listed`), file_name, label, annotation
+    (missing or surplus), probability (that the annotation is right, given the image and its other
+    annotations) and marginal (that the label is on the image, given the image alone). listed: all
+    judged images, with labels as the model spells them. paths: their photos. about: which model
+    judged, in a line. Raises UsageError for labels or names that no table can hold, and RunError.
+    """
+    _write_csv(issues, output_dir / "label_issues.csv")
+    table = _table(issues, listed)
+    photo = functools.cache(lambda row: _photo(paths[row], PHOTOS // len(issues)))
+    page = render(
+        "label_issues.html",
+        issues=[_shown(issue, listed, *photo(issue["row"])) for issue in issues],
+        num_images=len(listed),
+        source=listed.source,
+        splits=listed.splits is not None,
+        difficult=any(listed.difficult or ()),
+        about=about,
+        table=table,
+    )
+    write_atomically(
+        output_dir / "label_issues.html", lambda temporary: temporary.write_bytes(page)
+    )
+
+
+def _write_csv(issues: Sequence[dict], path: Path) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(COLUMNS)
+    for issue in issues:
+        numbers = (f"{issue[name]:.6f}" for name in COLUMNS[3:])
+        writer.writerow([*(csv_text(issue[name]) for name in COLUMNS[:3]), *numbers])
+    content = (BOM + text.getvalue()).encode("utf-8", "replace")
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def _table(issues: Sequence[dict], listed: AnnotatedImages) -> dict[str, object]:
+    """What the page's script makes the table of, in the bytes of `labels.write.table_as_csv`."""
+    labels = sorted({*listed.labels(), *(issue["label"] for issue in issues)})
+    cells = LabelCells(labels)
+    number = {label: i for i, label in enumerate(labels)}
+    splits = [[split] for split in listed.splits] if listed.splits else [[]] * len(listed)
+    table: dict[str, object] = {
+        "start": BOM,
+        "separator": SEPARATOR,
+        "header": cells.header(probabilities=False, splits=listed.splits is not None),
+        "labels": [cells.written[label] for label in labels],
+        "rows": [
+            [name_cell(name), [number[label] for label in label_set], *split]
+            for name, label_set, split in zip(
+                listed.file_names, listed.label_sets, splits, strict=True
+            )
+        ],
+        "issues": [[i["row"], number[i["label"]], i["annotation"]] for i in issues],
+    }
+    # choices are kept under this name: those of another page must not be taken for this one's
+    digest = hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
+    return {**table, "key": f"label_issues {digest[:32]}"}
+
+
+def _shown(issue: dict, listed: AnnotatedImages, photo: str, problem: str) -> dict[str, object]:
+    """What the page shows of an issue: the probabilities are those of yes."""
+    missing = issue["annotation"] == "missing"
+    given_others = issue["probability"] if not missing else 1 - issue["probability"]
+    return {
+        "file": issue["file_name"],
+        "label": issue["label"],
+        "missing": missing,
+        "labels": listed.label_sets[issue["row"]],
+        "given_others": percent(given_others),
+        "alone": percent(issue["marginal"]),
+        "photo": photo,
+        "problem": problem,
+    }
+
+
+def percent(probability: float) -> str:
+    """A probability in whole percent, without 0 and 100.
+
+    >>> percent(0.043), percent(0.001), percent(0.999)
+    ('4 %', 'under 1 %', 'over 99 %')
+    """
+    if probability < 0.005:
+        return "under 1 %"
+    return "over 99 %" if probability > 0.995 else f"{100 * probability:.0f} %"
+
+
+def _photo(path: Path | ShardMember, most: int) -> tuple[str, str]:
+    """A photo as a data URI of `most` letters if possible; or "" and why it cannot be read."""
+    try:
+        pixels = load_pixels(path, SIZES[0][0])
+    except UsageError as error:
+        return "", str(error)
+    for side, quality in SIZES:
+        photo = Image.fromarray(pixels)
+        photo.thumbnail((side, side))
+        uri = data_uri(photo, quality=quality)
+        if len(uri) <= most:
+            break
+    return uri, ""
