@@ -11,7 +11,7 @@ import functools
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -33,7 +33,7 @@ PHOTOS = 9_000_000  # letters of all photos together: the page stays under 15 MB
 def write_label_issues(
     issues: Sequence[dict],
     listed: AnnotatedImages,
-    paths: Sequence[Path | ShardMember],
+    paths: Sequence[Path | ShardMember] | Mapping[int, Path | ShardMember],
     output_dir: Path,
     about: str,
 ) -> None:
@@ -42,8 +42,9 @@ def write_label_issues(
     issues: most suspicious first, each with row (of `listed`), file_name, label, annotation
     (missing or surplus), probability (that the annotation is right, given the image and its other
     annotations) and marginal (that the label is on the image, given the image alone). listed: all
-    judged images, with labels as the model spells them. paths: their photos. about: which model
-    judged, in a line. Raises UsageError for labels or names that no table can hold, and RunError.
+    images of the label table, with labels as the model spells them. paths: the photo of each row
+    that has an issue. about: how they were judged, in a line. Raises UsageError for labels or names
+    that no table can hold, and RunError.
     """
     _write_csv(issues, output_dir / "label_issues.csv")
     table = _table(issues, listed)
@@ -76,6 +77,10 @@ def _write_csv(issues: Sequence[dict], path: Path) -> None:
 
 def _table(issues: Sequence[dict], listed: AnnotatedImages) -> dict[str, object]:
     """What the page's script makes the table of, in the bytes of `labels.write.table_as_csv`."""
+    for issue in issues:
+        annotated = issue["label"] in listed.label_sets[issue["row"]]
+        if annotated == (issue["annotation"] == "missing"):  # a correction would change nothing
+            raise ValueError(f"{issue['annotation']} does not fit the labels of row {issue['row']}")
     labels = sorted({*listed.labels(), *(issue["label"] for issue in issues)})
     cells = LabelCells(labels)
     number = {label: i for i, label in enumerate(labels)}

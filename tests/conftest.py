@@ -192,6 +192,15 @@ def one_error(result, code: int = 2) -> str:
     return errors[0]
 
 
+def check_layout(page) -> None:
+    """All pictures are shown and nothing is wider than the window."""
+    images = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth])")
+    assert all(complete and width > 0 for complete, width in images)
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder ../shared beside the repository; only for reading."""
@@ -226,3 +235,39 @@ def trained(tmp_path_factory):
     output = tiny.folder / "runs/instances-chain"
     yield SimpleNamespace(**vars(tiny), command=command, result=result, output=output)
     shutil.rmtree(output)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    chromium = shutil.which("chromium")
+    if not chromium:
+        pytest.skip("there is no chromium to open the report in")
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["wide", "phone"])
+def opened(browser, request):
+    """A function that opens a page. The page must log nothing and load nothing."""
+    scheme, width = request.param
+    context = browser.new_context(
+        color_scheme=scheme, viewport={"width": width, "height": 844}, reduced_motion="reduce"
+    )
+    page, logged, requested = context.new_page(), [], []
+    page.on("console", lambda message: logged.append(message.text))
+    page.on("pageerror", lambda error: logged.append(str(error)))
+    page.on("dialog", lambda dialog: logged.append(dialog.message))
+    page.on("request", lambda sent: requested.append(sent.url))
+
+    def open_page(path, before: str = ""):
+        page.add_init_script(before)
+        page.goto(path.as_uri())
+        return page
+
+    yield open_page
+    assert logged == []
+    assert {url[:40] for url in requested if not url.startswith("data:")} == {page.url[:40]}
+    context.close()

@@ -2,14 +2,13 @@
 
 import csv
 import json
-import shutil
 import tracemalloc
 
 import make_scenes
 import numpy as np
 import pytest
 import torch
-from conftest import COLOURS, call, coco, write_json, write_picture
+from conftest import COLOURS, call, check_layout, coco, write_json, write_picture
 from PIL import Image
 
 import evaluate
@@ -115,50 +114,6 @@ def scenes(tmp_path_factory):
 
 
 # --- in a browser -----------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
-    chromium = shutil.which("chromium")
-    if not chromium:
-        pytest.skip("there is no chromium to open the report in")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(params=[("light", 1280), ("dark", 390)], ids=["wide", "phone"])
-def opened(browser, request):
-    """A function that opens a page. The page must log nothing and load nothing."""
-    scheme, width = request.param
-    context = browser.new_context(
-        color_scheme=scheme, viewport={"width": width, "height": 844}, reduced_motion="reduce"
-    )
-    page, logged, requested = context.new_page(), [], []
-    page.on("console", lambda message: logged.append(message.text))
-    page.on("pageerror", lambda error: logged.append(str(error)))
-    page.on("dialog", lambda dialog: logged.append(dialog.message))
-    page.on("request", lambda sent: requested.append(sent.url))
-
-    def open_page(path):
-        page.goto(path.as_uri())
-        return page
-
-    yield open_page
-    assert logged == []
-    assert [url[:40] for url in requested if not url.startswith("data:")] == [page.url[:40]]
-    context.close()
-
-
-def check_layout(page) -> None:
-    """All pictures are shown and nothing is wider than the window."""
-    images = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth])")
-    assert all(complete and width > 0 for complete, width in images)
-    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
-    page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
-    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
 
 
 def column(page, number: int) -> list[str]:
