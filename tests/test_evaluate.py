@@ -20,12 +20,15 @@ from conftest import (
     refusal,
     run,
     write_json,
+    write_picture,
+    write_table,
 )
 from PIL import Image
 
 import evaluate
 import sample
 import train
+from inference import predictor
 
 
 def test_evaluate_end_to_end(trained):
@@ -182,7 +185,6 @@ def test_evaluate_refuses(trained, workdir):
     best = ("--checkpoint", trained.output / "best.pt")
     alone = refusal(evaluate, *best, "--annotations", "data/annotations/instances.json")
     assert "with --image_path" in alone
-    assert "name the data" in refusal(evaluate, *best)
     other = {**{"unicorn": 77}, "cat": 17}
     write_json(coco([("unicorn",)], categories=other), workdir / "other.json")
     assert "'unicorn', which the vocabulary lacks" in refusal(
@@ -208,3 +210,90 @@ def test_labels_are_read_as_they_were_for_training(workdir):
     assert not any("/" in label for label in labels)
     sentence = refusal(evaluate, *best, "--image_path", "data/images", "--label_columns", "x")
     assert "has no column 'x' (--label_columns)" in sentence
+
+
+@pytest.fixture(scope="module")
+def own_photos(tmp_path_factory):
+    """A run on 30 photos with a table that has no split column."""
+    folder = tmp_path_factory.mktemp("own")
+    sets = [LABEL_SETS[i % len(LABEL_SETS)] for i in range(30)]
+    for i, labels in enumerate(sets):
+        write_picture(folder / f"photos/{i:02d}.jpg", labels, seed=i)
+    rows = [[f"{i:02d}.jpg", "|".join(labels)] for i, labels in enumerate(sets)]
+    write_table(folder / "photos", ["file_name", "labels"], rows)
+    result = run("train.py", "--image_path", "photos", *OWN, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return folder
+
+
+OWN = ("--image_size", 48, "--num_epochs", 1, "--batch_size", 8, "--num_workers", 0)
+OWN += ("--val_fraction", 0.2)
+
+
+def test_the_hold_out_of_training_is_evaluated(own_photos, monkeypatch, capsys):
+    """No flag is needed; a quick look and other parts do not replace the results."""
+    monkeypatch.chdir(own_photos)
+    run_folder = Path("runs/photos-chain")
+    held = load(run_folder / "best.pt")["held_out"]
+    call(evaluate, "--num_workers", 0)
+    assert "evaluating the hold-out of photos/labels.csv: 6 images" in capsys.readouterr().err
+    names = np.load(run_folder / "predictions.npz")["file_names"].tolist()
+    assert sorted(names) == sorted(held)
+    whole = {path.name: path.read_bytes() for path in run_folder.iterdir() if path.is_file()}
+    call(evaluate, "--num_workers", 0, "--limit", 2)
+    call(evaluate, "--num_workers", 0, "--split", "train", "--label_issues", 3)
+    assert "--folds 5 finds more" in capsys.readouterr().err
+    call(evaluate, "--num_workers", 0, "--image_path", "photos", "--split", "val")
+    for name, content in whole.items():
+        if name not in ("metrics.json", "predictions.npz", "evaluate.log"):  # a command and a time
+            assert (run_folder / name).read_bytes() == content
+    assert json.loads((run_folder / "metrics.json").read_text())["split"] == "hold-out"
+    assert json.loads((run_folder / "first-2/metrics.json").read_text())["num_images"] == 2
+    trained_on = np.load(run_folder / "train/predictions.npz")["file_names"].tolist()
+    assert not {*trained_on} & {*held}
+    assert len(trained_on) == 22, "30 photos, 2 without labels, 6 held out"
+
+
+def test_bad_images_are_left_out(own_photos, monkeypatch, capsys):
+    monkeypatch.chdir(own_photos)
+    held = load("runs/photos-chain/best.pt")["held_out"]
+    bad, gone = (Path("photos") / name for name in held[:2])
+    kept = bad.read_bytes(), gone.read_bytes()
+    bad.write_bytes(kept[0][:100])
+    gone.unlink()
+    try:
+        assert "1 of the" in refusal(evaluate, "--num_workers", 0)
+        call(evaluate, "--num_workers", 0, "--skip_bad_images", "--output_dir", "o", "--reveal", 1)
+        err = capsys.readouterr().err
+        assert "2 images cannot be read and are left out: o/skipped_images.jsonl" in err
+        names = np.load("o/predictions.npz")["file_names"].tolist()
+        assert sorted(names) == sorted(held[2:])
+    finally:
+        bad.write_bytes(kept[0])
+        gone.write_bytes(kept[1])
+
+
+def test_folds_judge_every_image_out_of_sample(own_photos, monkeypatch, capsys):
+    """Each fold's model was trained without its images; results are those of these models."""
+    monkeypatch.chdir(own_photos)
+    flags = ("--num_workers", 0, "--folds", 2, "--label_issues", 5, "--keep_unlabelled")
+    call(evaluate, *flags, "--json")
+    found = json.loads(capsys.readouterr().out)
+    assert (found["split"], found["folds"], found["num_images"]) == ("all", 2, 30)
+    folder = Path("runs/photos-chain/all-folds-2")
+    with np.load(folder / "predictions.npz") as file:
+        names, marginals = file["file_names"].tolist(), file["marginals"]
+    left_out = [(folder / f"fold-{k}.txt").read_text().splitlines() for k in (1, 2)]
+    assert sorted(left_out[0] + left_out[1]) == sorted(names)
+    for k, own in enumerate(left_out, start=1):
+        model = predictor.load(folder / f"fold-{k}/best.pt")
+        expected = model.predict(f"photos/{own[0]}", num_samples=128)["labels"]
+        row = dict(zip(model.labels, marginals[names.index(own[0])], strict=True))
+        assert expected == pytest.approx(row, abs=1e-4)
+        assert not {*own} & {*load(folder / f"fold-{k}/best.pt")["held_out"]}
+    trained = (folder / "fold-1/best.pt").stat().st_mtime_ns
+    call(evaluate, *flags)
+    assert (folder / "fold-1/best.pt").stat().st_mtime_ns == trained, "not trained again"
+    assert "2 models with the flags of" in capsys.readouterr().out
+    refused = refusal(evaluate, "--compare", folder / "metrics.json", folder / "metrics.json")
+    assert "is of several models" in refused
