@@ -21,11 +21,13 @@ from pathlib import Path
 
 from labels.label_cells import MISSING
 from labels.text import folded, is_text
+from labels.values import OFF, ON
 from util.errors import UsageError
 from util.files import BOM, csv_text, write_atomically
 
 SEPARATOR = "|"
 WORD = re.compile(r"[^\W\d_]+")
+NO_WORDS = MISSING | ON | OFF  # "no label" to our reader, or TRUE and FALSE to a spreadsheet
 LONGEST = csv.field_size_limit()  # letters of a cell that can be read
 
 
@@ -117,7 +119,7 @@ def _is_clear(label: str, words: Counter[str]) -> bool:
     other label has one of them.
     """
     parts = re.split("[ _-]", label)
-    if label.lower() in MISSING or not all(WORD.match(part) for part in parts):
+    if label.lower() in NO_WORDS or not all(WORD.match(part) for part in parts):
         return False
     if any(unicodedata.category(letter)[0] not in "LM" for part in parts for letter in part):
         return False
