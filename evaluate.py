@@ -25,6 +25,8 @@ A report as one HTML page; finished evaluations of the same images side by side:
     python evaluate.py --report
     python evaluate.py --compare runs/scenes-none/metrics.json runs/scenes-chain/metrics.json
 
+This also writes label_issues.html, where each is kept or corrected with a click.
+
 The tables go to the console and to evaluate.log, every metric to metrics.json beside the
 checkpoint, every image's predictions to predictions.npz. Results of other images than these get a
 folder of their own there. A label's score is the decoder's marginal, P(label in set | image).
@@ -50,6 +52,8 @@ from evaluation.analysis import (
 )
 from evaluation.choice import (
     SPLITS,
+    TRAINED_ON,
+    Chosen,
     choose_images,
     choose_output_dir,
     identify,
@@ -74,9 +78,11 @@ from images.transforms import Preprocessing
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.predictions import DECISIONS
 from labels.options import FLAGS, add_label_flags, options_from
+from labels.tags import respell, spellings
 from labels.vocabulary import Vocabulary
 from report.gallery import draw_gallery
 from report.influence import save_influence
+from report.label_issues import write_label_issues
 from report.page import render, write_report
 from report.text import format_comparison, format_tables
 from training.folds import make_folds, train_folds
@@ -113,7 +119,10 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--protocol", choices=PROTOCOLS, help="also print the metrics of papers on this data set")
     add("--reveal", type=positive_int, metavar="K", help="reveal K true labels, test the others")
     add(
-        "--label_issues", type=positive_int, metavar="N", help="list the N least likely annotations"
+        "--label_issues",
+        type=positive_int,
+        metavar="N",
+        help="list the N least likely annotations, and write a page to correct them",
     )
     add("--folds", type=fold_count, metavar="K", help="train K models; each judges what it lacked")
     add("--influence", action="store_true", help="which labels go together: label_influence.csv")
@@ -166,11 +175,12 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     known = reveal_labels(subject.targets, args.reveal) if args.reveal else None
     judges = [Judge(model, checkpoint, np.arange(len(subject.paths)))]
     if args.folds:
-        flags = flags | {"skip_bad_images": skip_bad}
-        judges = train_judges(subject, args.folds, flags, vocabulary, output_dir)
+        here = {"image_path": chosen.image_path, "annotations": chosen.annotations}
+        here |= given | {"skip_bad_images": skip_bad}
+        judges = train_judges(subject, args.folds, flags | here, vocabulary, output_dir)
     else:
         warn_of_leaks(chosen, checkpoint["flags"])
-        if args.label_issues and chosen.is_own and chosen.part in ("train", "all"):
+        if args.label_issues and chosen.is_own and chosen.part in TRAINED_ON:
             log("note: a model finds few errors in its own training images; --folds 5 finds more")
     reader = make_reader(args, subject, preprocessing, skip_bad, output_dir, device)
     amp = autocast(device, all_gather(resolve_amp(args.amp, device, flags))[0])
@@ -194,14 +204,15 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         **asked_results(args, judged, known, objects, vocabulary.labels),
     }
     tables = format_tables(results)
-    save_predictions(
-        judged.predictions, vocabulary.labels, judged.subject.images.file_names, output_dir
-    )
+    names = judged.subject.images.file_names
+    save_predictions(judged.predictions, vocabulary.labels, names, output_dir)
     as_json = write_results(results, tables, output_dir)
     if args.influence:
         stem, in_data = output_dir / "label_influence", co_occurrence(judged.predictions.targets)
         save_influence(judged.decoded.influence, in_data, vocabulary.labels, stem)
         log(f"wrote {stem}.csv and label_influence.png")
+    if args.label_issues:
+        write_issues(results, judged.subject, chosen, vocabulary, output_dir)
     if args.report:
         p, decided = judged.predictions, judged.sets[args.decide]
         paths, transform = judged.subject.paths, preprocessing.eval_transform()
@@ -213,6 +224,25 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         log(f"wrote {output_dir / 'report.html'} and pr_curves.csv")
     print(as_json if args.json else tables)
     log(f"wrote {output_dir / 'metrics.json'}, evaluate.log and {PREDICTIONS}")
+
+
+def write_issues(
+    results: dict, subject: Subject, chosen: Chosen, vocabulary: Vocabulary, output_dir: Path
+) -> None:
+    """--label_issues: the page on which they are kept or corrected, and the list as CSV."""
+    row = {name: i for i, name in enumerate(chosen.listed.file_names)}
+    issues = [{**issue, "row": row[issue["file_name"]]} for issue in results["label_issues"]]
+    listed = respell(chosen.listed, spellings(chosen.listed, vocabulary))
+    paths = dict(zip([row[name] for name in subject.images.file_names], subject.paths, strict=True))
+    about = f"Judged by {results['checkpoint']}."
+    if results["folds"]:
+        about = (
+            f"Judged out of sample: by {results['folds']} models, each trained without the photo."
+        )
+    elif chosen.is_own and chosen.part in TRAINED_ON:
+        about += " It was trained on these photos, so it finds few of their errors."
+    write_label_issues(issues, listed, paths, output_dir, about)
+    log(f"wrote {output_dir / 'label_issues.html'}, to correct labels, and label_issues.csv")
 
 
 def train_judges(

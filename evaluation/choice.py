@@ -20,6 +20,7 @@ from util.errors import UsageError
 from util.log import log
 
 SPLITS = ("test", "val", "train", "all")
+TRAINED_ON = ("train", "all")  # parts with training images, if the data set is the checkpoint's own
 HOLD_OUT = "hold-out"
 SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
 COCO_TRAIN = "instances_train2014"
@@ -169,7 +170,7 @@ def _whole(image_path: Path, annotations: Path, part: str, options: ReadOptions)
 
 def warn_of_leaks(chosen: Chosen, flags: dict) -> None:
     """Log a note if the evaluated images also trained the model or selected its epoch."""
-    uses = {"annotations": ("train", "all"), "val_annotations": ("val", "test", "train", "all")}
+    uses = {"annotations": TRAINED_ON, "val_annotations": ("val", "test", "train", "all")}
     here = chosen.annotations.resolve()
     same = {k for k in uses if flags.get(k) and Path(str(flags[k])).resolve() == here}
     if "annotations" in same and chosen.part in uses["annotations"]:
