@@ -234,13 +234,11 @@ def write_issues(
     issues = [{**issue, "row": row[issue["file_name"]]} for issue in results["label_issues"]]
     listed = respell(chosen.listed, spellings(chosen.listed, vocabulary))
     paths = dict(zip([row[name] for name in subject.images.file_names], subject.paths, strict=True))
-    about = f"Judged by {results['checkpoint']}."
+    about = f"by {results['checkpoint']}"
     if results["folds"]:
-        about = (
-            f"Judged out of sample: by {results['folds']} models, each trained without the photo."
-        )
+        about = f"out of sample, by {results['folds']} models, each trained without the photo"
     elif chosen.is_own and chosen.part in TRAINED_ON:
-        about += " It was trained on these photos, so it finds few of their errors."
+        about += ", which was trained on these photos and so finds few of their errors"
     write_label_issues(issues, listed, paths, output_dir, about)
     log(f"wrote {output_dir / 'label_issues.html'}, to correct labels, and label_issues.csv")
 

@@ -92,7 +92,7 @@ def ccp(tmp_path_factory, shared):
     listed = read_annotations(annotations)
     write_checkpoint(count_labels(listed.label_sets, listed.categories), folder / "best.pt")
     data = ("--image_path", shared / "ccp/images/val", "--annotations", annotations)
-    best = ("--checkpoint", folder / "best.pt")
+    best = ("--checkpoint", folder / "best.pt", "--output_dir", folder)
     call(evaluate, *best, *data, "--num_workers", 0, "--limit", 60, "--report", "--amp", "off")
     (folder / "best.pt").unlink()
     return folder
