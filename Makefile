@@ -15,7 +15,7 @@ demo: .venv/installed $(SCENES)/annotations/instances_val.json
 	$(RUN) train.py --output_dir $(DEMO)
 	$(RUN) evaluate.py --checkpoint $(DEMO)/best.pt
 	$(RUN) sample.py $(SCENES)/images/val/scene_val_000027.jpg --checkpoint $(DEMO)/best.pt --output $(DEMO)
-	@echo "checkpoint $(DEMO)/best.pt, metrics $(DEMO)/metrics.json, log $(DEMO)/evaluate.log, picture $(DEMO)/scene_val_000027_labels.png"
+	@echo "checkpoint $(DEMO)/best.pt, metrics $(DEMO)/metrics.json, log $(DEMO)/evaluate.log, picture $(DEMO)/slides/scene_val_000027.jpg.png"
 
 $(SCENES)/annotations/instances_val.json: | .venv/installed
 	$(RUN) data/make_scenes.py --output_dir $(SCENES)

@@ -152,12 +152,12 @@ def make_loader(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=leave_signals_to_parent,
         generator=torch.Generator(),  # keeps the global generator unused; no result depends on it
     )
 
 
-def _leave_signals_to_parent(worker: int) -> None:
+def leave_signals_to_parent(worker: int) -> None:
     """Keep workers alive on Ctrl-C and SIGTERM, which reach them too, until the run has saved.
 
     A worker that the run does not end ends itself GRACE seconds after SIGTERM.

@@ -1,37 +1,63 @@
 """Label images: each label's probability, the predicted labels, and a picture of both.
 
     python sample.py photo.jpg
-    python sample.py photo.jpg holiday/ --checkpoint runs/scenes-chain/best.pt --output tagged
+    python sample.py holiday/ --checkpoint runs/scenes-chain/best.pt --output tagged
     python sample.py photo.jpg --known person --known dog --absent cat
     python sample.py photo.jpg --decide map --num_sets 5 --standard_errors
     python sample.py photo.jpg --json | jq .predicted
 
-Needs only images and a checkpoint, by default that of the latest run. Several images also get a
-contact sheet, and their labels are written to labels.csv and labels.jsonl.
+Needs only images and a checkpoint, by default that of the latest run. One image gets a slide.
+Several, or a folder with folders in it, also get a contact sheet, predictions.jsonl, and
+predictions.csv, which train.py reads as labels. The same command goes on after an interruption,
+and labels the images that were added since. A file that sample.py did not write is not replaced.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from tqdm import tqdm
+
 from images.decode import load_image
+from inference.batches import load_batches
 from inference.checkpoint import find_checkpoint
 from inference.predictions import DECISIONS
-from inference.predictor import load
-from report.sample_text import format_result, save_labels
-from report.slides import draw_slide, make_tile, name_drawings, save_contact_sheet
-from util.cli import ArgumentParser, positive_int, run_script
+from inference.predictor import Predictor, load
+from report.fonts import choose_fonts
+from report.inputs import Inputs, list_inputs
+from report.marked import PROGRAM, SHEET, check_free
+from report.prediction_files import (
+    ABOUT,
+    LINES,
+    TABLE,
+    UNREADABLE,
+    PredictionFiles,
+    cannot_be_listed,
+    check_about,
+)
+from report.sample_text import format_result
+from report.slides import draw_slide, make_tile, save_contact_sheet, slide_path
+from training.signals import lock_output_dir
+from util.cli import ArgumentParser, code_commit, non_negative_int, positive_int, run_script
 from util.errors import UsageError
-from util.files import is_file, is_picture, left_out, make_folder, walk
-from util.log import log
+from util.log import log, printable, progress, some
 
-SHEET = 200  # images on the contact sheet at most, the first ones
+ON_SHEET = 200  # images on the contact sheet at most, the first ones
+OUTPUT = Path("samples")
 DECIDE = (
     "predict labels above the threshold, labels above their own threshold, the most probable set, "
     "or the set with the highest expected F1"
 )
+HOW = ("known", "absent", "decide", "num_sets", "num_samples", "standard_errors")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -39,7 +65,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("images", type=Path, nargs="+", metavar="IMAGE", help="images, or folders of images")
     add("--checkpoint", type=Path, help="best.pt of a run, or its folder; default: the latest")
-    add("--output", type=Path, default=Path("samples"), help="folder for the pictures")
+    add("--output", type=Path, help="default: samples, or samples/FOLDER for a folder's images")
+    add("--num_slides", type=non_negative_int, default=200, help="slides at most, the first ones")
     add("--top", type=positive_int, default=8, help="labels to show at most")
     add("--num_samples", type=positive_int, default=256, help="label sets sampled per image")
     add("--decide", choices=DECISIONS, default="threshold", help=DECIDE)
@@ -47,89 +74,212 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--standard_errors", action="store_true", help="add the errors of the probabilities")
     add("--known", action="append", default=[], metavar="LABEL", help="a label on the image")
     add("--absent", action="append", default=[], metavar="LABEL", help="a label not on the image")
+    add("--batch_size", type=positive_int, default=64, help="lower it if memory runs out")
+    add("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: if faster")
-    add("--json", action="store_true", help="print one JSON object per image, draw nothing")
+    add("--json", action="store_true", help="print one JSON object per image, write nothing")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Label each image, print the result, draw it."""
-    model = load(find_checkpoint(args.checkpoint), args.device, args.amp)
+    path = find_checkpoint(args.checkpoint)
+    model = load(path, args.device, args.amp)
     model.encode_known(args.known, args.absent)  # an unknown label is an error before all work
-    files = list_images(args.images, args.output)
-    if not args.json:
-        if len(files) > 1 and args.output.resolve() in {file.resolve().parent for file in files}:
-            raise UsageError(
-                f"--output {args.output} is a folder of the images, where labels.csv would be "
-                "replaced: choose another"
+    inputs = list_inputs(args.images)
+    if args.json:
+        print_json(args, model, inputs)
+    elif len(args.images) == 1 and inputs.named:
+        show_one(args, model, args.images[0])
+    else:
+        label_all(args, model, inputs, path)
+
+
+def print_json(args: argparse.Namespace, model: Predictor, inputs: Inputs) -> None:
+    """--json: a line for each image."""
+    failed = {}
+    for results, errors in predict(args, model, inputs, inputs.names):
+        for name, result in results.items():
+            write_out(json.dumps({"image": str(inputs.root / name), **result}))
+        leave_out(errors)
+        failed |= errors
+    check_outcome(inputs, failed, len(inputs.names) - len(failed))
+
+
+def show_one(args: argparse.Namespace, model: Predictor, image: Path) -> None:
+    """Print one image's labels, and draw its slide."""
+    output = args.output or OUTPUT
+    if os.path.lexists(output / ABOUT):
+        raise UsageError(f"{output} has the predictions of a folder: choose another --output")
+    path = slide_path(output, image.name)
+    check_free(path)
+    encoding = model.encode(image)
+    result = {"image": str(image), **model.describe(encoding, **how(args))}
+    print(format_result(result, args.top, path))
+    maps = model.class_activation_maps(encoding)
+    draw_slide(load_image(image), result, maps, args.top, path, choose_fonts(model.labels))
+
+
+def label_all(args: argparse.Namespace, model: Predictor, inputs: Inputs, checkpoint: Path) -> None:
+    """Label many images and keep the results in the output folder; go on with what is there."""
+    output = args.output or OUTPUT / inputs.full_root.name
+    about = describe_run(args, model, inputs, checkpoint)
+    if output.is_dir():
+        check_about(output, about)  # before the lock leaves a file there
+    with lock_output_dir(output, "--output"), PredictionFiles(output, about, model.labels) as files:
+        there = {*files.names}
+        new = [name for name in inputs.names if name not in there]
+        for name in [*files.names, *new][: args.num_slides]:
+            check_free(slide_path(output, name))
+        check_free(output / SHEET)
+        if len(new) < len(inputs.names):
+            known = len(inputs.names) - len(new)
+            log(f"{output}: {known:,} of {len(inputs.names):,} images are labelled already")
+        failed = predict_new(args, model, inputs, new, files, output)
+        num_read = len(files.names)
+        if num_read:
+            draw_all(args, model, inputs.root, files, output, is_new=num_read > len(there))
+            report(args, inputs, files, output)
+        check_outcome(inputs, failed, num_read)
+
+
+def describe_run(
+    args: argparse.Namespace, model: Predictor, inputs: Inputs, checkpoint: Path
+) -> dict:
+    """What makes the predictions: the content of sample.json."""
+    with checkpoint.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    about = {
+        "program": PROGRAM,
+        "commit": code_commit(),
+        "root": str(inputs.full_root),
+        "checkpoint": str(checkpoint),
+        "checkpoint_sha256": digest.hexdigest(),
+        "flags": {name: getattr(args, name) for name in (*HOW, "amp")},
+    }
+    if args.decide in model.thresholds:
+        values = np.broadcast_to(model.thresholds[args.decide], len(model.labels)).tolist()
+        about["thresholds"] = dict(zip(model.labels, values, strict=True))
+    return about
+
+
+def predict_new(
+    args: argparse.Namespace,
+    model: Predictor,
+    inputs: Inputs,
+    names: list[str],
+    files: PredictionFiles,
+    output: Path,
+) -> dict[str, str]:
+    """Predict, write and print batch by batch. Returns the images that failed, and why."""
+    failed = {name: why for name in names if (why := cannot_be_listed(name))}
+    leave_out(failed, files)
+    for results, errors in predict(args, model, inputs, [n for n in names if n not in failed]):
+        start = len(files.names)
+        files.add([{"image": name, **result} for name, result in results.items()])
+        for number, (name, result) in enumerate(results.items(), start):
+            drawing = slide_path(output, name) if number < args.num_slides else None
+            shown = {"image": str(inputs.root / name), **result}
+            write_out(format_result(shown, args.top, drawing))
+        leave_out(errors, files)
+        failed |= errors
+    return failed
+
+
+def leave_out(failed: dict[str, str], files: PredictionFiles | None = None) -> None:
+    """Say why images are left out, and list them."""
+    for name, why in failed.items():
+        tqdm.write(printable(f"note: {why}; left out"), file=sys.stderr)
+        if files:
+            files.add_unreadable(name, why)
+
+
+def predict(
+    args: argparse.Namespace, model: Predictor, inputs: Inputs, names: list[str]
+) -> Iterator[tuple[dict[str, dict], dict[str, str]]]:
+    """For each batch: image -> result, and image -> why it cannot be read."""
+    loader = load_batches(inputs.root, names, model.transform, args.batch_size, args.num_workers)
+    batches = progress(loader, "predicting") if len(loader) > 1 else loader
+    for pixels, indices, errors in batches:
+        results = model.describe_batch(model.encode_batch(pixels), **how(args)) if indices else []
+        found = dict(zip([names[i] for i in indices], results, strict=True))
+        yield found, {names[i]: str(error) for i, error in errors}
+
+
+def how(args: argparse.Namespace) -> dict:
+    """The options of `Predictor.describe`."""
+    return {name: getattr(args, name) for name in HOW}
+
+
+def write_out(text: str) -> None:
+    """Print to stdout at once, above the progress bar if there is one."""
+    tqdm.write(text)
+    sys.stdout.flush()  # a killed process loses nothing
+
+
+def draw_all(
+    args: argparse.Namespace,
+    model: Predictor,
+    root: Path,
+    files: PredictionFiles,
+    output: Path,
+    is_new: bool,
+) -> None:
+    """Draw the slides that are not there yet, and the contact sheet if its images changed."""
+    slides = files.first(args.num_slides)
+    slides = [r for r in slides if not slide_path(output, r["image"]).exists()]
+    sheet = output / SHEET
+    lettering = choose_fonts(model.labels)
+    for result in progress(slides, "drawing", "slides"):
+        with left_out_if_gone():
+            photo, encoding = (
+                load_image(root / result["image"]),
+                model.encode(root / result["image"]),
             )
-        make_folder(args.output)
-    results, tiles = [], []
-    for file, drawing in zip(files, name_drawings(files, args.output), strict=True):
-        try:
-            encoding = model.encode(file)
-        except UsageError as error:
-            if file in args.images:
-                raise
-            log(f"note: {error}; left out")
-            continue
-        found = model.describe(
-            encoding,
-            known=args.known,
-            absent=args.absent,
-            decide=args.decide,
-            num_sets=args.num_sets,
-            num_samples=args.num_samples,
-            standard_errors=args.standard_errors,
-        )
-        results.append({"image": str(file), **found})
-        if args.json:
-            print(json.dumps(results[-1]))
-            continue
-        photo = load_image(file)
-        draw_slide(photo, found, model.class_activation_maps(encoding), args.top, drawing)
-        print(format_result(results[-1], args.top, drawing))
-        if len(tiles) < SHEET:
-            tiles.append(make_tile(photo, found["predicted"]))
-    if not results:
+            maps = model.class_activation_maps(encoding)
+            draw_slide(
+                photo, result, maps, args.top, slide_path(output, result["image"]), lettering
+            )
+    if is_new or not sheet.exists():
+        tiles = []
+        for result in files.first(ON_SHEET):
+            with left_out_if_gone():
+                photo = load_image(root / result["image"])
+                tiles.append(make_tile(photo, result["predicted"], lettering))
+        if tiles:
+            save_contact_sheet(tiles, sheet)
+
+
+@contextlib.contextmanager
+def left_out_if_gone() -> Iterator[None]:
+    """Log that an image cannot be drawn: it was there when it was labelled."""
+    try:
+        yield
+    except UsageError as error:
+        log(f"note: {error}; not drawn")
+
+
+def report(args: argparse.Namespace, inputs: Inputs, files: PredictionFiles, output: Path) -> None:
+    """Say what was written, and how to train on it."""
+    slides = min(len(files.names), args.num_slides)
+    log(f"{output}: {TABLE} and {LINES} ({len(files.names):,} images), {slides:,} slides, {SHEET}")
+    if files.num_unreadable:
+        log(f"{files.num_unreadable:,} images cannot be read: see {output / UNREADABLE}")
+    paths = shlex.quote(str(inputs.root)), shlex.quote(str(output / TABLE))
+    log("to train on these labels, correct them first and run")
+    log("  python train.py --image_path {} --annotations {}".format(*paths))
+
+
+def check_outcome(inputs: Inputs, failed: dict[str, str], num_read: int) -> None:
+    """Raise UsageError if an image given by name cannot be read, or if none can."""
+    named = [why for name, why in failed.items() if name in inputs.named]
+    if named:
+        raise UsageError(some(named, 3))
+    if not num_read:
         raise UsageError("none of the images can be read")
-    if len(tiles) > 1:
-        save_contact_sheet(tiles, args.output / "contact_sheet.png")
-        save_labels(results, args.output)
-        what = f"contact_sheet.png ({len(tiles)} images), labels.csv and labels.jsonl"
-        log(f"wrote {what} to {args.output}")
-
-
-def list_images(given: list[Path], output: Path) -> list[Path]:
-    """The files given, and the pictures at any depth in the folders given.
-
-    Those in the folder `output` are drawings of an earlier run, and left out. Raises UsageError.
-    """
-    files = []
-    for path in given:
-        if path.is_dir():
-            drawn = output.resolve() if path.resolve() in output.resolve().parents else None
-            found = [
-                Path(entry.path)
-                for folder, entries in walk(path)
-                if drawn not in (own := (path / folder).resolve(), *own.parents)
-                for entry in entries
-                if is_file(entry)
-            ]
-            inside = [file for file in found if is_picture(file.name)]
-            others = left_out(file.name for file in found if not is_picture(file.name))
-            if not inside:
-                what = f": {others}" if others else ""
-                raise UsageError(f"there are no images in the folder {path}{what}")
-            if others:
-                log(f"{path}: {others}")
-            files += inside
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise UsageError(f"there is no image {path}")
-    return files
 
 
 if __name__ == "__main__":

@@ -33,6 +33,9 @@ from model import Encoding, HybridNet
 from util.device import autocast, pick_device, resolve_amp
 from util.errors import UsageError
 
+# images × samples × (labels + numbers in a decoder state) decoded at once: 64 MB for each tensor
+LIMIT = 1 << 24
+
 
 def load(path: str | Path, device: str = "auto", amp: str = "auto") -> Predictor:
     """The model of a checkpoint, or of a run's folder, ready to predict.
@@ -77,16 +80,24 @@ class Predictor:
             pixels = pixels_of(image)
         else:
             pixels = load_pixels(Path(image), self.transform.side)
-        batch = self.transform(pixels, pixels.shape[1] / pixels.shape[0])[None]  # 1×3×S×S
+        return self.encode_batch(self.transform(pixels, pixels.shape[1] / pixels.shape[0])[None])
+
+    @torch.no_grad()
+    def encode_batch(self, images: Tensor) -> Encoding:
+        """Images B×3×S×S uint8, as `transform` makes them -> Encoding, for `describe_batch`."""
         with self.amp:
-            return self.model.encode(batch.to(self.model.mean.device))
+            return self.model.encode(images.to(self.model.mean.device, non_blocking=True))
 
     def class_activation_maps(self, encoding: Encoding) -> dict[str, np.ndarray]:
         """Label -> h×w, the CNN's logit of the label at each place of the image."""
         maps = encoding.class_activation_map(0).cpu().numpy()
         return dict(zip(self.labels, maps, strict=True))
 
-    def describe(
+    def describe(self, encoding: Encoding, **options: object) -> dict:
+        """`describe_batch` for the encoding of one image."""
+        return self.describe_batch(encoding, **options)[0]
+
+    def describe_batch(
         self,
         encoding: Encoding,
         known: Sequence[str] = (),
@@ -95,51 +106,71 @@ class Predictor:
         num_sets: int = 1,
         num_samples: int = 256,
         standard_errors: bool = False,
-    ) -> dict:
-        """Predicted labels, label sets and probabilities of one image, in plain types.
+    ) -> list[dict]:
+        """Predicted labels, label sets and probabilities of each image, in plain types.
 
-        known, absent: labels that are known to be on the image, or not to be.
+        known, absent: labels that are known to be on the images, or not to be.
         decide: the rule for "predicted": threshold (one for all labels), label_f1 (one for each
         label), map (the most probable set), f1 (the set with the highest expected F1).
         num_sets: how many of the most probable sets to list.
         num_samples: label sets sampled for the probabilities.
         standard_errors: adds them, and if no label is known certain bounds of the probabilities.
 
-        Raises UsageError for labels that the model does not know, ValueError for another rule.
+        Images are decoded together, as many at once as LIMIT allows. Raises UsageError for labels
+        that the model does not know, ValueError for another rule.
         """
         if decide not in DECISIONS:
             raise ValueError(f"decide is {decide!r}; possible are {', '.join(DECISIONS)}")
         facts = self.encode_known(known, absent)
-        samples = sample_label_sets(self.model, encoding, num_samples, known=facts)
-        best = most_probable_sets(self.model, encoding, num_sets, known=facts)
-        marginals = samples.marginals[0]
-        order = marginals.argsort(descending=True).tolist()
+        num_images, num_labels = encoding.cnn_logits.shape
+        width = num_labels + self.model.decoder.initial_state(1).shape[1]
+        at_once = max(1, LIMIT // (max(num_samples, num_sets) * width))
+        results = []
+        for start in range(0, num_images, at_once):
+            part = _rows(encoding, slice(start, start + at_once))
+            few = facts.expand(len(part.cnn_logits), -1)
+            samples = sample_label_sets(self.model, part, num_samples, known=few)
+            best = most_probable_sets(self.model, part, num_sets, known=few)
+            results += self._in_words(samples, best, decide, standard_errors, bool(known or absent))
+        if known or absent:
+            for result in results:
+                result["known"], result["absent"] = list(known), list(absent)
+        return results
+
+    def _in_words(
+        self, samples: Samples, best: BestSets, decide: str, errors: bool, is_known: bool
+    ) -> list[dict]:
+        """The result of each image. All tensors become lists at once: it is the hot path."""
+        marginals = samples.marginals  # B×C
+        order = marginals.argsort(1, descending=True)
+        thresholds = None
         if decide in self.thresholds:
             thresholds = marginals.new_tensor(self.thresholds[decide]).expand_as(marginals)
             chosen = marginals >= thresholds
         elif decide == "map":
-            chosen = best.label_sets[0, 0]
+            chosen = best.label_sets[:, 0]
         else:
-            chosen = expected_f1_sets(samples.label_sets, samples.weights)[0]
-        result = {
-            "predicted": [self.labels[i] for i in order if chosen[i]],
-            "decided_by": decide,
+            chosen = expected_f1_sets(samples.label_sets, samples.weights)
+        ranked = order.tolist()
+        covered = (best.covered / samples.log_evidence.exp()).clamp_max(1)
+        columns = {
+            "predicted": self._list_chosen(chosen, order),
+            "decided_by": [decide] * len(ranked),
             "most_probable_sets": self._list_sets(best, samples),
-            "sets_are_certain": bool(best.certain[0]),
-            "covered": min(1.0, float(best.covered[0] / samples.log_evidence[0].exp())),
-            "labels": self._by_label(marginals, order),
+            "sets_are_certain": best.certain.tolist(),
+            "covered": covered.tolist(),
+            "labels": self._by_label(marginals, ranked),
         }
-        if decide in self.thresholds:
-            result["thresholds"] = self._by_label(thresholds, order)
-        if standard_errors:
-            result["standard_errors"] = self._by_label(samples.standard_errors[0], order)
+        if thresholds is not None:
+            columns["thresholds"] = self._by_label(thresholds, ranked)
+        if errors:
+            columns["standard_errors"] = self._by_label(samples.standard_errors, ranked)
             if best.lower is not None:
-                bounds = torch.stack([best.lower[0], best.upper[0]], 1)  # C×2
-                result["bounds"] = self._by_label(bounds, order)
-        if known or absent:
-            result["known"], result["absent"] = list(known), list(absent)
-            result["effective_sample_size"] = float(samples.effective_size[0])
-        return result
+                bounds = torch.stack([best.lower, best.upper], 2)  # B×C×2
+                columns["bounds"] = self._by_label(bounds, ranked)
+        if is_known:
+            columns["effective_sample_size"] = samples.effective_size.tolist()
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def encode_known(self, known: Sequence[str], absent: Sequence[str]) -> Tensor:
         """1×C: 1 for known labels, -1 for absent labels, 0 for all others.
@@ -156,21 +187,43 @@ class Predictor:
         facts = [(label in known) - (label in absent) for label in self.labels]
         return self.model.mean.new_tensor([facts])
 
-    def _by_label(self, values: Tensor, order: list[int]) -> dict[str, object]:
-        """C values, or C rows of values, by label in the order given."""
-        values = values.tolist()
-        return {self.labels[i]: values[i] for i in order}
-
-    def _list_sets(self, best: BestSets, samples: Samples) -> list[dict]:
-        """The most probable sets with their probabilities given what is known."""
-        probabilities = (best.log_probs[0] - samples.log_evidence).double().exp().clamp_max(1)
-        exist = best.log_probs[0] > -torch.inf  # a vocabulary of few labels has few sets
+    def _by_label(self, values: Tensor, ranked: list[list[int]]) -> list[dict[str, object]]:
+        """B×C values, or rows of values, by label in the order given for each image."""
         return [
-            {
-                "labels": [self.labels[i] for i in chosen.nonzero().squeeze(1)],
-                "probability": float(probability),
-            }
-            for chosen, probability in zip(
-                best.label_sets[0][exist], probabilities[exist], strict=True
-            )
+            {self.labels[i]: row[i] for i in order}
+            for row, order in zip(values.tolist(), ranked, strict=True)
         ]
+
+    def _list_chosen(self, chosen: Tensor, order: Tensor) -> list[list[str]]:
+        """B×C bool -> the labels chosen for each image, the most probable first."""
+        flags = chosen.gather(1, order).tolist()
+        return [
+            [self.labels[i] for i, flag in zip(ranks, row, strict=True) if flag]
+            for ranks, row in zip(order.tolist(), flags, strict=True)
+        ]
+
+    def _list_sets(self, best: BestSets, samples: Samples) -> list[list[dict]]:
+        """The most probable sets of each image with their probabilities given what is known."""
+        evidence = samples.log_evidence[:, None]
+        probabilities = (best.log_probs - evidence).double().exp().clamp_max(1).tolist()
+        sets: list[list[list[str]]] = [[[] for _ in row] for row in probabilities]
+        for image, number, label in best.label_sets.nonzero().tolist():
+            sets[image][number].append(self.labels[label])
+        exist = (best.log_probs > -torch.inf).tolist()  # a vocabulary of few labels has few sets
+        return [
+            [
+                {"labels": names, "probability": p}
+                for names, p, there in zip(*row, strict=True)
+                if there
+            ]
+            for row in zip(sets, probabilities, exist, strict=True)
+        ]
+
+
+def _rows(encoding: Encoding, rows: slice) -> Encoding:
+    """Some images of a batch."""
+    return Encoding(
+        encoding.image_embedding[rows],
+        encoding.cnn_logits[rows],
+        [maps[rows] for maps in encoding.class_maps],
+    )

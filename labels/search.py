@@ -33,7 +33,8 @@ from util.names import key, stem
 TABLES = (".csv", ".tsv", ".jsonl")
 IN_FOLDER = ["metadata.jsonl", "_classes.csv"]  # as Hugging Face and Roboflow write them
 BESIDE = ("", "annotations", "labels", "metadata")  # folders to look in, beside and above
-OWN = "bad_images missing_images label_issues labels_to_merge nonfinite_batch log predictions"
+OWN = """bad_images missing_images label_issues labels_to_merge nonfinite_batch log predictions
+    unreadable"""
 CORRECTED = re.compile(r"labels\.corrected.*\.csv", re.IGNORECASE)  # and the (1) of browsers
 NOT_LABELS = re.compile(f"submission|^({'|'.join(OWN.split())})$", re.IGNORECASE)
 ABOUT_ONE = (".json", ".txt", ".xml")  # a file of the same stem is about that picture

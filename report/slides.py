@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-import textwrap
+import hashlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 from skimage.util import montage
 
+from report.fonts import Lettering
 from report.gallery import overlay
+from report.marked import PROGRAM, SLIDES, check_free, save_marked
 from report.sample_text import name_set
 from util.files import write_atomically
-from util.log import printable
 
 MAPS_SHOWN = 5  # class activation maps per slide, of the most probable predicted labels
 TILE, CAPTION, COLUMNS = 240, 56, 5  # contact sheet: tile side and caption in pixels, tiles per row
+MARGIN, BASELINE, LINE, LINES = 8, 12, 16, 3  # of a caption: pixels, and lines at most
+LONGEST = 200  # bytes of a file name: longer ones leave no room for what is added
 PREDICTED, OTHER, MUTED = "#2a6fbb", "#c3c9d1", "#888888"
 
 
-def name_drawings(files: list[Path], folder: Path) -> list[Path]:
-    """A slide's path for each image; images of the same name in different folders get numbers."""
-    paths: dict[Path, None] = {}  # an ordered set
-    for file in files:
-        path, n = folder / f"{file.stem}_labels.png", 1
-        while path in paths:
-            n += 1
-            path = folder / f"{file.stem}_{n}_labels.png"
-        paths[path] = None
-    return list(paths)
+def slide_path(output: Path, name: str) -> Path:
+    """Where the slide of an image is drawn. name: of the image, with the folders it is in."""
+    folders, slash, last = name.rpartition("/")
+    if len(last.encode(errors="replace")) > LONGEST:
+        last = f"{last[:40]}-{hashlib.sha256(last.encode(errors='replace')).hexdigest()[:16]}"
+    return output / SLIDES / f"{folders}{slash}{last}.png"
 
 
 def draw_slide(
@@ -37,18 +36,22 @@ def draw_slide(
     class_maps: dict[str, np.ndarray],
     top: int,
     path: Path,
+    lettering: Lettering,
 ) -> None:
     """Save a PNG: the photo, bars for the `top` labels, class maps of the predicted labels.
 
     result: the dictionary that `sample.py --json` prints.
     class_maps: label -> class activation map h×w.
+    Raises UsageError if `path` is a file that was not drawn here, RunError.
     """
+    check_free(path)
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
     plt.rcParams["text.parse_math"] = False  # a label may contain a dollar sign
+    plt.rcParams["font.family"] = lettering.families
     mapped = result["predicted"][:MAPS_SHOWN]
     figure = plt.figure(figsize=(10, 6.6 if mapped else 4.6), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1)  # inches
@@ -58,26 +61,29 @@ def draw_slide(
     small.thumbnail((1000, 1000))
     left.imshow(small)
     left.axis("off")
-    _draw_bars(right, result, top)
-    title = f"most probable set: {name_set(result['most_probable_sets'][0])}"
-    upper.suptitle(printable(title), fontsize=13, wrap=True)
+    _draw_bars(right, result, top, lettering)
+    best = name_set(result["most_probable_sets"][0], lettering.show)
+    upper.suptitle(f"most probable set: {best}", fontsize=13, wrap=True)
     if mapped:
         axes = lower.subplots(1, MAPS_SHOWN)
         for axis in axes:
             axis.axis("off")
         for axis, label in zip(axes, mapped, strict=False):
             axis.imshow(overlay(small, class_maps[label]))
-            axis.set_title(printable(label), fontsize=11)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+            axis.set_title(lettering.show(label), fontsize=11)
+    mark = {"Software": PROGRAM}
+    write_atomically(path, lambda t: figure.savefig(t, dpi=110, format="png", metadata=mark))
     plt.close(figure)
 
 
-def _draw_bars(axis, result: dict, top: int) -> None:
+def _draw_bars(axis, result: dict, top: int, lettering: Lettering) -> None:
     """A bar per label, most probable on top; a dotted line marks each label's threshold."""
     labels = list(result["labels"].items())[:top][::-1]  # matplotlib draws from the bottom up
     colours = [PREDICTED if label in result["predicted"] else OTHER for label, _ in labels]
-    names = [printable(label) for label, _ in labels]
-    bars = axis.barh(names, [p for _, p in labels], color=colours)
+    names = [lettering.show(label) for label, _ in labels]
+    places = range(len(labels))  # not the names: two may be written alike
+    bars = axis.barh(places, [p for _, p in labels], color=colours)
+    axis.set_yticks(places, names)
     axis.bar_label(bars, [f" {100 * p:.0f}%" for _, p in labels], fontsize=11)
     if "thresholds" in result:
         y = np.arange(len(labels))
@@ -89,21 +95,45 @@ def _draw_bars(axis, result: dict, top: int) -> None:
     axis.spines[:].set_visible(False)
 
 
-def make_tile(photo: Image.Image, predicted: list[str]) -> np.ndarray:
+def make_tile(photo: Image.Image, predicted: list[str], lettering: Lettering) -> np.ndarray:
     """(TILE + CAPTION)×TILE×3 uint8: the photo on white, its predicted labels below."""
     canvas = Image.new("RGB", (TILE, TILE + CAPTION), "white")
     small = ImageOps.contain(photo, (TILE - 12, TILE - 12))
     canvas.paste(small, ((TILE - small.width) // 2, TILE - small.height))
-    words = ", ".join(" ".join(label.split()) for label in predicted) or "no label"
-    lines = textwrap.wrap(words, 34, max_lines=3, placeholder=" …")
-    font = ImageFont.load_default(13)
-    ImageDraw.Draw(canvas).multiline_text((8, TILE + 4), "\n".join(lines), "black", font)
+    words = ", ".join(map(lettering.show, predicted)) or "no label"
+    draw = ImageDraw.Draw(canvas)
+    for number, line in enumerate(_wrap(words, lettering)):
+        x, y = MARGIN, TILE + 4 + BASELINE + LINE * number
+        for run, font in lettering.runs(line):
+            draw.text((x, y), run, "black", font, anchor="ls")  # fonts differ in height
+            x += font.getlength(run)
     return np.asarray(canvas)
 
 
+def _wrap(words: str, lettering: Lettering) -> list[str]:
+    """A caption's lines, cut where they are too long; … says that there is more."""
+    most, lines = TILE - 2 * MARGIN, [""]
+    for word in words.split():
+        line = f"{lines[-1]} {word}".strip()
+        if lettering.width(line) <= most:
+            lines[-1] = line
+            continue
+        while lettering.width(word) > most:  # a word longer than a line, as in Chinese
+            end = next(i for i in range(len(word), 0, -1) if lettering.width(word[:i]) <= most)
+            lines, word = [*lines, word[:end]], word[end:]
+        lines.append(word)
+    lines = [line for line in lines if line]
+    if len(lines) > LINES:
+        last = lines[LINES - 1]
+        while lettering.width(f"{last} …") > most:
+            last = last[:-1]
+        lines = [*lines[: LINES - 1], f"{last} …"]
+    return lines
+
+
 def save_contact_sheet(tiles: list[np.ndarray], path: Path) -> None:
-    """Save all tiles as one PNG, COLUMNS in a row."""
+    """Save all tiles as one PNG, COLUMNS in a row. Raises UsageError for a file of the user."""
     columns = min(len(tiles), COLUMNS)
     shape = (-(-len(tiles) // columns), columns)
     sheet = montage(np.stack(tiles), fill=(255, 255, 255), grid_shape=shape, channel_axis=-1)
-    write_atomically(path, lambda temporary: Image.fromarray(sheet).save(temporary, "PNG"))
+    save_marked(Image.fromarray(sheet), path)

@@ -18,6 +18,7 @@ from images.find import find_images
 from images.transforms import Preprocessing
 from labels.coco import read_annotations
 from labels.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
+from report.fonts import choose_fonts
 from report.influence import draw_influence
 from report.slides import draw_slide
 from util.errors import UsageError
@@ -248,7 +249,7 @@ def test_names_are_drawn_as_plain_text(tmp_path):
         "most_probable_sets": [{"labels": list(NAMES), "probability": 0.5}],
     }
     maps = {name: np.zeros((2, 2)) for name in NAMES}
-    draw_slide(Image.new("RGB", (30, 20)), result, maps, 8, tmp_path / "a.png")
+    draw_slide(Image.new("RGB", (30, 20)), result, maps, 8, tmp_path / "a.png", choose_fonts(NAMES))
     ratio = np.zeros((len(NAMES), len(NAMES)))
     draw_influence(ratio, ratio, list(NAMES), tmp_path / "b.png")
     assert {p.name for p in tmp_path.iterdir()} == {"a.png", "b.png"}

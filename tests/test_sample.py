@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +17,15 @@ from conftest import (
     run,
     write_picture,
 )
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
 import sample
 from inference.predictions import DECISIONS
 from report import slides
+from report.fonts import choose_fonts
+from report.marked import is_marked
 from util.errors import RunError, UsageError
 from util.log import printable
 
@@ -29,24 +34,33 @@ def test_sample_end_to_end(trained):
     command = ("sample.py", "data/images/img_02.jpg", "data/images", "--output", "tagged")
     result = run(*command, cwd=trained.folder)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("most probable set:") == 13
+    assert result.stdout.count("most probable set:") == 12, "img_02 is given twice: labelled once"
     assert result.stdout.startswith("data/images/img_02.jpg\n")
+    tagged = trained.folder / "tagged"
     for line in result.stdout.splitlines():
         if "picture: " in line:
-            with Image.open(trained.folder / line.split("picture: ")[1]) as picture:
-                picture.verify()
-    tagged = trained.folder / "tagged"
-    assert len(list(tagged.glob("*_labels.png"))) == 13, "img_02 is given twice: two pictures"
+            assert is_marked(trained.folder / line.split("picture: ")[1])
+    slides = {path.name for path in (tagged / "slides").iterdir()}
+    assert slides == {f"img_{i:02d}.jpg.png" for i in range(12)}
     with Image.open(tagged / "contact_sheet.png") as sheet:
         assert sheet.size == (5 * 240, 3 * 296)
-    with (tagged / "labels.csv").open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    lines = [json.loads(line) for line in (tagged / "labels.jsonl").read_text().splitlines()]
-    assert len(rows) == len(lines) == 13
+    rows, lines = rows_of(tagged), lines_of(tagged)
+    assert len(rows) == len(lines) == 12
     for row, line in zip(rows, lines, strict=True):
-        assert row["image"] == line["image"]
-        assert row["predicted"] == "; ".join(line["predicted"])
-        assert all(float(row[k]) == pytest.approx(p, abs=1e-4) for k, p in line["labels"].items())
+        assert row["file_name"] == line["image"]
+        assert row["labels"] == "|".join(line["predicted"])
+        for label, p in line["labels"].items():
+            assert float(row[f"P({label})"]) == pytest.approx(p, abs=1e-4)
+    assert "train.py --image_path data/images --annotations tagged/pre" in result.stderr
+
+
+def rows_of(folder: Path) -> list[dict]:
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8-sig") as file:
+        return list(csv.DictReader(file))
+
+
+def lines_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
 def test_sample_json(trained, workdir, capsys):
@@ -92,13 +106,36 @@ def test_sample_with_known_labels(trained, workdir, capsys):
 
 
 def test_a_damaged_image_in_a_folder_is_left_out(trained, workdir, capsys):
-    (workdir / "data/images/bad.jpg").write_text("no image")
+    bad = workdir / "data/images/bad.jpg"
+    bad.write_text("no image")
     (workdir / "data/images/._img_00.jpg").write_text("written by macOS")
-    best = ("--checkpoint", trained.output / "best.pt", "--output", "o")
+    best = ("--checkpoint", trained.output / "best.pt", "--output", "o", "--num_slides", 1)
     call(sample, "data/images", *best)
     assert "bad.jpg cannot be read as an image" in capsys.readouterr().err
-    assert len((workdir / "o/labels.jsonl").read_text().splitlines()) == len(LABEL_SETS)
-    assert "cannot be read as an image" in refusal(sample, "data/images/bad.jpg", *best)
+    assert len(lines_of(workdir / "o")) == len(LABEL_SETS)
+    (line,) = map(json.loads, (workdir / "o/unreadable.jsonl").read_text().splitlines())
+    assert line["image"] == "bad.jpg"
+    assert "cannot be read" in line["reason"]
+    assert "cannot be read as an image" in refusal(sample, bad, *best[:2])
+    write_picture(bad)
+    call(sample, "data/images", *best)
+    assert not (workdir / "o/unreadable.jsonl").exists(), "it was tried again, and can be read"
+    assert lines_of(workdir / "o")[-1]["image"] == "bad.jpg"
+    for path in (workdir / "data/images").iterdir():
+        path.write_text("no image")
+    assert refusal(sample, "data/images", *best[:2], "--output", "p") == (
+        "none of the images can be read"
+    )
+
+
+def test_an_unreadable_image_given_by_name_is_an_error_after_the_others(trained, workdir, capsys):
+    Path("bad.jpg").write_text("no image")
+    best = ("--checkpoint", trained.output / "best.pt")
+    images = ("bad.jpg", "data/images/img_00.jpg")
+    assert "bad.jpg cannot be read" in refusal(sample, *images, *best, "--json")
+    assert "img_00.jpg" in capsys.readouterr().out
+    assert "bad.jpg cannot be read" in refusal(sample, *images, *best, "--output", "o")
+    assert [line["image"] for line in lines_of(Path("o"))] == ["data/images/img_00.jpg"]
 
 
 def test_sample_uses_the_given_decision_rule(trained, workdir, capsys):
@@ -138,10 +175,12 @@ def test_sample_uses_the_given_decision_rule(trained, workdir, capsys):
         assert abs(p - exact) <= 4 * r["standard_errors"][label] + 1e-4
 
 
-def test_drawings_of_files_never_overwrite_each_other(tmp_path):
-    names = ["a/x.jpg", "b/x.jpg", "x_2.jpg", "c/x.png", "x_2_2.jpg"]
-    drawings = slides.name_drawings([tmp_path / name for name in names], tmp_path)
-    assert len(set(drawings)) == len(names)
+@given(st.lists(st.text("ab.", min_size=1, max_size=9).map("x/".__add__), unique=True))
+@example(["a/x.jpg", "b/x.jpg", "x.jpg", "c/x.png", "é" * 120 + "1.jpg", "é" * 120 + "2.jpg"])
+def test_slides_of_images_never_overwrite_each_other(names):
+    drawings = [slides.slide_path(Path("o"), name) for name in names]
+    assert len({str(path) for path in drawings}) == len(names)
+    assert all(len(path.name.encode()) < 240 for path in drawings)
 
 
 ODD = (
@@ -172,8 +211,8 @@ def test_unusual_labels_and_file_names(trained, workdir, capsys):
         for file in files:
             shutil.copy(workdir / "data/images/img_00.jpg", file)
         call(sample, files[start // 5], "--checkpoint", "odd.pt", "--output", f"out{start}")
-        (drawn,) = (workdir / f"out{start}").iterdir()
-        assert drawn.name == f"{files[start // 5].stem}_labels.png"
+        (drawn,) = (workdir / f"out{start}/slides").iterdir()
+        assert drawn.name == f"{files[start // 5].name}.png"
         out = capsys.readouterr().out
         assert all(printable(label) in out for label in labels)
 
@@ -193,19 +232,8 @@ def test_labels_are_drawn_as_they_are_written(tmp_path, monkeypatch):
         "decided_by": "threshold",
         "most_probable_sets": [{"labels": ["$x^2$"], "probability": 0.5}],
     }
+    lettering = choose_fonts(["$x^2$", "b"])
     maps = {"$x^2$": np.zeros((2, 2)), "b": np.ones((1, 3))}
-    slides.draw_slide(Image.new("RGB", (30, 20)), result, maps, 8, tmp_path / "a.png")
+    slides.draw_slide(Image.new("RGB", (30, 20)), result, maps, 8, tmp_path / "a.png", lettering)
     assert (tmp_path / "a.png").exists()
     assert [s for s, math in read if math] == []
-
-
-def test_the_photo_folder_is_no_output_folder(trained, tmp_path):
-    """It may hold the user's own labels.csv."""
-    for number in range(2):
-        write_picture(tmp_path / f"{number}.jpg", seed=number)
-    (tmp_path / "labels.csv").write_text("file_name,labels\n0.jpg,cat\n")
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    flags = ("--output", tmp_path, "--checkpoint", trained.output / "best.pt")
-    for images in ((tmp_path,), sorted(tmp_path.glob("*.jpg"))):
-        assert "choose another" in refusal(sample, *images, *flags)
-    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}

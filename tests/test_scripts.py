@@ -193,5 +193,5 @@ def test_without_any_flags(tmp_path, monkeypatch, capsys):
         *(".lock", "best.pt", "curves.png", "evaluate.log", "last.pt", "log.jsonl"),
         *("metrics.json", "predictions.npz", "previous.pt"),
     ]
-    assert (tmp_path / "samples/scene_val_000001_labels.png").exists()
+    assert (tmp_path / "samples/slides/scene_val_000001.jpg.png").exists()
     shutil.rmtree(tmp_path / "runs")

@@ -63,7 +63,7 @@ class StopOnSignal:
 
 
 @contextlib.contextmanager
-def lock_output_dir(folder: Path) -> Iterator[None]:
+def lock_output_dir(folder: Path, flag: str = "--output_dir") -> Iterator[None]:
     """Make `folder` and lock it. Raises UsageError if another run is writing to it.
 
     The lock ends with its process. If nothing was written, a folder made here is removed again.
@@ -78,11 +78,11 @@ def lock_output_dir(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UsageError(
-            f"another run is writing to {folder}: wait, or choose another --output_dir"
+            f"another run is writing to {folder}: wait, or choose another {flag}"
         ) from None
     except OSError as error:
         reason = error.strerror or error
-        raise UsageError(f"cannot write to --output_dir {folder} ({reason})") from None
+        raise UsageError(f"cannot write to {flag} {folder} ({reason})") from None
     try:
         yield
     finally:

@@ -93,10 +93,10 @@ def some(examples: Sequence[str], shown: int = 5) -> str:
     return ", ".join(examples[:shown]) + more
 
 
-def progress(batches: DataLoader, label: str) -> Iterator:
+def progress(batches: DataLoader | list, label: str, unit: str = "batches") -> Iterator:
     """Yield the batches; show a bar on a terminal, else log a line every 15 seconds."""
     if sys.stderr.isatty() and is_first():
-        yield from tqdm(batches, desc=label, unit="batch", leave=False, dynamic_ncols=True)
+        yield from tqdm(batches, desc=label, unit=unit, leave=False, dynamic_ncols=True)
         return
     started = reported = time.monotonic()
     for done, batch in enumerate(batches):
@@ -104,5 +104,5 @@ def progress(batches: DataLoader, label: str) -> Iterator:
         if done and now - reported > 15:
             reported = now
             left = (now - started) / done * (len(batches) - done)
-            log(f"{label}: {done}/{len(batches)} batches, {left:.0f} s left")
+            log(f"{label}: {done}/{len(batches)} {unit}, {left:.0f} s left")
         yield batch

@@ -10,9 +10,17 @@ from conftest import write_table
 from images.find import find_images
 from labels.read import read_labels
 from labels.text import western
-from report.sample_text import save_labels
+from report.marked import PROGRAM
+from report.prediction_files import PredictionFiles
 from util.errors import UsageError
 
+ABOUT = {
+    "program": PROGRAM,
+    "root": "/a",
+    "checkpoint": "a.pt",
+    "checkpoint_sha256": "",
+    "flags": {},
+}
 TABLE = "file_name,labels\na.jpg,Äpfel|café\nb.jpg,Straße\nc.jpg,café\n"
 SETS = [("Äpfel", "café"), ("Straße",), ("café",)]
 ENCODED = {
@@ -61,15 +69,12 @@ def test_western_words(word):
 
 
 def test_our_own_csv_shows_accents_in_excel_and_is_read_back(tmp_path):
-    result = {
-        "image": "-ü.jpg",
-        "predicted": ["Äpfel", "café"],
-        "labels": {"Äpfel": 0.9, "café": 1},
-    }
-    other = {**result, "image": "b.jpg", "predicted": ["café"]}
-    save_labels([result, other], tmp_path)
-    assert (tmp_path / "labels.csv").read_bytes().startswith(b"\xef\xbb\xbf")
-    images = read_labels(tmp_path / "labels.csv")
+    scores = {"Äpfel": 0.9, "café": 1}
+    result = {"image": "-ü.jpg", "predicted": ["Äpfel", "café"], "labels": scores}
+    with PredictionFiles(tmp_path, ABOUT, [*scores]) as files:
+        files.add([result, {**result, "image": "b.jpg", "predicted": ["café"]}])
+    assert (tmp_path / "predictions.csv").read_bytes().startswith(b"\xef\xbb\xbf")
+    images = read_labels(tmp_path / "predictions.csv")
     assert images.label_sets == [("Äpfel", "café"), ("café",)]
     assert images.file_names == ["-ü.jpg", "b.jpg"], "the quote against formulas is taken away"
 

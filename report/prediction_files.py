@@ -1,0 +1,221 @@
+"""The tables that sample.py writes for many pictures, and goes on with after an interruption.
+
+    sample.json         what made them: checkpoint, flags, the folder of the pictures
+    predictions.jsonl   a line for each picture, as --json prints it, without the thresholds, which
+                        are in sample.json; "image" is relative to the folder of the pictures
+    predictions.csv     file_name, labels, and each label's probability: labels to train on
+    unreadable.jsonl    pictures that could not be read, and why; those of the last run only
+
+Lines are appended, predictions.jsonl first. So after a kill it has all finished pictures and at
+most half a line more, and predictions.csv is the beginning of what follows from it. A
+predictions.csv that is anything else was corrected by its user, and is never touched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+from labels.write import LabelCells, name_cell
+from report.marked import PROGRAM
+from util.errors import RunError, UsageError
+from util.files import BOM, csv_text, write_atomically
+
+ABOUT, LINES, TABLE, UNREADABLE = (
+    *("sample.json", "predictions.jsonl", "predictions.csv"),
+    "unreadable.jsonl",
+)
+KEPT = ("image", "predicted", "labels")  # what a line needs to be one of ours
+
+
+def cannot_be_listed(name: str) -> str | None:
+    """Why a table cannot have this file name; None if it can."""
+    try:
+        name_cell(name)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+class PredictionFiles:
+    """The tables in a folder. Use it as a context; nobody else may write there meanwhile.
+
+    about: what made the predictions, as sample.json keeps it; see `check_about`.
+    labels: the labels in the order of the table's columns.
+    """
+
+    def __init__(self, folder: Path, about: dict, labels: Sequence[str]) -> None:
+        self.folder, self.about, self.cells = folder, about, LabelCells(labels)
+        self.names: list[str] = []  # of the pictures that have predictions, in order
+        self.num_unreadable = 0
+
+    def __enter__(self) -> PredictionFiles:
+        """Check what is there and go on with it. Raises UsageError for what is not ours."""
+        if not check_about(self.folder, self.about):
+            text = json.dumps(self.about, indent=1)
+            write_atomically(self.folder / ABOUT, lambda t: t.write_text(text + "\n"))
+        with contextlib.ExitStack() as stack:
+            self.lines, self.table = (
+                stack.enter_context(open(self.folder / name, "a+b")) for name in (LINES, TABLE)
+            )
+            self._go_on()
+            (self.folder / UNREADABLE).unlink(missing_ok=True)  # they are tried again
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _go_on(self) -> None:
+        """Drop half a line of predictions.jsonl; add what predictions.csv lacks."""
+        self.table.seek(0)
+        _complete(self.table, self._header(), self.folder / TABLE)
+        end = 0
+        for number, line in enumerate(_whole_lines(self.lines), 1):
+            result = _read_line(line, self.folder / LINES, number)
+            _complete(self.table, self._row(result), self.folder / TABLE)
+            self.names.append(result["image"])
+            end += len(line)
+        if self.table.read(1):
+            raise _corrected(self.folder / TABLE)
+        self.lines.truncate(end)
+        self.table.flush()
+
+    def add(self, results: list[dict]) -> None:
+        """Append pictures; "image" is the name in the folder of the pictures. Raises RunError."""
+        lines = "".join(
+            json.dumps({k: v for k, v in r.items() if k != "thresholds"}) + "\n" for r in results
+        )
+        rows = b"".join(map(self._row, results))
+        for file, content, name in (
+            (self.lines, lines.encode(), LINES),
+            (self.table, rows, TABLE),
+        ):
+            _append(file, content, self.folder / name)
+        self.names += [r["image"] for r in results]
+
+    def add_unreadable(self, name: str, reason: str) -> None:
+        """List a picture that cannot be read. Raises RunError."""
+        path = self.folder / UNREADABLE
+        line = json.dumps({"image": name, "reason": reason}) + "\n"
+        with open(path, "ab") as file:
+            _append(file, line.encode(), path)
+        self.num_unreadable += 1
+
+    def first(self, number: int) -> list[dict]:
+        """The first pictures' results, with the thresholds."""
+        constant = {k: v for k, v in self.about.items() if k == "thresholds"}
+        lines = islice(_whole_lines(self.lines), number)
+        return [json.loads(line) | constant for line in lines]
+
+    def _header(self) -> bytes:
+        header = self.cells.header(probabilities=True, splits=False)
+        return BOM.encode() + _csv_row(map(csv_text, header))
+
+    def _row(self, result: dict) -> bytes:
+        probabilities = (f"{result['labels'][label]:.4f}" for label in self.cells.labels)
+        names = name_cell(result["image"]), csv_text(self.cells.join(result["predicted"]))
+        return _csv_row([*names, *probabilities])
+
+
+def check_about(folder: Path, about: dict) -> bool:
+    """Whether the folder has predictions that may be continued; False if it has none.
+
+    about: "root", "checkpoint", "checkpoint_sha256" and "flags" of the predictions to make. Raises
+    UsageError for predictions of another kind, and for files that this program did not write.
+    """
+    if not os.path.lexists(folder / ABOUT):
+        for name in (LINES, TABLE, UNREADABLE):
+            if os.path.lexists(folder / name):
+                raise _foreign(folder / name)
+        return False
+    try:
+        old = json.loads((folder / ABOUT).read_bytes())
+        known = old["program"] == PROGRAM and {*about} <= {*old} and {**old["flags"]}
+    except (OSError, ValueError, LookupError, TypeError):
+        known = None
+    if not known:
+        raise _foreign(folder / ABOUT)
+    if differences := _differences(old, about):
+        raise UsageError(
+            f"{folder} has predictions {', '.join(differences)}: choose another --output"
+        )
+    return True
+
+
+def _differences(old: dict, new: dict) -> list[str]:
+    """What made the old predictions, where it differs."""
+    found = []
+    if old["root"] != new["root"]:
+        found.append(f"of the pictures in {old['root']}")
+    if old["checkpoint_sha256"] != new["checkpoint_sha256"]:
+        same = old["checkpoint"] == new["checkpoint"]
+        found.append(f"by {'an earlier' if same else 'the checkpoint'} {old['checkpoint']}")
+    for flag in {**old["flags"], **new["flags"]}:
+        a, b = (about["flags"].get(flag) for about in (old, new))
+        if a != b:
+            found.append(f"with --{flag} {a or 'not given'}")
+    return found
+
+
+def _foreign(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} was not written by this program and is not replaced: choose another --output"
+    )
+
+
+def _corrected(path: Path) -> UsageError:
+    return UsageError(
+        f"{path} is not as it was written: if you corrected it, it is yours and stays as it is. "
+        f"Train on it with train.py --annotations {path}, or choose another --output, or move it "
+        "away to have it written anew"
+    )
+
+
+def _complete(table: BinaryIO, row: bytes, path: Path) -> None:
+    """Compare the next row of predictions.csv; append what its end lacks. Raises UsageError."""
+    there = table.read(len(row))
+    if there != row:
+        if not row.startswith(there):
+            raise _corrected(path)
+        table.write(row[len(there) :])
+
+
+def _append(file: BinaryIO, content: bytes, path: Path) -> None:
+    try:
+        file.write(content)
+        file.flush()  # to the system: a killed process loses nothing
+    except OSError as error:
+        raise RunError(f"cannot write {path} ({error.strerror})") from None
+
+
+def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+    """The lines from the start of a file, without half a line at its end."""
+    file.seek(0)
+    for line in file:
+        if line.endswith(b"\n"):
+            yield line
+
+
+def _read_line(line: bytes, path: Path, number: int) -> dict:
+    """A line of predictions.jsonl. Raises UsageError."""
+    try:
+        result = json.loads(line)
+        if all(key in result for key in KEPT) and isinstance(result["image"], str):
+            return result
+    except (ValueError, TypeError):
+        pass
+    raise UsageError(f"{path}, line {number}, is damaged: choose another --output") from None
+
+
+def _csv_row(cells: Iterator[str] | list[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue().encode()
