@@ -57,6 +57,8 @@ DECIDE = (
     "predict labels above the threshold, labels above their own threshold, the most probable set, "
     "or the set with the highest expected F1"
 )
+ONE, MANY = 256, 128  # label sets sampled per image; 128 as evaluate.py does
+NUM_SAMPLES = f"label sets sampled per image; default: {ONE} for one image, {MANY} for several"
 HOW = ("known", "absent", "decide", "num_sets", "num_samples", "standard_errors")
 
 
@@ -68,7 +70,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, help="default: samples, or samples/FOLDER for a folder's images")
     add("--num_slides", type=non_negative_int, default=200, help="slides at most, the first ones")
     add("--top", type=positive_int, default=8, help="labels to show at most")
-    add("--num_samples", type=positive_int, default=256, help="label sets sampled per image")
+    add("--num_samples", type=positive_int, help=NUM_SAMPLES)
     add("--decide", choices=DECISIONS, default="threshold", help=DECIDE)
     add("--num_sets", type=positive_int, default=1, help="most probable label sets to list")
     add("--standard_errors", action="store_true", help="add the errors of the probabilities")
@@ -88,9 +90,11 @@ def main(args: argparse.Namespace) -> None:
     model = load(path, args.device, args.amp)
     model.encode_known(args.known, args.absent)  # an unknown label is an error before all work
     inputs = list_inputs(args.images)
+    is_one = len(args.images) == 1 and inputs.named
+    args.num_samples = args.num_samples or (ONE if is_one else MANY)
     if args.json:
         print_json(args, model, inputs)
-    elif len(args.images) == 1 and inputs.named:
+    elif is_one:
         show_one(args, model, args.images[0])
     else:
         label_all(args, model, inputs, path)

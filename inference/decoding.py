@@ -64,6 +64,7 @@ def sample_label_sets(
     sobol = SobolEngine(min(num_labels, SobolEngine.MAXDIM), scramble=True, seed=seed)
     # logarithms of uniform random numbers, one per step and sample
     uniforms = sobol.draw(num_samples).T.clamp_min(1e-30).log().to(device)
+    is_known = known is not None and bool(known.any())  # else all weights are equal
     if known is None:
         known = torch.zeros_like(encoding.cnn_logits)
 
@@ -83,9 +84,10 @@ def sample_label_sets(
             encoding.image_embedding[node_image],
             encoding.cnn_logits[node_image],
         )  # M×C
-        fact = known[node_image]
-        log_likelihood = torch.where(fact == 0, 0.0, F.logsigmoid(fact * z))
-        z = torch.where(fact == 0, z, fact * torch.inf)
+        if is_known:
+            fact = known[node_image]
+            log_likelihood = torch.where(fact == 0, 0.0, F.logsigmoid(fact * z))
+            z = torch.where(fact == 0, z, fact * torch.inf)
         later = positions > node_last[:, None]  # M×C
         survival = torch.where(later, F.logsigmoid(-z), 0.0).cumsum(1)  # log P(none up to j)
         # the first j where survival falls below the uniform number; C is END
@@ -96,7 +98,8 @@ def sample_label_sets(
         # label j's probability given the labels before it comes from the step that decides on j
         decided = later[node] & (positions <= drawn[:, None])
         conditionals[alive] += torch.where(decided, z.sigmoid()[node], 0.0)
-        log_weights[alive] += torch.where(decided, log_likelihood[node], 0.0).sum(1)
+        if is_known:
+            log_weights[alive] += torch.where(decided, log_likelihood[node], 0.0).sum(1)
 
         goes_on = drawn < num_labels
         alive, node, drawn = alive[goes_on], node[goes_on], drawn[goes_on]
