@@ -96,6 +96,7 @@ def left_out(names: Iterable[str]) -> str:
     for suffix in sorted(counts, key=lambda s: (s not in OTHER_PICTURES, -counts[s], s)):
         files = "file" if counts[suffix] == 1 else "files"
         hint = ": convert them to JPEG" if suffix in OTHER_PICTURES else ""
+        hint += " or install pillow-heif" if suffix in HEIC_SUFFIXES else ""
         parts.append(f"{counts[suffix]:,} {suffix} {files} left out{hint}")
     return "; ".join(parts)
 
