@@ -29,7 +29,7 @@ def find_images(
     part of it. Upper and lower case and Unicode forms do not matter, a suffix may be missing, and
     see `util.names.readings`. Nothing outside the folder is found. Raises UsageError if the folder
     is missing, if an image is, or if several files fit a name; with `allow_missing` a missing image
-    gets the path where it should be, unless all are missing.
+    gets the path where it should be.
     """
     if (image_path / SHARD_INDEX).is_file():
         return find_members(image_path, images)
@@ -40,13 +40,12 @@ def find_images(
             f"{'differs' if len(guesses) == 1 else 'differ'} from the files' paths; found by the "
             f"last parts: {guesses[0]}"
         )
+    if allow_missing:
+        named = zip(images.file_names, paths, strict=True)
+        return [path or image_path.joinpath(*parts_of(name)) for name, path in named]
     if sentence := _say_missing(files, paths):
-        if not any(paths):
-            raise UsageError(f"{sentence}; name the folder of the images with --image_path")
-        if not allow_missing:
-            raise UsageError(f"{sentence}{HINT}")
-    named = zip(images.file_names, paths, strict=True)
-    return [path or image_path.joinpath(*parts_of(name)) for name, path in named]
+        raise UsageError(f"{sentence}{HINT}" if any(paths) else sentence)
+    return paths
 
 
 def say_missing(image_path: Path, images: AnnotatedImages) -> str:
@@ -64,7 +63,8 @@ def _say_missing(files: _Files, paths: list[Path | None]) -> str:
     what = f"{len(missing):,} of the {len(paths):,} images of {files.source}"
     verb = "is" if len(missing) == 1 else "are"
     there, example = files.what_is_there(), files.about_missing(missing[0])
-    return f"{what} {verb} not under {files.root}{there}, for example {example}"
+    found = f"{what} {verb} not under {files.root}{there}, for example {example}"
+    return found if any(paths) else f"{found}; name the folder of the images with --image_path"
 
 
 def without_missing(image_path: Path, images: AnnotatedImages) -> AnnotatedImages:

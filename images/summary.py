@@ -121,7 +121,9 @@ def _write_missing(image_path: Path, images: AnnotatedImages, missing: list[int]
     content = "".join(f"{name}\n" for name in names).encode(errors="replace")
     found = say_missing(image_path, images)  # says what is there, too
     reason = found or counted(len(missing), "image is missing", "images are missing")
-    what = "{} lists all that are missing: remove their rows or train with --skip_bad_images"
+    what = "{} lists all that are missing"
+    if len(missing) < len(images):
+        what += ": remove their rows, or train with --skip_bad_images"
     return f"{reason}; {_written(MISSING, content, what)}"
 
 
