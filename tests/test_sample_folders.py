@@ -73,7 +73,9 @@ def test_photos_added_later_are_the_only_new_ones(trained, photos, capsys):
     assert "4 pictures that sample.py drew are left out" in err
     assert snapshot(photos) == first
     write_picture(photos / "a.jpg")
-    call(sample, photos, *flags)
+    call(sample, photos, *flags[:-1], 4)
+    assert (photos / f"slides/{NAMES[3]}.png").exists()
+    assert snapshot(photos)["contact_sheet.png"] != first["contact_sheet.png"]
     assert [line["image"] for line in lines_of(photos)] == [*NAMES, "a.jpg"]
     assert [row["file_name"] for row in rows_of(photos)] == [*NAMES, "a.jpg"]
     assert capsys.readouterr().out.count("most probable set:") == 1
@@ -88,13 +90,17 @@ def test_other_flags_another_checkpoint_and_another_folder_are_refused(trained, 
     before = snapshot(tmp_path / "o")
     for images, checkpoint, more, said in (
         (photos, other, (), f"by the checkpoint {trained.output / 'best.pt'}"),
-        (photos, trained.output / "best.pt", ("--known", "dog"), "with --known not given"),
+        (photos, trained.output / "best.pt", ("--known", "dog"), "without --known"),
         (photos, trained.output / "best.pt", ("--decide", "map"), "with --decide threshold"),
         (photos / "sub", trained.output / "best.pt", (), f"of the pictures in {photos}"),
     ):
         sentence = refusal(sample, images, *flags, checkpoint, *more)
         assert said in sentence
         assert "choose another --output" in sentence
+    call(sample, photos, *flags[:1], tmp_path / "map", *flags[2:], other, "--decide", "map")
+    assert "with --decide map" in refusal(
+        sample, photos, "--output", tmp_path / "map", "--checkpoint", other
+    )
     one = refusal(sample, photos / "b.jpg", *flags, trained.output / "best.pt")
     assert "has the predictions of a folder" in one
     assert snapshot(tmp_path / "o") == before

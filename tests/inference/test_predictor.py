@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from conftest import call, write_picture
 from PIL import Image, ImageOps
 
 import sample
 from images.decode import load_pixels, pixels_of
+from inference import predictor as predictor_module
 from inference.predictor import load
+from model import Encoding
 from util.errors import UsageError
 
 ORIENTATION = 0x0112  # EXIF
@@ -92,3 +95,29 @@ def test_class_activation_maps(predictor, tmp_path):
     maps = predictor.class_activation_maps(encoding)
     assert tuple(maps) == predictor.labels
     assert all(m.shape == (4, 4) for m in maps.values())  # layer2 at 32 pixels
+
+
+@pytest.mark.parametrize("limit", [1, 3 * 64 * 600, predictor_module.LIMIT])
+@pytest.mark.parametrize(
+    "options", [{}, {"decide": "f1", "num_sets": 3, "standard_errors": True}, {"known": ["dog"]}]
+)
+def test_a_batch_is_described_as_its_images_are(predictor, trained, monkeypatch, limit, options):
+    """Whatever number of images is decoded at once; sums of a batch may be rounded otherwise."""
+    monkeypatch.setattr(predictor_module, "LIMIT", limit)
+    files = sorted(trained.images.glob("*.jpg"))[:7]
+    encodings = [predictor.encode(file) for file in files]
+    batch = Encoding(
+        torch.cat([e.image_embedding for e in encodings]),
+        torch.cat([e.cnn_logits for e in encodings]),
+        [torch.cat(maps) for maps in zip(*(e.class_maps for e in encodings), strict=True)],
+    )
+    found = predictor.describe_batch(batch, num_samples=64, **options)
+    for encoding, result in zip(encodings, found, strict=True):
+        one = predictor.describe(encoding, num_samples=64, **options)
+        assert result.keys() == one.keys()
+        assert set(result["predicted"]) == set(one["predicted"])
+        assert result["labels"] == pytest.approx(one["labels"], abs=1e-5)
+        pairs = zip(result["most_probable_sets"], one["most_probable_sets"], strict=True)
+        for a, b in pairs:
+            assert a["labels"] == b["labels"]
+            assert a["probability"] == pytest.approx(b["probability"], abs=1e-5)
