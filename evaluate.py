@@ -1,11 +1,11 @@
 """Evaluate a checkpoint: mAP, CF1, OF1, exact match, set NLL and calibration, in all and per label.
 
-The latest run, on the validation images of the default set or on COCO's val2014:
+The latest run, on its test images, else on its validation images, else on those that training held
+out; it says which:
 
     python evaluate.py
 
-It takes the test images that the run knows of, else the validation images, else those that training
-held out, and says which. Other images, labels in any format (see README.md):
+Other images, labels in any format (see README.md):
 
     python evaluate.py --split all
     python evaluate.py --checkpoint runs/instances_train2014-chain/best.pt \\
@@ -16,7 +16,8 @@ and how often a class activation map peaks on an object of its label:
 
     python evaluate.py --reveal 1 --label_issues 20 --influence --pointing
 
-Wrong labels of the whole data set. Each image is judged by a model that was trained without it:
+Wrong labels of the whole data set. Each image is judged by a model that was trained without it. On
+the page label_issues.html you keep or correct each one:
 
     python evaluate.py --label_issues 100 --split all --folds 5
 
@@ -24,8 +25,6 @@ A report as one HTML page; finished evaluations of the same images side by side:
 
     python evaluate.py --report
     python evaluate.py --compare runs/scenes-none/metrics.json runs/scenes-chain/metrics.json
-
-This also writes label_issues.html, where each is kept or corrected with a click.
 
 The tables go to the console and to evaluate.log, every metric to metrics.json beside the
 checkpoint, every image's predictions to predictions.npz. Results of other images than these get a
