@@ -137,7 +137,7 @@ def _choose_own(split: str | None, checkpoint: dict, options: ReadOptions) -> Ch
     has_test = listed is not None and "test" in (listed.splits or ())
     if named and (split == "val" or (split is None and not has_test)):
         val = _whole(Path(flags["val_image_path"]), Path(named), "val", options)
-        return replace(val, is_default=not has_test)
+        return replace(val, is_own=True, is_default=not has_test)
     if listed is None:
         raise UsageError(
             f"the checkpoint was trained on {annotations}, which is not there: name the data with "
