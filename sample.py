@@ -48,7 +48,7 @@ from report.sample_text import format_result
 from report.slides import draw_slide, make_tile, save_contact_sheet, slide_path
 from training.signals import lock_output_dir
 from util.cli import ArgumentParser, code_commit, non_negative_int, positive_int, run_script
-from util.errors import UsageError
+from util.errors import RunError, UsageError
 from util.log import log, printable, progress, some
 
 ON_SHEET = 200  # images on the contact sheet at most, the first ones
@@ -98,7 +98,10 @@ def main(args: argparse.Namespace) -> None:
     elif is_one:
         show_one(args, model, args.images[0])
     else:
-        label_all(args, model, inputs, path)
+        try:
+            label_all(args, model, inputs, path)
+        except KeyboardInterrupt:
+            raise RunError("stopped by the user; the same command goes on") from None
 
 
 def print_json(args: argparse.Namespace, model: Predictor, inputs: Inputs) -> None:
@@ -274,7 +277,7 @@ def report(args: argparse.Namespace, inputs: Inputs, files: PredictionFiles, out
     slides = min(len(files.names), args.num_slides)
     log(f"{output}: {TABLE} and {LINES} ({len(files.names):,} images), {slides:,} slides, {SHEET}")
     if files.num_unreadable:
-        log(f"{files.num_unreadable:,} images cannot be read: see {output / UNREADABLE}")
+        log(f"{output / UNREADABLE} lists what cannot be read: {files.num_unreadable:,}")
     paths = shlex.quote(str(inputs.root)), shlex.quote(str(output / TABLE))
     log("to train on these labels, correct them first and run")
     log("  python train.py --image_path {} --annotations {}".format(*paths))

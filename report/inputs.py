@@ -68,7 +68,7 @@ def _pictures_in(path: Path) -> Iterator[str]:
                 some = True
                 yield f"{folder}/{entry.name}" if folder else entry.name
     words = [left_out(others)] if others else []
-    words += [f"{own:,} pictures that sample.py drew are left out"] if own else []
+    words += [f"left out, as sample.py drew them: {own:,}"] if own else []
     about = "; ".join(words)
     if not some:
         what = f": {about}" if about else ""
