@@ -21,7 +21,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -108,8 +108,10 @@ def print_json(args: argparse.Namespace, model: Predictor, inputs: Inputs) -> No
     """--json: a line for each image."""
     failed = {}
     for results, errors in predict(args, model, inputs, inputs.names):
-        for name, result in results.items():
-            write_out(json.dumps({"image": str(inputs.root / name), **result}))
+        write_out(
+            json.dumps({"image": str(inputs.root / name), **result})
+            for name, result in results.items()
+        )
         leave_out(errors)
         failed |= errors
     check_outcome(inputs, failed, len(inputs.names) - len(failed))
@@ -190,10 +192,14 @@ def predict_new(
     for results, errors in predict(args, model, inputs, [n for n in names if n not in failed]):
         start = len(files.names)
         files.add([{"image": name, **result} for name, result in results.items()])
-        for number, (name, result) in enumerate(results.items(), start):
-            drawing = slide_path(output, name) if number < args.num_slides else None
-            shown = {"image": str(inputs.root / name), **result}
-            write_out(format_result(shown, args.top, drawing))
+        drawings = [
+            slide_path(output, name) if number < args.num_slides else None
+            for number, name in enumerate(results, start)
+        ]
+        write_out(
+            format_result({"image": str(inputs.root / name), **result}, args.top, drawing)
+            for (name, result), drawing in zip(results.items(), drawings, strict=True)
+        )
         leave_out(errors, files)
         failed |= errors
     return failed
@@ -225,10 +231,11 @@ def how(args: argparse.Namespace) -> dict:
     return {name: getattr(args, name) for name in HOW}
 
 
-def write_out(text: str) -> None:
+def write_out(texts: Iterable[str]) -> None:
     """Print to stdout at once, above the progress bar if there is one."""
-    tqdm.write(text)
-    sys.stdout.flush()  # a killed process loses nothing
+    if text := "\n".join(texts):
+        tqdm.write(text)
+        sys.stdout.flush()  # a killed process loses nothing
 
 
 def draw_all(
