@@ -5,17 +5,20 @@
     python sample.py photo.jpg --known person --known dog --absent cat
     python sample.py photo.jpg --decide map --num_sets 5 --standard_errors
     python sample.py photo.jpg --json | jq .predicted
+    python sample.py photo.jpg --annotations data/labels.csv
+    python sample.py photo.jpg --checkpoint runs/nus81 runs/nus1k
 
 Needs only images and a checkpoint, by default that of the latest run. One image gets a slide.
 Several, or a folder with folders in it, also get a contact sheet, predictions.jsonl, and
 predictions.csv, which train.py reads as labels. The same command goes on after an interruption,
-and labels the images that were added since. A file that sample.py did not write is not replaced.
+and labels the images that were added since. Several checkpoints are shown side by side; then only
+slides are written. --annotations adds the true labels. A file that sample.py did not write is not
+replaced.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
@@ -31,9 +34,10 @@ from images.decode import load_image
 from inference.batches import load_batches
 from inference.checkpoint import find_checkpoint
 from inference.predictions import DECISIONS
-from inference.predictor import Predictor, load
+from inference.predictor import load
+from labels.options import add_label_flags
 from report.fonts import choose_fonts
-from report.inputs import Inputs, list_inputs
+from report.inputs import Inputs, left_out_if_gone, list_inputs
 from report.marked import PROGRAM, SHEET, check_free
 from report.prediction_files import (
     ABOUT,
@@ -45,7 +49,9 @@ from report.prediction_files import (
     check_about,
 )
 from report.sample_text import format_result
+from report.side_by_side import draw_side_by_side, format_side_by_side, join_results
 from report.slides import draw_slide, make_tile, save_contact_sheet, slide_path
+from report.truth import Labeller, legend, read_truths
 from training.signals import lock_output_dir
 from util.cli import ArgumentParser, code_commit, non_negative_int, positive_int, run_script
 from util.errors import RunError, UsageError
@@ -60,6 +66,12 @@ DECIDE = (
 )
 ONE, MANY = 256, 128  # label sets sampled per image; 128 as evaluate.py does
 NUM_SAMPLES = f"label sets sampled per image; default: {ONE} for one image, {MANY} for several"
+CHECKPOINT = (
+    "best.pt of a run, or its folder; default: the latest. Several: side by side, only slides, no "
+    "predictions.csv"
+)
+ANNOTATIONS = "true labels, to mark right, missed and added ones; or one for each checkpoint"
+Batches = Iterator[tuple[dict[str, dict], dict[str, str]]]  # results; why images cannot be read
 HOW = ("known", "absent", "decide", "num_sets", "num_samples", "standard_errors")
 
 
@@ -67,7 +79,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("images", type=Path, nargs="+", metavar="IMAGE", help="images, or folders of images")
-    add("--checkpoint", type=Path, help="best.pt of a run, or its folder; default: the latest")
+    add("--checkpoint", type=Path, nargs="+", help=CHECKPOINT)
+    add("--annotations", type=Path, nargs="+", default=[], help=ANNOTATIONS)
     add("--output", type=Path, help="default: samples, or samples/FOLDER for a folder's images")
     add("--num_slides", type=non_negative_int, default=200, help="slides at most, the first ones")
     add("--top", type=positive_int, default=8, help="labels to show at most")
@@ -82,84 +95,126 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: if faster")
     add("--json", action="store_true", help="print one JSON object per image, write nothing")
+    add_label_flags(parser)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Label each image, print the result, draw it."""
-    path = find_checkpoint(args.checkpoint)
-    model = load(path, args.device, args.amp)
-    model.encode_known(args.known, args.absent)  # an unknown label is an error before all work
+    paths = [find_checkpoint(path) for path in args.checkpoint or [None]]
+    models = [load(path, args.device, args.amp) for path in paths]
+    for model in models:
+        model.encode_known(args.known, args.absent)  # an unknown label is an error before all work
     inputs = list_inputs(args.images)
-    is_one = len(args.images) == 1 and inputs.named
-    args.num_samples = args.num_samples or (ONE if is_one else MANY)
+    args.num_samples = args.num_samples or (ONE if inputs.is_one else MANY)
+    truths = read_truths(args.annotations, models, vars(args), inputs)
+    labellers = list(map(Labeller, paths, models, truths))
+    if args.annotations and not args.json:
+        log(legend())
+    batches = [predict(args, labeller, inputs, inputs.names) for labeller in labellers]
+    joined = join_results(paths, batches) if len(paths) > 1 else batches[0]
     if args.json:
-        print_json(args, model, inputs)
-    elif is_one:
-        show_one(args, model, args.images[0])
+        for results in readable(joined, inputs):
+            write_out(
+                json.dumps({"image": str(inputs.root / name), **result})
+                for name, result in results.items()
+            )
+    elif len(paths) > 1:
+        show_side_by_side(args, labellers, inputs, joined)
+    elif inputs.is_one:
+        show_one(args, labellers[0], args.images[0])
     else:
         try:
-            label_all(args, model, inputs, path)
+            label_all(args, labellers[0], inputs)
         except KeyboardInterrupt:
             raise RunError("stopped by the user; the same command goes on") from None
 
 
-def print_json(args: argparse.Namespace, model: Predictor, inputs: Inputs) -> None:
-    """--json: a line for each image."""
+def readable(batches: Batches, inputs: Inputs) -> Iterator[dict[str, dict]]:
+    """The results. Says which images cannot be read. Raises UsageError at the end."""
     failed = {}
-    for results, errors in predict(args, model, inputs, inputs.names):
-        write_out(
-            json.dumps({"image": str(inputs.root / name), **result})
-            for name, result in results.items()
-        )
+    for results, errors in batches:
+        yield results
         leave_out(errors)
         failed |= errors
     check_outcome(inputs, failed, len(inputs.names) - len(failed))
 
 
-def show_one(args: argparse.Namespace, model: Predictor, image: Path) -> None:
-    """Print one image's labels, and draw its slide."""
-    output = args.output or OUTPUT
+def show_side_by_side(
+    args: argparse.Namespace, labellers: list[Labeller], inputs: Inputs, batches: Batches
+) -> None:
+    """Several models: print each image's labels, and draw the slides."""
+    output = args.output or (OUTPUT if inputs.is_one else OUTPUT / inputs.full_root.name)
+    check_no_predictions(output)
+    slides = {name: slide_path(output, name) for name in inputs.names[: args.num_slides]}
+    for path in slides.values():
+        check_free(path)
+    lettering = [choose_fonts(labeller.labels) for labeller in labellers]
+    for results in readable(batches, inputs):
+        write_out(
+            format_side_by_side({"image": str(inputs.root / name), **result}, slides.get(name))
+            for name, result in results.items()
+        )
+        for name in slides.keys() & results.keys():
+            with left_out_if_gone():
+                photo = load_image(inputs.root / name)
+                draw_side_by_side(photo, results[name], slides[name], lettering)
+
+
+def check_no_predictions(output: Path) -> None:
+    """Raise UsageError for the output folder of `label_all`: its slides are all of one kind."""
     if os.path.lexists(output / ABOUT):
         raise UsageError(f"{output} has the predictions of a folder: choose another --output")
+
+
+def show_one(args: argparse.Namespace, labeller: Labeller, image: Path) -> None:
+    """Print one image's labels, and draw its slide."""
+    output = args.output or OUTPUT
+    check_no_predictions(output)
     path = slide_path(output, image.name)
     check_free(path)
-    encoding = model.encode(image)
-    result = {"image": str(image), **model.describe(encoding, **how(args))}
+    encoding = labeller.model.encode(image)
+    result = labeller.model.describe(encoding, **how(args))
+    result = {"image": str(image), **labeller.truth.beside(image.name, result)}
     print(format_result(result, args.top, path))
-    maps = model.class_activation_maps(encoding)
-    draw_slide(load_image(image), result, maps, args.top, path, choose_fonts(model.labels))
+    maps = labeller.model.class_activation_maps(encoding)
+    draw_slide(load_image(image), result, maps, args.top, path, choose_fonts(labeller.labels))
 
 
-def label_all(args: argparse.Namespace, model: Predictor, inputs: Inputs, checkpoint: Path) -> None:
+def label_all(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -> None:
     """Label many images and keep the results in the output folder; go on with what is there."""
     output = args.output or OUTPUT / inputs.full_root.name
-    about = describe_run(args, model, inputs, checkpoint)
+    about = describe_run(args, labeller, inputs)
     if output.is_dir():
         check_about(output, about)  # before the lock leaves a file there
-    with lock_output_dir(output, "--output"), PredictionFiles(output, about, model.labels) as files:
+    with (
+        lock_output_dir(output, "--output"),
+        PredictionFiles(output, about, labeller.model.labels) as files,
+    ):
         there = {*files.names}
         new = [name for name in inputs.names if name not in there]
-        for name in [*files.names, *new][: args.num_slides]:
-            check_free(slide_path(output, name))
-        check_free(output / SHEET)
+        drawn = [slide_path(output, name) for name in [*files.names, *new][: args.num_slides]]
+        for path in (*drawn, output / SHEET):
+            check_free(path)
+        outdated = [] if there else drawn  # of another model, or without the true labels
         if new and len(there) < ON_SHEET:
-            (output / SHEET).unlink(missing_ok=True)  # it gets other images
+            outdated.append(output / SHEET)  # it gets other images
+        for path in outdated:
+            path.unlink(missing_ok=True)
         if len(new) < len(inputs.names):
             known = len(inputs.names) - len(new)
             log(f"{output}: {known:,} of {len(inputs.names):,} images are labelled already")
-        failed = predict_new(args, model, inputs, new, files, output)
+        failed = predict_new(args, labeller, inputs, new, files, output)
         num_read = len(files.names)
         if num_read:
-            draw_all(args, model, inputs.root, files, output)
+            draw_all(args, labeller, inputs.root, files, output)
             report(args, inputs, files, output)
         check_outcome(inputs, failed, num_read)
 
 
-def describe_run(
-    args: argparse.Namespace, model: Predictor, inputs: Inputs, checkpoint: Path
-) -> dict:
+def describe_run(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -> dict:
     """What makes the predictions: the content of sample.json."""
+    checkpoint, model = labeller.checkpoint, labeller.model
     with checkpoint.open("rb") as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
@@ -170,8 +225,11 @@ def describe_run(
         "root": str(inputs.full_root),
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": digest.hexdigest(),
+        "labels_sha256": labeller.truth.digest,
         "flags": {name: getattr(args, name) for name in (*HOW, "amp")},
     }
+    if args.annotations:
+        about["flags"]["annotations"] = str(args.annotations[0])
     if args.decide in model.thresholds:
         values = np.broadcast_to(model.thresholds[args.decide], len(model.labels)).tolist()
         about["thresholds"] = dict(zip(model.labels, values, strict=True))
@@ -180,7 +238,7 @@ def describe_run(
 
 def predict_new(
     args: argparse.Namespace,
-    model: Predictor,
+    labeller: Labeller,
     inputs: Inputs,
     names: list[str],
     files: PredictionFiles,
@@ -189,7 +247,8 @@ def predict_new(
     """Predict, write and print batch by batch. Returns the images that failed, and why."""
     failed = {name: why for name in names if (why := cannot_be_listed(name))}
     leave_out(failed, files)
-    for results, errors in predict(args, model, inputs, [n for n in names if n not in failed]):
+    names = [name for name in names if name not in failed]
+    for results, errors in predict(args, labeller, inputs, names):
         start = len(files.names)
         files.add([{"image": name, **result} for name, result in results.items()])
         drawings = [
@@ -215,14 +274,16 @@ def leave_out(failed: dict[str, str], files: PredictionFiles | None = None) -> N
 
 
 def predict(
-    args: argparse.Namespace, model: Predictor, inputs: Inputs, names: list[str]
-) -> Iterator[tuple[dict[str, dict], dict[str, str]]]:
+    args: argparse.Namespace, labeller: Labeller, inputs: Inputs, names: list[str]
+) -> Batches:
     """For each batch: image -> result, and image -> why it cannot be read."""
+    model = labeller.model
     loader = load_batches(inputs.root, names, model.transform, args.batch_size, args.num_workers)
     batches = progress(loader, "predicting") if len(loader) > 1 else loader
     for pixels, indices, errors in batches:
         results = model.describe_batch(model.encode_batch(pixels), **how(args)) if indices else []
         found = dict(zip([names[i] for i in indices], results, strict=True))
+        found = {name: labeller.truth.beside(name, result) for name, result in found.items()}
         yield found, {names[i]: str(error) for i, error in errors}
 
 
@@ -239,27 +300,18 @@ def write_out(texts: Iterable[str]) -> None:
 
 
 def draw_all(
-    args: argparse.Namespace,
-    model: Predictor,
-    root: Path,
-    files: PredictionFiles,
-    output: Path,
+    args: argparse.Namespace, labeller: Labeller, root: Path, files: PredictionFiles, output: Path
 ) -> None:
     """Draw the slides and the contact sheet, unless they are there."""
     slides = files.first(args.num_slides)
     slides = [r for r in slides if not slide_path(output, r["image"]).exists()]
-    sheet = output / SHEET
-    lettering = choose_fonts(model.labels)
+    sheet, model = output / SHEET, labeller.model
+    lettering = choose_fonts(labeller.labels)
     for result in progress(slides, "drawing", "slides"):
         with left_out_if_gone():
-            photo, encoding = (
-                load_image(root / result["image"]),
-                model.encode(root / result["image"]),
-            )
-            maps = model.class_activation_maps(encoding)
-            draw_slide(
-                photo, result, maps, args.top, slide_path(output, result["image"]), lettering
-            )
+            image, path = root / result["image"], slide_path(output, result["image"])
+            maps = model.class_activation_maps(model.encode(image))
+            draw_slide(load_image(image), result, maps, args.top, path, lettering)
     if not sheet.exists():
         tiles = []
         for result in files.first(ON_SHEET):
@@ -268,15 +320,6 @@ def draw_all(
                 tiles.append(make_tile(photo, result["predicted"], lettering))
         if tiles:
             save_contact_sheet(tiles, sheet)
-
-
-@contextlib.contextmanager
-def left_out_if_gone() -> Iterator[None]:
-    """Log that an image cannot be drawn: it was there when it was labelled."""
-    try:
-        yield
-    except UsageError as error:
-        log(f"note: {error}; not drawn")
 
 
 def report(args: argparse.Namespace, inputs: Inputs, files: PredictionFiles, output: Path) -> None:

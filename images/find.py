@@ -5,6 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -233,7 +234,7 @@ class _Files:
         best = max(ranked)[:2]
         best = sorted(file for agree, exact, file in ranked if (agree, exact) == best)
         first = self.root / best[0]
-        if not all(_same_content(first, self.root / other) for other in best[1:]):
+        if not all(same_content(first, self.root / other) for other in best[1:]):
             raise UsageError(
                 f"{self.source}: {name!r} could be {some(best, 3)} in {self.root}; name the folder "
                 "of the pictures with --image_path, or write the folders in the file names"
@@ -250,23 +251,28 @@ class _Files:
             agree += 1
         exact = sum(a == b for a, b in zip(reversed(said), reversed(own), strict=False))
         dropped, holders = wanted[: len(wanted) - agree], full[: len(full) - agree]
-        return agree, exact, agree <= len(own) and self._is_elsewhere(dropped, holders)
+        is_other = is_elsewhere(dropped, holders, self._folders, self._named_folders)
+        return agree, exact, agree <= len(own) and is_other
 
-    def _is_elsewhere(self, dropped: list[str], holders: list[str]) -> bool:
-        """Whether a file lies in another folder than its name says.
 
-        dropped: the folders in the name that the file's path does not end with; holders: the
-        folders of the file from there up. cat/1.jpg is not dog/1.jpg if there is a folder cat, or
-        if other names say dog. Folders of another machine are in neither.
-        """
-        if not dropped:
-            return False
-        said, holder = dropped[-1], holders[-1]
-        if said in self._folders and said not in holders:
-            return True
-        if holder in self._named_folders and holder not in dropped:
-            return True
-        return None not in (a := [split_of(said), split_of(holder)]) and a[0] != a[1]
+def is_elsewhere(
+    dropped: Sequence[str], holders: Sequence[str], folders: set[str], named_folders: set[str]
+) -> bool:
+    """Whether a file lies in another folder than its name says.
+
+    dropped: the folders in the name that the file's path does not end with; holders: the folders
+    of the file from there up; folders: of all files; named_folders: in all names. cat/1.jpg is not
+    dog/1.jpg if there is a folder cat, or if other names say dog. Folders of another machine are
+    in neither.
+    """
+    if not dropped or not holders:
+        return False
+    said, holder = dropped[-1], holders[-1]
+    if said in folders and said not in holders:
+        return True
+    if holder in named_folders and holder not in dropped:
+        return True
+    return None not in (a := [split_of(said), split_of(holder)]) and a[0] != a[1]
 
 
 def _name_keys(last: str) -> list[str]:
@@ -280,7 +286,8 @@ def _stem_keys(last: str) -> list[str]:
     return [] if is_picture(last) else [key(last)]
 
 
-def _same_content(a: Path, b: Path) -> bool:
+def same_content(a: Path, b: Path) -> bool:
+    """Whether two files are equal; False if one cannot be read."""
     try:
         return filecmp.cmp(a, b, shallow=False)
     except OSError:

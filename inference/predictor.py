@@ -29,6 +29,7 @@ from inference.decoding import (
     sample_label_sets,
 )
 from inference.predictions import DECISIONS
+from labels.vocabulary import Vocabulary
 from model import Encoding, HybridNet
 from util.device import autocast, pick_device, resolve_amp
 from util.errors import UsageError
@@ -48,10 +49,11 @@ def load(path: str | Path, device: str = "auto", amp: str = "auto") -> Predictor
     model, vocabulary, preprocessing = restore(checkpoint, path)
     return Predictor(
         model.to(where),
-        vocabulary.labels,
+        vocabulary,
         preprocessing.eval_transform(),
         {"threshold": checkpoint["threshold"], "label_f1": checkpoint["label_thresholds"]},
         autocast(where, resolve_amp(amp, where, checkpoint["flags"])),
+        checkpoint["flags"],
     )
 
 
@@ -60,10 +62,16 @@ class Predictor:
     """A model with all that it takes to label an image; `load` makes it."""
 
     model: HybridNet
-    labels: tuple[str, ...]  # C, the most frequent first
+    vocabulary: Vocabulary
     transform: Transform
     thresholds: dict[str, float | list[float]]  # by decision rule: one for all labels, or C
     amp: torch.autocast
+    flags: dict  # of train.py
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """C labels, the most frequent first."""
+        return self.vocabulary.labels
 
     def predict(self, image: str | Path | Image.Image, **options: object) -> dict:
         """What `sample.py --json` prints for an image; options are those of `describe`.

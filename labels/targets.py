@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -34,13 +35,7 @@ def encode_targets(
             hint = "build a vocabulary from these annotations with build_vocab.py"
             raise UsageError(f"{what}; {hint}")
         raise UsageError(f"{what}, and no label that it knows: {some(vocabulary.labels)}")
-    if alike := same_spelling(unknown, vocabulary.labels):
-        label, known = alike[0]
-        raise UsageError(
-            f"{images.source} has the label {label!r}, but the training images have {known!r}: if "
-            f"they mean the same, give a file with the rows from,to and {label},{known} with "
-            "--labels_to_merge; if not, give one of them another name"
-        )
+    refuse_other_spelling(images.source, unknown, vocabulary)
     if rare:
         one, several = (f"{noun} too rare for the vocabulary" for noun in ("label", "labels"))
         what = counted(len(rare), f"{one} is", f"{several} are")
@@ -51,6 +46,17 @@ def encode_targets(
         what = counted(len(unknown), f"{one} and is", f"{several} and are")
         log(f"{images.source}: {what} left out: {some(named)}")
     return targets
+
+
+def refuse_other_spelling(source: str, unknown: Iterable[str], vocabulary: Vocabulary) -> None:
+    """Raise UsageError if an unknown label is another spelling of a known one."""
+    if alike := same_spelling(unknown, vocabulary.labels):
+        label, known = alike[0]
+        raise UsageError(
+            f"{source} has the label {label!r}, but the training images have {known!r}: if "
+            f"they mean the same, give a file with the rows from,to and {label},{known} with "
+            "--labels_to_merge; if not, give one of them another name"
+        )
 
 
 def _encode(images: AnnotatedImages, vocabulary: Vocabulary) -> tuple[np.ndarray, Counter[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ class Inputs:
     full_root: Path
     names: list[str]  # relative to root, with /, each once
     named: frozenset[str]  # those that were given by name, not in a folder
+
+    @property
+    def is_one(self) -> bool:
+        """Whether a single image was given, by name."""
+        return len(self.names) == len(self.named) == 1
 
 
 def list_inputs(given: list[Path]) -> Inputs:
@@ -75,3 +81,12 @@ def _pictures_in(path: Path) -> Iterator[str]:
         raise UsageError(f"there are no images in the folder {path}{what}")
     if about:
         log(f"{path}: {about}")
+
+
+@contextlib.contextmanager
+def left_out_if_gone() -> Iterator[None]:
+    """Log that an image cannot be drawn: it was there when it was labelled."""
+    try:
+        yield
+    except UsageError as error:
+        log(f"note: {error}; not drawn")

@@ -164,6 +164,8 @@ def _differences(old: dict, new: dict) -> list[str]:
         if a != b:
             words = ", ".join(map(str, a)) if isinstance(a, list) else a
             found.append(f"with --{flag} {words}" if words else f"without --{flag}")
+    if not found and old.get("labels_sha256") != new.get("labels_sha256"):
+        found.append("with the true labels that --annotations had then")
     return found
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from report.truth import SIGNS, kind_of
 from util.log import printable
 
 
 def format_result(result: dict, top: int, drawing: Path | None) -> str:
     """The console's text for one image: its `top` most probable labels and label sets."""
     lines = [result["image"]]
-    for label, p in list(result["labels"].items())[:top]:
-        mark = "*" if label in result["predicted"] else " "
+    for label, p in shown_labels(result, top):
+        usual = "*" if label in result["predicted"] else " "
+        mark = SIGNS.get(kind_of(label, result), usual)
         line = f"  {mark} {label:<20} {100 * p:5.1f}%"
         if "standard_errors" in result:
             line += f" ± {100 * result['standard_errors'][label]:.1f}"
@@ -20,6 +22,9 @@ def format_result(result: dict, top: int, drawing: Path | None) -> str:
             low, high = (100 * bound for bound in result["bounds"][label])
             line += f"  exact value between {low:.1f} and {high:.1f}"
         lines.append(line)
+    lines += [f"  {SIGNS['not_known']} {label}" for label in result.get("not_known", ())]
+    if result.get("true") == []:
+        lines.append("  true labels: none")
     if "known" in result:
         size = result["effective_sample_size"]
         lines.append(f"  given the known labels; as exact as {size:.0f} independent samples")
@@ -31,6 +36,12 @@ def format_result(result: dict, top: int, drawing: Path | None) -> str:
     if drawing:
         lines.append(f"  picture: {drawing}")
     return "\n".join(map(printable, lines))
+
+
+def shown_labels(result: dict, top: int) -> list[tuple[str, float]]:
+    """The `top` most probable labels, and all right, missed and added ones; their probabilities."""
+    labels = list(result["labels"].items())
+    return labels[:top] + [pair for pair in labels[top:] if kind_of(pair[0], result)]
 
 
 def name_set(label_set: dict, show: Callable[[str], str] = str) -> str:

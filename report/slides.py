@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
@@ -12,14 +14,23 @@ from skimage.util import montage
 from report.fonts import Lettering
 from report.gallery import overlay
 from report.marked import PROGRAM, SLIDES, check_free, save_marked
-from report.sample_text import name_set
+from report.sample_text import name_set, shown_labels
+from report.truth import kind_of, legend
 from util.files import write_atomically
+from util.log import some
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MAPS_SHOWN = 5  # class activation maps per slide, of the most probable predicted labels
 TILE, CAPTION, COLUMNS = 240, 56, 5  # contact sheet: tile side and caption in pixels, tiles per row
 MARGIN, BASELINE, LINE, LINES = 8, 12, 16, 3  # of a caption: pixels, and lines at most
+MOST_BARS = 24  # on a slide, however many labels are right, missed and added
 LONGEST = 200  # bytes of a file name: longer ones leave no room for what is added
 PREDICTED, OTHER, MUTED = "#2a6fbb", "#c3c9d1", "#888888"
+# where the true labels are known; the colours differ for all kinds of colour vision
+COLOURS = {"right": "#00795f", "missed": "#c75b00", "added": "#6a3fb5", "not_known": "#777777"}
+DRAWN_SIGNS = dict(zip(COLOURS, "✓–+?", strict=True))
 
 
 def slide_path(output: Path, name: str) -> Path:
@@ -45,15 +56,8 @@ def draw_slide(
     Raises UsageError if `path` is a file that was not drawn here, RunError.
     """
     check_free(path)
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    plt.rcParams["text.parse_math"] = False  # a label may contain a dollar sign
-    plt.rcParams["font.family"] = lettering.families
     mapped = result["predicted"][:MAPS_SHOWN]
-    figure = plt.figure(figsize=(10, 6.6 if mapped else 4.6), layout="constrained")
+    figure = new_figure(lettering, (10, 6.6 if mapped else 4.6), layout="constrained")
     figure.get_layout_engine().set(h_pad=0.1)  # inches
     upper, lower = figure.subfigures(2, 1, height_ratios=(2.3, 1)) if mapped else (figure, None)
     left, right = upper.subplots(1, 2, width_ratios=(1.1, 1))
@@ -71,6 +75,25 @@ def draw_slide(
         for axis, label in zip(axes, mapped, strict=False):
             axis.imshow(overlay(small, class_maps[label]))
             axis.set_title(lettering.show(label), fontsize=11)
+    save_figure(figure, path)
+
+
+def new_figure(lettering: Lettering, inches: tuple[float, float], **options: object) -> Figure:
+    """An empty figure of this width and height; options are matplotlib's."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    plt.rcParams["text.parse_math"] = False  # a label may contain a dollar sign
+    plt.rcParams["font.family"] = lettering.families
+    return plt.figure(figsize=inches, **options)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Save a PNG with the mark of sample.py's pictures, and close the figure. Raises RunError."""
+    from matplotlib import pyplot as plt
+
     mark = {"Software": PROGRAM}
     write_atomically(path, lambda t: figure.savefig(t, dpi=110, format="png", metadata=mark))
     plt.close(figure)
@@ -78,9 +101,13 @@ def draw_slide(
 
 def _draw_bars(axis, result: dict, top: int, lettering: Lettering) -> None:
     """A bar per label, most probable on top; a dotted line marks each label's threshold."""
-    labels = list(result["labels"].items())[:top][::-1]  # matplotlib draws from the bottom up
-    colours = [PREDICTED if label in result["predicted"] else OTHER for label, _ in labels]
-    names = [lettering.show(label) for label, _ in labels]
+    shown = shown_labels(result, top)
+    labels = shown[:MOST_BARS][::-1]  # matplotlib draws from the bottom up
+    kinds = [kind_of(label, result) for label, _ in labels]
+    usual = [PREDICTED if label in result["predicted"] else OTHER for label, _ in labels]
+    colours = [COLOURS.get(kind, other) for kind, other in zip(kinds, usual, strict=True)]
+    signs = [f"{DRAWN_SIGNS[kind]} " if kind else "" for kind in kinds]
+    names = [s + lettering.show(label) for s, (label, _) in zip(signs, labels, strict=True)]
     places = range(len(labels))  # not the names: two may be written alike
     bars = axis.barh(places, [p for _, p in labels], color=colours)
     axis.set_yticks(places, names)
@@ -90,9 +117,22 @@ def _draw_bars(axis, result: dict, top: int, lettering: Lettering) -> None:
         x = [result["thresholds"][label] for label, _ in labels]
         axis.set_title("dotted: threshold", fontsize=10, color=MUTED, loc="right")
         axis.vlines(x, y - 0.5, y + 0.5, color=MUTED, linewidth=0.8, linestyle=":")
+    if result.get("true") is not None:
+        words = _say_truth(result, len(shown) - len(labels), lettering)
+        axis.set_xlabel(words, fontsize=10, color=MUTED)
     axis.set(xlim=(0, 1.12), xticks=[])
     axis.tick_params(axis="y", length=0, labelsize=12)
     axis.spines[:].set_visible(False)
+
+
+def _say_truth(result: dict, left_out: int, lettering: Lettering) -> str:
+    """The legend of the signs, and what has no bar."""
+    words = [legend(DRAWN_SIGNS)]
+    words += ["true labels: none"] if not result["true"] else []
+    words += [f"without {left_out:,} more"] if left_out else []
+    if unknown := [lettering.show(label) for label in result["not_known"]]:
+        words += textwrap.wrap(f"? {some(unknown, 8)}", 70)
+    return "\n".join(words)
 
 
 def make_tile(photo: Image.Image, predicted: list[str], lettering: Lettering) -> np.ndarray:
