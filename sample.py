@@ -78,7 +78,7 @@ HOW = ("known", "absent", "decide", "num_sets", "num_samples", "standard_errors"
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("images", type=Path, nargs="+", metavar="IMAGE", help="images, or folders of images")
+    add("images", type=Path, nargs="*", metavar="IMAGE", help="images, or folders of images")
     add("--checkpoint", type=Path, nargs="+", help=CHECKPOINT)
     add("--annotations", type=Path, nargs="+", default=[], help=ANNOTATIONS)
     add("--output", type=Path, help="default: samples, or samples/FOLDER for a folder's images")
@@ -101,6 +101,8 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Label each image, print the result, draw it."""
+    if not args.images:
+        raise UsageError("name the images, before flags that take several values")
     paths = [find_checkpoint(path) for path in args.checkpoint or [None]]
     models = [load(path, args.device, args.amp) for path in paths]
     for model in models:
