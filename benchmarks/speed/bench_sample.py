@@ -79,10 +79,8 @@ def main(args: argparse.Namespace) -> None:
     print(f"sample.py: {args.num_images / seconds:.0f} images/s in all, with three starts")
     print(f"encoder alone: {before:.0f} images/s before, {after:.0f} after")
     print(f"sample.py : encoder = {2 * last.rate / (before + after):.2f}")
-    print(
-        f"memory in the last part: {last.first_mb:.0f} MB at its start, {last.last_mb:.0f} MB at "
-    )
-    print(f"its end, peak {last.peak_mb:.0f} MB, without the processes that load images")
+    mb = f"{last.first_mb:.0f} MB after the first batch, {last.last_mb:.0f} MB after the last"
+    print(f"memory in the last part, without the loading processes: {mb}, peak {last.peak_mb:.0f}")
 
 
 @dataclass
