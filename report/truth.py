@@ -38,7 +38,6 @@ class Truth:
     sets: image -> its labels, spelled as the model does. digest: of the whole annotations.
     """
 
-    source: Path | None = None
     sets: Mapping[str, tuple[str, ...]] | None = None
     digest: str | None = None
 
@@ -106,7 +105,7 @@ def read_truths(
             images = read_labels(path, folder, options)
             read[path, options] = images, find_entries(inputs.root, inputs.names, images)
             _say_lacking(inputs, *read[path, options])
-        truths.append(_spelled(path, *read[path, options], model))
+        truths.append(_spelled(*read[path, options], model))
     return truths
 
 
@@ -124,19 +123,19 @@ def _say_lacking(inputs: Inputs, images: AnnotatedImages, rows: dict[str, int]) 
         return
     if named := [str(inputs.root / name) for name in lacking if name in inputs.named]:
         raise UsageError(
-            f"{images.source} lacks {some(named, 3)}: leave out --annotations, or name those "
-            f"of this photo; it has, for example, {images.file_names[0]}"
+            f"{images.source} lacks {some(named, 3)}: leave out --annotations, or name the "
+            f"ones with this photo; these have, for example, {images.file_names[0]}"
         )
     if not rows:
         raise UsageError(
-            f"{images.source} has none of the {len(lacking):,} photos in {inputs.root}; it has, "
-            f"for example, {images.file_names[0]}"
+            f"{images.source} lacks all photos in {inputs.root}: name other --annotations; "
+            f"these have, for example, {images.file_names[0]}"
         )
     what = f"{len(lacking):,} of the {len(inputs.names):,} photos"
     log(f"note: {images.source} lacks {what}; they get no true labels: {some(lacking, 3)}")
 
 
-def _spelled(path: Path, images: AnnotatedImages, rows: dict[str, int], model: Predictor) -> Truth:
+def _spelled(images: AnnotatedImages, rows: dict[str, int], model: Predictor) -> Truth:
     """The truth as the model spells its labels. Raises UsageError for a doubtful spelling."""
     few, vocabulary = images.part([*rows.values()]), model.vocabulary
     if spelling := spellings(few, vocabulary):
@@ -150,7 +149,7 @@ def _spelled(path: Path, images: AnnotatedImages, rows: dict[str, int], model: P
             f"{some(vocabulary.labels)}"
         )
     digest = hashlib.sha256(json.dumps([images.file_names, images.label_sets]).encode())
-    return Truth(path, dict(zip(rows, few.label_sets, strict=True)), digest.hexdigest())
+    return Truth(dict(zip(rows, few.label_sets, strict=True)), digest.hexdigest())
 
 
 def legend(signs: Mapping[str, str] = SIGNS) -> str:

@@ -48,7 +48,7 @@ labels = st.lists(st.sampled_from("abcdef"), unique=True)
 def test_every_label_has_one_kind(true, predicted):
     known = dict.fromkeys("abcd", 0.5)
     predicted = [label for label in predicted if label in known]
-    truth = Truth(Path("x"), {"photo": tuple(true)})
+    truth = Truth({"photo": tuple(true)})
     found = truth.beside("photo", {"labels": known, "predicted": predicted})
     assert {*found["true"]} == {*true}
     assert found["right"] == [label for label in predicted if label in true]
@@ -226,7 +226,7 @@ def test_wrong_input(two, workdir):
     write_picture(workdir / "more/new.jpg")
     of_set = (*best, "--annotations", INSTANCES)
     assert "instances.json lacks more/new.jpg" in refusal(sample, "more/new.jpg", *of_set)
-    assert "has none of the 1 photos in more" in refusal(sample, "more", *of_set)
+    assert "lacks all photos in more" in refusal(sample, "more", *of_set)
     with Path("other.csv").open("w") as file:
         csv.writer(file).writerows([["file_name", "labels"], ["img_02.jpg", "harbour"]])
     found = refusal(sample, PHOTO, *best, "--annotations", "other.csv", "--separator", "none")
