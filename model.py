@@ -174,6 +174,8 @@ class ChainDecoder(Decoder):
             read[first[step[rows, ranks] + 1] + place[rows] - len(targets)] = ranks
             labels = self.label_embedding[read.to(device, non_blocking=True)]
             hidden = torch.cat([hidden, self.lstm(PackedSequence(labels, sizes[1:]))[0].data])
+        else:  # no labels: the LSTM gets a gradient of 0, as DistributedDataParallel needs one
+            hidden = hidden + 0 * sum(weight.sum() for weight in self.lstm.parameters())
         row, image = (index.to(device, non_blocking=True) for index in (row, image))
         z = self.logits(hidden, encoding.image_embedding[image], encoding.cnn_logits[image])  # M×C
         return z.gather(0, row)

@@ -18,32 +18,48 @@ Several processes, or machines that share the output folder, train as one:
 
     torchrun --nproc_per_node=4 train.py
 
-Run the same command again to continue an interrupted run exactly where it was last saved. One JSON
-line per epoch goes to stdout and to log.jsonl in the output folder, beside curves.png, last.pt (to
+Run the same command again to continue an interrupted run exactly where it was last saved; or, once
+labels are corrected, to train on them in a new folder. One JSON line per epoch goes to stdout and to
+log.jsonl in the output folder, beside curves.png, images.csv (what it was trained on), last.pt (to
 continue) and best.pt (to use).
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import time
+import functools
 from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from encoder import ARCHS, NUM_STAGES
 from images.bad_images import FILE, BadImages
 from images.transforms import Preprocessing
-from labels.options import add_label_flags, options_from
+from inference.checkpoint import find_checkpoint
+from labels.options import options_from
 from labels.search import find_labels
-from labels.vocabulary import check_suffix, save_vocabulary
-from model import DECODERS, DEFAULT_STAGES, settings_of
-from report.training_log import append_log, draw_curves, format_mistakes
-from training.data import TrainingData, choose_train_and_val, make_loaders
-from training.resume import continue_run, fingerprint, load_last
+from labels.vocabulary import Vocabulary, check_suffix
+from model import settings_of
+from training.data import TrainAndVal, TrainingData, choose_train_and_val, make_loaders
+from training.flags import add_train_flags
+from training.report import report_end, report_epoch, report_finished
+from training.resume import (
+    LAST,
+    Changes,
+    continue_run,
+    epochs_done,
+    find_changes,
+    fingerprint,
+    load_last,
+    peek_last,
+)
+from training.run_folder import (
+    check_records,
+    choose_folder,
+    newest_run,
+    write_records,
+)
 from training.saver import Saver
 from training.setup import (
     SCENES,
@@ -55,109 +71,48 @@ from training.setup import (
     set_deterministic,
 )
 from training.signals import lock_output_dir
+from training.start_from import load_start
 from training.state import TrainState, clip_gradients
-from training.validation import Validation, validate
-from util.cli import (
-    ArgumentParser,
-    code_commit,
-    fraction,
-    non_negative_float,
-    non_negative_int,
-    positive_float,
-    positive_int,
-    run_script,
-)
+from training.validation import validate
+from util.cli import ArgumentParser, code_commit, run_script
 from util.device import autocast, pick_device, resolve_amp
 from util.distributed import all_gather, process_group, rank, rank_zero_first, world_size
 from util.errors import UsageError
-from util.files import without_nan
-from util.log import log, progress
+from util.log import counted, log, progress
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
-    data = parser.add_argument_group("data").add_argument
-    data("--image_path", type=Path, help="image folder, shards or one image; else the default set")
-    data("--annotations", type=Path, help="labels, a file or folder; else searched near the images")
-    data("--val_image_path", type=Path, help="validation images, if they have their own folder")
-    data("--val_annotations", type=Path, help="labels of the validation images")
-    data("--vocab_path", type=Path, help="built if missing; default: in the output folder")
-    data(
-        "--val_fraction", type=fraction, default=0.1, help="hold-out, if there is no validation set"
-    )
-    data("--leave_out", type=Path, metavar="TXT", help="names of images not to use, one a line")
-    data("--normalise_tags", action="store_true", help="merge spellings of the same free tag")
-    data("--keep_unlabelled", action="store_true", help="also train on images without labels")
-    data("--limit", type=positive_int, help="use only the first N images, for a quick try")
-    data("--image_size", type=positive_int, help="pixels a side; 224, or 64 for the default set")
-    data("--skip_bad_images", action="store_true", help="leave out images that cannot be read")
-    data("--cache", type=Path, help="file for decoded images; use it if decoding is the bottleneck")
-    add_label_flags(parser)
-    net = parser.add_argument_group("model").add_argument
-    net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper is better and slower")
-    net(
-        "--stages",
-        type=int,
-        choices=range(1, NUM_STAGES + 1),
-        default=DEFAULT_STAGES,
-        help="how many of the encoder's last stages are read; earlier ones see small objects",
-    )
-    net("--decoder", choices=DECODERS, default="chain", help="none: the CNN alone, as a control")
-    net("--embed_size", type=positive_int, default=256, help="size of the image-label embedding")
-    net("--hidden_size", type=positive_int, default=256, help="LSTM units; raise for many labels")
-    net("--pretrained", action="store_true", help="start from ImageNet weights; best if you can")
-    net("--weights", type=Path, help="start from a state dict with torchvision's names")
-    net("--freeze_encoder", action="store_true", help="train only the rest; for very few images")
-    opt = parser.add_argument_group("optimisation").add_argument
-    opt("--num_epochs", type=positive_int, default=10, help="raise it for a random start")
-    opt("--batch_size", type=positive_int, default=32, help="lower it if memory runs out")
-    opt("--learning_rate", type=positive_float, default=2e-3, help="peak; 1e-4 if pretrained")
-    opt("--weight_decay", type=non_negative_float, default=1e-2, help="raise it if it overfits")
-    opt(
-        "--cnn_loss_weight",
-        type=non_negative_float,
-        default=1.0,
-        help="weight of the CNN's own loss; 0 only with --freeze_encoder",
-    )
-    opt("--ema_decay", type=fraction, default=0.998, help="of the weights; 0.9998 for long runs")
-    run = parser.add_argument_group("run").add_argument
-    run("--output_dir", type=Path, help="default: runs/<data>-<decoder>")
-    run("--seed", type=non_negative_int, default=0, help="for weights, order and augmentation")
-    run("--num_workers", type=non_negative_int, default=2, help="processes that load images")
-    run("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    run("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: if faster")
-    run("--compile", action="store_true", help="compile the encoder; GPU only, slow start")
-    run("--save_minutes", type=positive_float, default=10.0, help="between saves within an epoch")
-    run("--accept_changes", action="store_true", help="continue even if flags or data differ")
+    add_train_flags(parser)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Join the processes of torchrun, if any, lock the output folder, train."""
+    """Join the processes of torchrun, if any, choose and lock the run's folder, train."""
     device = pick_device(args.device)
     if args.compile and device.type == "cpu":
         raise UsageError("--compile gains nothing on a CPU: leave it out")
     with process_group(device):
-        resolve_paths(args)
+        images, about = choose_run(args)
         set_deterministic(device)
         with lock_output_dir(args.output_dir):
-            train(args, device)
+            train(args, images, about, device)
 
 
-def train(args: argparse.Namespace, device: torch.device) -> None:
+def train(args: argparse.Namespace, images: TrainAndVal, about: dict, device: torch.device) -> None:
     """Data, model, then for each epoch: train, validate, save, report."""
     torch.manual_seed(args.seed)
-    data = load_data(args, device)
     earlier = load_last(args.output_dir)  # the checkpoint to continue from; None in a new run
-    fresh = earlier is None
-    model = build_model(
-        settings_of(vars(args)),
-        data.images.vocabulary,
-        fresh and args.pretrained,
-        fresh and args.weights,
-    )
+    changes = find_changes(earlier, about, default_flags()) if earlier else Changes()
+    changes.check(args.output_dir, args.accept_changes)
+    check_records(args.output_dir, images, args.vocab_path, is_new=earlier is None)
+    if earlier and (done := epochs_done(earlier)) >= args.num_epochs:
+        report_finished(done, args.output_dir, args.annotations)
+        return
+    data = load_data(args, images, device)
+    weights = () if earlier else (args.pretrained, args.weights, args.start_from)
     state = TrainState(
-        model,
+        build_model(about["model"], images.vocabulary, *weights),
         device,
         steps_per_epoch=len(data.train_loader),
         num_epochs=args.num_epochs,
@@ -166,7 +121,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         ema_decay=args.ema_decay,
         compiled=args.compile,
     )
-    saver, amp = start_or_continue(args, data, state, earlier)
+    saver, amp = start_or_continue(args, data, state, about, earlier, changes)
     with saver:  # SIGTERM and Ctrl-C save before they end the run
         for epoch in range(state.epoch + 1, args.num_epochs + 1):
             steps = saver.steps(data.train_loader, f"epoch {epoch}/{args.num_epochs}")
@@ -175,9 +130,10 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             val_batches = saver.stop.watch(progress(data.val_loader, "validating"))
             found = validate(state.ema, val_batches, amp)  # the averaged weights are evaluated
             is_best = saver.end_epoch(found)  # if so, writes best.pt
-            report_epoch(args, data, {"epoch": epoch, **losses}, found, is_best, saver.started)
+            line = {"epoch": epoch, **losses, **found.metrics, "seconds": saver.seconds()}
+            report_epoch(data, line, found, is_best, args.num_epochs, args.output_dir)
             saver.save()
-    report_end(args, data)
+    report_end(args.num_epochs, args.output_dir, data.bad_images)
 
 
 def train_one_epoch(
@@ -208,10 +164,49 @@ def train_one_epoch(
         state.end_step(torch.stack([loss, set_nll, cnn_bce]).detach() / scale, indices)
 
 
-def load_data(args: argparse.Namespace, device: torch.device) -> TrainingData:
-    """Loaders of training and validation images, and the vocabulary."""
-    bad = BadImages(args.output_dir / FILE) if args.skip_bad_images else None
-    images = choose_train_and_val(
+def choose_run(args: argparse.Namespace) -> tuple[TrainAndVal, dict]:
+    """Fill in the flags; choose the images, and as args.output_dir the run's folder.
+
+    Returns the images and what every checkpoint of the run holds besides weights and results.
+    """
+    is_given = args.output_dir is not None
+    resolve_paths(args)
+    earlier = None
+    if args.accept_changes:
+        args.output_dir = args.output_dir if is_given else newest_run(args.output_dir)
+        earlier = peek_last(args.output_dir)
+    images = choose_images(
+        args, Vocabulary.from_dict(earlier["vocabulary"], LAST) if earlier else None
+    )
+    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    about = {
+        "model": settings_of(vars(args)),
+        "vocabulary": images.vocabulary.to_dict(),
+        "preprocessing": Preprocessing(args.image_size).to_dict(),
+        "selected_on": images.selected_on,
+        "held_out": images.held_out,
+        "data": {"training": fingerprint(images.train), "validation": fingerprint(images.val)},
+        "flags": flags,
+        "commit": code_commit(),
+    }
+    if not is_given and not args.accept_changes:
+        chosen = None
+        if rank() == 0:
+            chosen = choose_folder(args.output_dir, images, about, default_flags())
+        args.output_dir = all_gather(chosen)[0]
+    args.vocab_path = args.vocab_path or args.output_dir / "vocab.pkl"
+    flags |= {"output_dir": str(args.output_dir), "vocab_path": str(args.vocab_path)}
+    return images, about
+
+
+def default_flags() -> dict[str, object]:
+    """What the flags are that a command does not give."""
+    return vars(get_args_parser().parse_args([]))
+
+
+def choose_images(args: argparse.Namespace, vocabulary: Vocabulary | None = None) -> TrainAndVal:
+    """The training and validation images. vocabulary: that of the run to continue, if known."""
+    return choose_train_and_val(
         args.image_path,
         args.annotations,
         args.vocab_path,
@@ -225,7 +220,14 @@ def load_data(args: argparse.Namespace, device: torch.device) -> TrainingData:
         limit=args.limit,
         allow_missing=args.skip_bad_images,
         options=options_from(vars(args)),
+        vocabulary=vocabulary,
+        start=load_start(args.start_from, settings_of(vars(args))) if args.start_from else None,
     )
+
+
+def load_data(args: argparse.Namespace, images: TrainAndVal, device: torch.device) -> TrainingData:
+    """Loaders of training and validation images."""
+    bad = BadImages(args.output_dir / FILE) if args.skip_bad_images else None
     return make_loaders(
         images,
         Preprocessing(args.image_size),
@@ -240,74 +242,33 @@ def load_data(args: argparse.Namespace, device: torch.device) -> TrainingData:
 
 
 def start_or_continue(
-    args: argparse.Namespace, data: TrainingData, state: TrainState, earlier: dict | None
+    args: argparse.Namespace,
+    data: TrainingData,
+    state: TrainState,
+    about: dict,
+    earlier: dict | None,
+    changes: Changes,
 ) -> tuple[Saver, torch.autocast]:
     """Begin a run, or set `state` to where the earlier one was saved."""
-    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
-    loaders = {"training": data.train_loader, "validation": data.val_loader}
-    about = {
-        "model": settings_of(vars(args)),
-        "vocabulary": data.images.vocabulary.to_dict(),
-        "preprocessing": Preprocessing(args.image_size).to_dict(),
-        "selected_on": data.images.selected_on,
-        "held_out": data.images.held_out,
-        "data": {name: fingerprint(loader.dataset) for name, loader in loaders.items()},
-        "flags": flags,
-        "commit": code_commit(),
-    }
     if earlier:
-        defaults = vars(get_args_parser().parse_args([]))
-        continue_run(state, earlier, about, defaults, args.accept_changes)
-        steps = f" and {state.step} steps" if state.step else ""
+        continue_run(state, earlier, changes)
+        steps = f" and {counted(state.step, 'step')}" if state.step else ""
         log(f"continuing {args.output_dir} after epoch {state.epoch} of {args.num_epochs}{steps}")
     else:
-        if not args.pretrained and not args.weights:
+        if not args.pretrained and not args.weights and not args.start_from:
             log("the encoder starts at random: --pretrained or --weights FILE is a better start")
         if data.bad_images and rank() == 0:
             data.bad_images.forget()
-    if rank() == 0 and not args.vocab_path.exists():
-        save_vocabulary(data.images.vocabulary, args.vocab_path)
     # a run keeps its precision when it continues, and evaluation uses the same
+    flags = about["flags"]
     precision = resolve_amp(args.amp, state.device, earlier["flags"] if earlier else {})
     flags |= {"device": state.device.type, "amp": all_gather(precision)[0]}
     amp = autocast(state.device, flags["amp"])
     log_run_summary(flags, state.model, data, state.device, amp)
-    return Saver(state, about, args.output_dir, args.save_minutes), amp
-
-
-def report_epoch(
-    args: argparse.Namespace,
-    data: TrainingData,
-    line: dict,
-    found: Validation,
-    is_best: bool,
-    started: float,
-) -> None:
-    """An epoch's line in log.jsonl and on stdout, curves.png, and a few mistakes on stderr."""
-    if data.bad_images:
-        line["bad_images"] = len(data.bad_images.read())
-    line |= found.metrics | {"seconds": time.perf_counter() - started}
-    if rank() > 0:
-        return
-    append_log(without_nan(line), args.output_dir / "log.jsonl")
-    draw_curves(args.output_dir / "log.jsonl", args.output_dir / "curves.png")
-    print(json.dumps(without_nan(line)), flush=True)
-    log(
-        f"epoch {line['epoch']}/{args.num_epochs}: loss {line['train_loss']:.3f}, validation set "
-        f"NLL {line['val_set_nll']:.3f}, mAP {line['val_mAP']:.1f}, OF1 {line['val_OF1']:.1f}, "
-        f"exact {line['val_EM']:.1f}, {line['images_per_second']:.0f} images/s"
-        f"{' (best so far)' if is_best else ''}"
+    records = functools.partial(
+        write_records, args.output_dir, data.images, args.vocab_path, bool(changes)
     )
-    paths = [data.val_loader.dataset.paths[i] for i in found.rows]
-    labels = data.images.vocabulary.labels
-    log(*format_mistakes(found.predictions, found.threshold, paths, labels), sep="\n")
-
-
-def report_end(args: argparse.Namespace, data: TrainingData) -> None:
-    """Say where the result is, and what was left out."""
-    if data.bad_images and (bad := data.bad_images.read()):
-        log(f"{len(bad):,} images could not be read and were left out: {data.bad_images.path}")
-    log(f"trained {args.num_epochs} epochs; the best is {args.output_dir / 'best.pt'}")
+    return Saver(state, about, args.output_dir, args.save_minutes, records), amp
 
 
 def resolve_paths(args: argparse.Namespace) -> None:
@@ -328,10 +289,15 @@ def resolve_paths(args: argparse.Namespace) -> None:
         name = name_data_set(args.image_path, args.annotations)
     args.image_size = args.image_size or 224
     args.output_dir = args.output_dir or Path("runs") / f"{name}-{args.decoder}"
-    args.vocab_path = args.vocab_path or args.output_dir / "vocab.pkl"
-    check_suffix(args.vocab_path)
-    if args.pretrained and args.weights:
-        raise UsageError("--pretrained and --weights both set the encoder's weights: give only one")
+    if args.vocab_path:
+        check_suffix(args.vocab_path)
+    starts = [
+        f"--{name}" for name in ("pretrained", "weights", "start_from") if getattr(args, name)
+    ]
+    if len(starts) > 1:
+        raise UsageError(f"{starts[0]} and {starts[1]} both set the first weights: give only one")
+    if args.start_from:
+        args.start_from = find_checkpoint(args.start_from)
     if args.output_dir.exists() and not args.output_dir.is_dir():
         raise UsageError(f"--output_dir {args.output_dir} is a file; choose another")
     if args.leave_out and (args.val_annotations or args.val_image_path):

@@ -118,7 +118,7 @@ def loaders(folder, num_workers: int, *flags: object) -> tuple:
     args.num_workers, args.output_dir, args.vocab_path = num_workers, folder, folder / "v.json"
     args.annotations = find_labels(args.image_path, "train")
     folder.mkdir()
-    loaded = train.load_data(args, torch.device("cpu"))
+    loaded = train.load_data(args, train.choose_images(args), torch.device("cpu"))
     return loaded.train_loader, loaded.val_loader
 
 

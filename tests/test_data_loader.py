@@ -101,7 +101,7 @@ def split(*flags) -> tuple[LabelledImages, LabelledImages, str]:
         ["--image_path", "data/images", "--image_size", "24", "--num_workers", "0", *flags]
     )
     train.resolve_paths(args)
-    loaded = train.load_data(args, torch.device("cpu"))
+    loaded = train.load_data(args, train.choose_images(args), torch.device("cpu"))
     return loaded.train_loader.dataset, loaded.val_loader.dataset, loaded.images.selected_on
 
 

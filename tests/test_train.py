@@ -52,7 +52,7 @@ def test_the_readme_command(tmp_path):
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
     assert (tmp_path / "data/vocab.pkl").exists()
     output = tmp_path / "runs/img-chain"
-    left = {"best.pt", "curves.png", "last.pt", "previous.pt", "log.jsonl", ".lock"}
+    left = {"best.pt", "curves.png", "last.pt", "previous.pt", "log.jsonl", "images.csv", ".lock"}
     assert {p.name for p in output.iterdir()} == left
     shutil.rmtree(output)
 
@@ -102,7 +102,10 @@ def test_a_finished_run_does_not_change(trained):
     result = run(*trained.command, cwd=trained.folder)
     assert result.returncode == 0, result.stderr
     assert result.stdout == ""
-    assert "after epoch 2 of 2" in result.stderr
+    assert "runs/instances-chain is finished (2 epochs)" in result.stderr
+    best = load(trained.output / "best.pt")
+    assert f"the best is epoch {best['epoch']}: validation set NLL" in result.stderr
+    assert "--num_epochs 4 --accept_changes" in result.stderr
     assert before == {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in trained.output.iterdir()}
 
 
@@ -117,7 +120,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(workdir):
 
 def test_changed_flags_are_named_in_the_error(trained, monkeypatch):
     monkeypatch.chdir(trained.folder)
-    flags = trained.command[1:]
+    flags = (*trained.command[1:], "--output_dir", "runs/instances-chain")
     for flag, value in (
         ("--num_epochs", 3),
         ("--learning_rate", 0.01),
@@ -134,7 +137,9 @@ def test_changed_flags_are_named_in_the_error(trained, monkeypatch):
     before = vocab_path.read_bytes()
     call(build_vocab, *VOCAB, "--vocab_path", vocab_path, "--min_count", 4)
     try:
-        assert "another vocabulary" in refusal(train, *flags)
+        assert "vocab.pkl is not the vocabulary of these labels" in refusal(train, *flags)
+        given = (*flags, "--vocab_path", vocab_path)
+        assert "the vocabulary cannot change" in refusal(train, *given, "--accept_changes")
     finally:
         vocab_path.write_bytes(before)
 
@@ -192,10 +197,9 @@ def test_a_flag_newer_than_the_run_had_its_default(workdir, capsys):
     del checkpoint["flags"]["ema_decay"]
     torch.save(checkpoint, last)
     call(train, *TRAIN, "--num_epochs", 1)
-    assert "after epoch 1 of 1" in capsys.readouterr().err
-    assert "--ema_decay was 0.998, is 0.5" in refusal(
-        train, *TRAIN, "--num_epochs", 1, "--ema_decay", 0.5
-    )
+    assert "is finished (1 epoch)" in capsys.readouterr().err
+    changed = ("--num_epochs", 1, "--ema_decay", 0.5, "--output_dir", last.parent)
+    assert "--ema_decay was 0.998, is 0.5" in refusal(train, *TRAIN, *changed)
 
 
 @pytest.mark.parametrize(

@@ -29,16 +29,16 @@ SINGLE_IMAGE_REPEATS = 32  # an epoch of one image is this many augmented views 
 
 @dataclass(frozen=True)
 class Part:
-    """N images: their names as the annotations write them, where they are, targets N×C."""
+    """N images with their labels, where they are, targets N×C."""
 
-    names: list[str]
+    images: AnnotatedImages
     paths: list[Path] | list[ShardMember]
     targets: np.ndarray
 
     def select(self, rows: np.ndarray) -> Part:
         """The images at these positions, in this order."""
-        names, paths = ([column[i] for i in rows] for column in (self.names, self.paths))
-        return Part(names, paths, self.targets[rows])
+        paths = [self.paths[i] for i in rows]
+        return Part(self.images.select(rows.tolist()), paths, self.targets[rows])
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class TrainingData:
 def choose_train_and_val(
     image_path: Path,
     annotations: Path,
-    vocab_path: Path,
+    vocab_path: Path | None = None,
     *,
     val_image_path: Path | None = None,
     val_annotations: Path | None = None,
@@ -77,6 +77,8 @@ def choose_train_and_val(
     limit: int | None = None,
     allow_missing: bool = False,
     options: ReadOptions = DEFAULTS,
+    vocabulary: Vocabulary | None = None,
+    start: dict | None = None,
 ) -> TrainAndVal:
     """Choose the images; parameters are named as train.py's flags.
 
@@ -84,15 +86,17 @@ def choose_train_and_val(
     hold-out from the training images. A split `test` is left to evaluate.py. With `leave_out`, a
     file of names, all other images are training images, whatever their split.
     allow_missing: images may be missing from the folder. options: how to read both label files.
-    Raises UsageError.
+    vocabulary: to be used if `vocab_path` is not given; without it one is built. start: the
+    checkpoint that training starts from; what it held out is held out again. Raises UsageError.
     """
     everything = rank_zero_first(lambda: read_labels(annotations, image_path, options))
     if leave_out:
         everything = without_images(everything, leave_out)
     listed = everything.of_split("train")
     images, paths = load_data_set(image_path, listed, keep_unlabelled, limit, allow_missing)
-    vocabulary = choose_vocabulary(listed, vocab_path, normalise_tags)
-    part = Part(images.file_names, paths, encode_targets(images, vocabulary))
+    if vocab_path or not vocabulary:
+        vocabulary = choose_vocabulary(listed, vocab_path, normalise_tags)
+    part = Part(images, paths, encode_targets(images, vocabulary))
     val_listed = None
     if val_annotations:
         named = read_labels(val_annotations, val_image_path, options)
@@ -105,9 +109,13 @@ def choose_train_and_val(
         images, paths = load_data_set(
             val_image_path, val_listed, keep_unlabelled, limit, allow_missing
         )
-        val = Part(images.file_names, paths, encode_targets(images, vocabulary, training=False))
+        val = Part(images, paths, encode_targets(images, vocabulary, training=False))
         return TrainAndVal(part, val, vocabulary, selected_on)
-    train, held = split_train_val(part.targets, val_fraction, seed)
+    held = hold_out_again(images, start) if start and val_fraction else None
+    if held is None:
+        train, held = split_train_val(part.targets, val_fraction, seed)
+    else:
+        train = np.setdiff1d(np.arange(len(images)), held)
     if not len(train):
         raise UsageError(f"--val_fraction {val_fraction} leaves no training image; lower it")
     if not len(held):
@@ -115,7 +123,7 @@ def choose_train_and_val(
         return TrainAndVal(part, part, vocabulary, selected_on)
     train, val = part.select(train), part.select(held)
     selected_on = f"a hold-out of {counted(len(held), 'training image')}"
-    return TrainAndVal(train, val, vocabulary, selected_on, held_out=val.names)
+    return TrainAndVal(train, val, vocabulary, selected_on, held_out=val.images.file_names)
 
 
 def without_images(images: AnnotatedImages, leave_out: Path) -> AnnotatedImages:
@@ -147,12 +155,33 @@ def without_images(images: AnnotatedImages, leave_out: Path) -> AnnotatedImages:
     return replace(kept, splits=None, categories=categories)
 
 
+def hold_out_again(images: AnnotatedImages, start: dict) -> np.ndarray | None:
+    """Positions of the images that were held out from training the checkpoint `start`.
+
+    Any other hold-out would have images that trained its weights, and look too good. None, with a
+    line on stderr, if none of them is here.
+    """
+    before = set(start.get("held_out") or ())
+    held = [i for i, name in enumerate(images.file_names) if name in before]
+    if held:
+        log(
+            f"the hold-out is that of --start_from, because all others may have trained its "
+            f"weights: {len(held):,} of its {counted(len(before), 'image')}"
+        )
+        return np.array(held)
+    log(
+        "WARNING: the hold-out may have images that trained the weights of --start_from; if so, "
+        "the validation metrics are too good: name others with --val_annotations"
+    )
+    return None
+
+
 def choose_vocabulary(
-    listed: AnnotatedImages, vocab_path: Path, normalise_tags: bool
+    listed: AnnotatedImages, vocab_path: Path | None, normalise_tags: bool
 ) -> Vocabulary:
-    """Load `vocab_path` if it exists, else build a vocabulary from all of `listed`."""
-    if not vocab_path.exists():
-        log(f"building the vocabulary {vocab_path} from {listed.source}")
+    """Load `vocab_path` if it is given and exists, else build one from all of `listed`."""
+    if not vocab_path or not vocab_path.exists():
+        log(f"building the vocabulary{f' {vocab_path}' if vocab_path else ''} from {listed.source}")
         images = merge_tags(listed) if normalise_tags else listed
         label_sets = images.labelled().label_sets
         built = count_labels(label_sets, images.categories, normalised=normalise_tags)

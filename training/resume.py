@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from data_loader import LabelledImages
 from inference.checkpoint import load_checkpoint, save_checkpoint
 from model import settings_of
+from training.data import Part
 from training.state import TrainState
 from util.distributed import rank
 from util.errors import UsageError
-from util.log import log
+from util.log import collected_log, log
 
 # flags that may differ when a run continues (of the vocabulary the content is compared)
 MAY_CHANGE = {"num_workers", "device", "amp", "compile", "output_dir", "vocab_path"}
@@ -33,9 +34,9 @@ def save_last(checkpoint: dict, folder: Path) -> None:
 
 
 def load_last(folder: Path) -> dict | None:
-    """The checkpoint to continue from, or None; previous.pt, with a warning, if last.pt is damaged.
+    """`read_last`, after removing half-written files of a killed run; the folder must be locked.
 
-    Removes half-written files of a killed run. Raises UsageError if neither can be read.
+    Raises UsageError also if there is only a best.pt, which a new run would replace.
     """
     if rank() == 0:
         for left in folder.glob(".*.tmp*"):
@@ -44,6 +45,19 @@ def load_last(folder: Path) -> dict | None:
         if new.exists() and not (folder / LAST).exists():
             os.replace(new, folder / LAST)
         new.unlink(missing_ok=True)
+    earlier = read_last(folder)
+    if earlier is None and (folder / "best.pt").exists():
+        raise UsageError(
+            f"{folder} has a best.pt, but no last.pt to continue from: choose another --output_dir"
+        )
+    return earlier
+
+
+def read_last(folder: Path) -> dict | None:
+    """The checkpoint to continue from, or None; previous.pt, with a warning, if last.pt is damaged.
+
+    Changes nothing. Raises UsageError if neither can be read.
+    """
     found = [path for name in (LAST, PREVIOUS) if (path := folder / name).exists()]
     problem = None
     for path in found:
@@ -63,68 +77,97 @@ def load_last(folder: Path) -> dict | None:
     return None
 
 
-def fingerprint(data: LabelledImages) -> list:
+def peek_last(folder: Path) -> dict | None:
+    """`read_last` without its warnings, to choose a folder: `load_last` gives them."""
+    with collected_log():
+        return read_last(folder)
+
+
+def fingerprint(part: Part) -> list:
     """Number of images, and a digest of their names and labels, in order."""
-    digest = hashlib.sha256(np.packbits(data.targets.numpy().astype(bool)).tobytes())
-    for path in data.paths:
+    digest = hashlib.sha256(np.packbits(part.targets).tobytes())
+    for path in part.paths:
         digest.update(os.fsencode(path.name) + b"\0")
-    return [len(data), digest.hexdigest()]
+    return [len(part.paths), digest.hexdigest()]
 
 
-def continue_run(
-    state: TrainState, earlier: dict, about: dict, defaults: dict, accept_changes: bool
-) -> None:
-    """Set `state` to where the checkpoint `earlier` was written.
+def epochs_done(checkpoint: dict) -> int:
+    """How many epochs are trained and validated. Raises UsageError for a damaged checkpoint."""
+    try:
+        return int(checkpoint["training"]["progress"][0])
+    except (LookupError, TypeError, ValueError, RuntimeError):
+        raise _damaged() from None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """In what a command differs from an earlier run: a phrase for each flag and part of the data.
+
+    Parts of the data are the training and the validation images and the vocabulary.
+    """
+
+    flags: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.flags or self.data)
+
+    def __str__(self) -> str:
+        return "; ".join([*self.flags.values(), *self.data.values()])
+
+    def check(self, folder: Path, accepted: bool) -> None:
+        """Raise UsageError if the run in `folder` cannot continue with these changes."""
+        if not self:
+            return
+        what = f"the run in {folder} is another ({self})"
+        refused = sorted(settings_of({}).keys() & self.flags.keys())
+        refused = [f"--{name}" for name in refused] + ["the vocabulary"] * (
+            "vocabulary" in self.data
+        )
+        if refused:
+            raise UsageError(f"{what}, and {refused[0]} cannot change: choose another --output_dir")
+        if not accepted:
+            raise UsageError(
+                f"{what}: choose another --output_dir, or --accept_changes to continue all the same"
+            )
+
+
+def find_changes(earlier: dict, about: dict, defaults: dict) -> Changes:
+    """In what this command differs from the run that wrote the checkpoint `earlier`.
 
     about: what the checkpoints of this command hold (vocabulary, flags, data, ...).
     defaults: of all flags; a flag that is newer than the checkpoint had its default then.
-    Raises UsageError if the checkpoint does not fit, or if flags or data differ from it and
-    `accept_changes` is not set.
     """
+    then, flags = defaults | earlier["flags"], about["flags"]
+    changed = [k for k in flags if k not in MAY_CHANGE and flags[k] != then.get(k)]
+    data = {}
+    for part, now in about["data"].items():
+        try:
+            before = earlier["data"][part]
+            number = f"{before[0]:,} then, {now[0]:,} now"
+        except (LookupError, TypeError, ValueError, AttributeError):
+            raise _damaged() from None
+        if before != now:
+            data[part] = f"the {part} images or their labels have changed: {number}"
     if earlier["vocabulary"] != about["vocabulary"]:
-        raise UsageError(
-            f"the run in {about['flags']['output_dir']} has another vocabulary; choose another "
-            "--output_dir"
-        )
-    earlier = {**earlier, "flags": defaults | earlier["flags"]}
-    changed = find_changes(earlier, about["flags"], about["data"], accept_changes)
+        data["vocabulary"] = "it has another vocabulary"
+    return Changes({k: f"--{k} was {then.get(k)}, is {flags[k]}" for k in changed}, data)
+
+
+def continue_run(state: TrainState, earlier: dict, changes: Changes) -> None:
+    """Set `state` to where the checkpoint `earlier` was written. Raises UsageError."""
+    if changes:
+        log(f"WARNING: continuing, although {changes}; an unfinished epoch starts again")
     try:
-        state.load(earlier, changed)
+        state.load(earlier, bool(changes))
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError):
-        raise UsageError(
-            "the checkpoint in --output_dir is damaged: its training state does not fit; move it "
-            "away to start again"
-        ) from None
-    if changed and earlier["data"]["validation"] != about["data"]["validation"]:
+        raise _damaged() from None
+    if "validation" in changes.data:
         state.best_nll = math.inf  # it was measured on other images
 
 
-def find_changes(earlier: dict, flags: dict, data: dict, accepted: bool) -> bool:
-    """Whether flags or data differ from the checkpoint's.
-
-    Raises UsageError, naming each change, unless they are accepted and the weights still fit.
-    """
-    then = earlier["flags"]
-    changed = [k for k in flags if k not in MAY_CHANGE and flags[k] != then.get(k)]
-    what = [f"--{k} was {then.get(k)}, is {flags[k]}" for k in changed]
-    what += [
-        f"the {part} images or their labels have changed: {earlier['data'][part][0]:,} then, "
-        f"{now[0]:,} now"
-        for part, now in data.items()
-        if earlier["data"][part] != now
-    ]
-    if not what:
-        return False
-    text = "; ".join(what)
-    if refused := settings_of({}).keys() & set(changed):
-        raise UsageError(
-            f"the run in --output_dir is another ({text}), and --{sorted(refused)[0]} cannot "
-            "change: choose another --output_dir"
-        )
-    if not accepted:
-        raise UsageError(
-            f"the run in --output_dir is another ({text}): choose another --output_dir, or "
-            "--accept_changes to continue all the same"
-        )
-    log(f"WARNING: continuing, although {text}; an unfinished epoch starts again")
-    return True
+def _damaged() -> UsageError:
+    return UsageError(
+        "the checkpoint in --output_dir is damaged: its training state does not fit; move it away "
+        "to start again"
+    )

@@ -88,11 +88,18 @@ class Saver:
     steps done so far.
 
     about: what every checkpoint of the run holds besides weights and validation results.
+    write_records: called once, after the first save.
     """
 
     def __init__(
-        self, state: TrainState, about: dict, output_dir: Path, save_minutes: float
+        self,
+        state: TrainState,
+        about: dict,
+        output_dir: Path,
+        save_minutes: float,
+        write_records: Callable[[], None],
     ) -> None:
+        self.write_records, self.has_saved = write_records, False
         self.state, self.about, self.output_dir = state, about, output_dir
         self.stop, self.save_seconds = StopOnSignal(), 60 * save_minutes
         self.saved_at = time.monotonic()
@@ -130,13 +137,17 @@ class Saver:
 
     def end_steps(self) -> dict[str, float]:
         """Save; the epoch's mean losses in nats per image, and images per second."""
-        seconds = time.perf_counter() - self.started
+        seconds = self.seconds()
         num_items = self.loader.batch_sampler.num_items
         means = np.sum(all_gather(self.state.sums), axis=0) / num_items
         names = ("train_loss", "train_set_nll", "train_cnn_bce")
         self.save()
         losses = dict(zip(names, means.tolist(), strict=True))
         return {**losses, "images_per_second": self.num_items / seconds}
+
+    def seconds(self) -> float:
+        """Since the epoch began."""
+        return time.perf_counter() - self.started
 
     def end_epoch(self, found: Validation) -> bool:
         """Count the epoch and, if it is the best so far, write best.pt; returns whether it is."""
@@ -159,4 +170,7 @@ class Saver:
         state = self.state.state_dict()
         if rank() == 0:
             save_last({**self.checkpoint(), "training": state}, self.output_dir)
+            if not self.has_saved:
+                self.write_records()
+            self.has_saved = True
         self.saved_at = time.monotonic()

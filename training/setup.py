@@ -15,6 +15,7 @@ from labels.text import means_data
 from labels.vocabulary import Vocabulary
 from model import HybridNet
 from training.data import TrainingData
+from training.start_from import copy_weights, load_start
 from util.cli import code_commit
 from util.distributed import world_size
 from util.errors import RunError, UsageError
@@ -26,9 +27,16 @@ GENERIC = ("labels", "tags", "annotations", "metadata", "_classes")  # names of 
 
 
 def build_model(
-    settings: dict[str, object], vocabulary: Vocabulary, pretrained: bool, weights: Path | None
+    settings: dict[str, object],
+    vocabulary: Vocabulary,
+    pretrained: bool = False,
+    weights: Path | None = None,
+    start_from: Path | None = None,
 ) -> HybridNet:
-    """HybridNet(**settings) for these labels, the encoder from ImageNet or from a file.
+    """HybridNet(**settings) for these labels.
+
+    pretrained, weights: the encoder's weights are ImageNet's, or from a file. start_from: all
+    weights are those of this checkpoint.
 
     Raises RunError if ImageNet weights cannot be fetched, UsageError if settings or file do not
     fit.
@@ -46,6 +54,8 @@ def build_model(
         raise UsageError(f"--{error}") from None
     if weights:
         load_weights_file(model, weights)
+    if start_from:
+        copy_weights(model, vocabulary, start_from, load_start(start_from, settings))
     return model
 
 
@@ -127,13 +137,14 @@ def log_run_summary(
         f"training on {counted(len(images), 'image')} with {per_image:.2f} of "
         f"{counted(labels, 'label')} each"
     )
+    processes = f"{world_size()} processes, " if world_size() > 1 else ""
     num_val = counted(len(data.val_loader.dataset), "image")
     log(f"epoch, calibration and thresholds are chosen on {data.images.selected_on}: {num_val}")
     log(f"{flags['arch']} + {flags['decoder']}: {parameters:,} parameters, {trained:,} trained")
     log(
-        f"{flags['num_epochs']} epochs of {len(loader)} steps, batches of "
+        f"{counted(flags['num_epochs'], 'epoch')} of {counted(len(loader), 'step')}, batches of "
         f"{loader.batch_sampler.batch_size} at {flags['image_size']} px, peak learning rate "
-        f"{flags['learning_rate']:g}, {device}, {precision}, {world_size()} process(es), "
+        f"{flags['learning_rate']:g}, {device}, {precision}, {processes}"
         f"commit {code_commit()}"
     )
     log(f"writing to {flags['output_dir']}")

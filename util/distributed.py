@@ -149,5 +149,4 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
             module.__class__ = GlobalBatchNorm  # same parameters, same buffers, same names
     # harmless: the strides of a 1×1 filter can be written in two ways
     warnings.filterwarnings("ignore", message="Grad strides do not match")
-    # a process's part of a batch may have no labels, and then the LSTM is not used
-    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=True)
+    return nn.parallel.DistributedDataParallel(model)

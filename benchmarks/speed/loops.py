@@ -8,7 +8,7 @@ from material import encoder_step, plain_encoder, random_images, wait
 from torch.utils.data import DataLoader
 
 from model import HybridNet
-from train import get_args_parser, load_data, resolve_paths, train_one_epoch
+from train import choose_images, get_args_parser, load_data, resolve_paths, train_one_epoch
 from training.saver import checked_steps
 from training.state import TrainState
 from util.device import autocast, pick_device
@@ -36,9 +36,9 @@ class OurLoop:
         resolve_paths(self.args)
         self.arch, self.size, self.batch_size = arch, size, batch_size
         self.device = pick_device("auto")
-        data = load_data(self.args, self.device)
+        data = load_data(self.args, choose_images(self.args), self.device)
         self.loader = data.train_loader
-        model = HybridNet(len(data.vocabulary), arch, decoder, stages=self.args.stages)
+        model = HybridNet(len(data.images.vocabulary), arch, decoder, stages=self.args.stages)
         self.state = TrainState(
             model,
             self.device,

@@ -207,7 +207,7 @@ def test_one_cache_serves_training_and_validation_of_every_seed(workdir, capsys)
             + [*QUICK, "--seed", str(seed)]
         )
         train.resolve_paths(args)
-        loaded = train.load_data(args, torch.device("cpu"))
+        loaded = train.load_data(args, train.choose_images(args), torch.device("cpu"))
         assert expected in capsys.readouterr().err
         for loader in (loaded.train_loader, loaded.val_loader):
             assert loader.dataset.cache.side == 40

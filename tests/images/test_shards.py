@@ -42,8 +42,8 @@ def loaders(*flags: object) -> tuple[DataLoader, DataLoader, Vocabulary]:
     flags = ["--val_fraction", 0, *QUICK, *flags]
     args = train.get_args_parser().parse_args(list(map(str, flags)))
     train.resolve_paths(args)
-    loaded = train.load_data(args, torch.device("cpu"))
-    return loaded.train_loader, loaded.val_loader, loaded.vocabulary
+    loaded = train.load_data(args, train.choose_images(args), torch.device("cpu"))
+    return loaded.train_loader, loaded.val_loader, loaded.images.vocabulary
 
 
 def images_of(loader) -> dict[bytes, list]:

@@ -18,6 +18,10 @@ def choose(**options: object) -> TrainAndVal:
     return choose_train_and_val(Path("data/images"), ANNOTATIONS, Path("new.pkl"), **options)
 
 
+def names(images: TrainAndVal) -> set[str]:
+    return {*images.train.images.file_names, *images.val.images.file_names}
+
+
 def leave(*names: str) -> Path:
     path = Path("names.txt")
     path.write_text("\n".join(names) + "\n", "utf-8")
@@ -26,11 +30,11 @@ def leave(*names: str) -> Path:
 
 def test_held_out_names(workdir):
     images = choose(val_fraction=0.3)
-    assert images.held_out == images.val.names == [p.name for p in images.val.paths]
+    assert images.held_out == images.val.images.file_names == [p.name for p in images.val.paths]
     assert len(images.held_out) == 3
-    assert not set(images.held_out) & set(images.train.names)
+    assert not set(images.held_out) & set(images.train.images.file_names)
     for part in (images.train, images.val):
-        for name, row in zip(part.names, part.targets, strict=True):
+        for name, row in zip(part.images.file_names, part.targets, strict=True):
             labels = {images.vocabulary.labels[j] for j in np.flatnonzero(row)}
             assert labels == set(LABEL_SETS[int(name[4:6])])
     assert choose(val_fraction=0.0).held_out is None
@@ -43,10 +47,10 @@ def test_left_out_images(workdir):
     """All labelled images but these are used; labels that only these have are unknown."""
     out = [f"img_{i:02d}.jpg" for i in (4, 7, 10)]  # all zebras, and an image without labels
     images = choose(leave_out=leave(*out), val_fraction=0.25)
-    assert len(images.val.names) == 2
+    assert len(images.val.images.file_names) == 2
     used = {f"img_{i:02d}.jpg" for i in range(12)} - set(out)
-    assert {*images.train.names, *images.val.names} == used
-    assert images.held_out == images.val.names
+    assert names(images) == used
+    assert images.held_out == images.val.images.file_names
     assert images.vocabulary.labels == ("person", "cat", "dog", "apple")
 
 
@@ -61,7 +65,7 @@ def test_left_out_images_of_a_set_with_splits(workdir, capsys):
     images = choose_train_and_val(
         Path("own"), table, Path("new.pkl"), leave_out=leave("0.jpg", "1.jpg"), val_fraction=0.3
     )
-    assert {*images.train.names, *images.val.names} == {f"{i}.jpg" for i in range(2, 9)}
+    assert names(images) == {f"{i}.jpg" for i in range(2, 9)}
     assert len(images.held_out) == 2
     assert "2 images left out; the splits are ignored" in capsys.readouterr().err
 
@@ -72,7 +76,10 @@ def test_a_list_from_any_editor(workdir, ending):
         b"\xef\xbb\xbf" + f"img_00.jpg{ending}{ending}img_01.jpg".encode()
     )
     images = choose(leave_out=Path("names.txt"))
-    assert not {"img_00.jpg", "img_01.jpg"} & {*images.train.names, *images.val.names}
+    assert not {"img_00.jpg", "img_01.jpg"} & {
+        *images.train.images.file_names,
+        *images.val.images.file_names,
+    }
 
 
 def test_lists_that_cannot_be_used(workdir):

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 import train
 from inference import checkpoint
-from training import resume, saver, state
+from training import report, resume, saver, state
 from util.errors import RunError
 
 FLAGS = (*TRAIN, "--num_epochs", 3)  # 3 steps an epoch
@@ -79,8 +79,8 @@ STOPS = [
     (("end_step", 5, True), ("end_step", 1, False)),  # between saves
 ]
 MODULES = {
-    "append_log": train,
-    "draw_curves": train,
+    "append_log": report,
+    "draw_curves": report,
     "end_step": state.TrainState,
     "save_best": saver.Saver,
 }
@@ -164,12 +164,12 @@ def test_changes_are_named_and_can_be_accepted(workdir, capsys):
     zebra = {"image_id": 110, "category_id": 24}
     content["annotations"] = [a for a in content["annotations"] if not zebra.items() <= a.items()]
     annotations.write_text(json.dumps(content))
-    more = (*TRAIN, "--num_epochs", 2, "--learning_rate", 0.003)
+    more = (*TRAIN, "--num_epochs", 2, "--learning_rate", 0.003, "--output_dir", OUTPUT)
     sentence = refusal(train, *more)
     assert "--num_epochs was 1, is 2" in sentence
     assert "--learning_rate was 0.002, is 0.003" in sentence
     assert "training images or their labels have changed" in sentence
-    call(train, *more, "--accept_changes", "--vocab_path", f"{OUTPUT}/vocab.pkl")
+    call(train, *more, "--accept_changes")
     assert "WARNING: continuing, although --num_epochs" in capsys.readouterr().err
     last = load(workdir / OUTPUT / "last.pt")
     assert last["training"]["progress"][0] == 2

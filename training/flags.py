@@ -1,0 +1,75 @@
+"""The flags of train.py."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from encoder import ARCHS, NUM_STAGES
+from labels.options import add_label_flags
+from model import DECODERS, DEFAULT_STAGES
+from util.cli import (
+    fraction,
+    non_negative_float,
+    non_negative_int,
+    positive_float,
+    positive_int,
+)
+
+
+def add_train_flags(parser: argparse.ArgumentParser) -> None:
+    """Add them in groups: data, how to read labels, model, optimisation, run."""
+    data = parser.add_argument_group("data").add_argument
+    data("--image_path", type=Path, help="image folder, shards or one image; else the default set")
+    data("--annotations", type=Path, help="labels, a file or folder; else searched near the images")
+    data("--val_image_path", type=Path, help="validation images, if they have their own folder")
+    data("--val_annotations", type=Path, help="labels of the validation images")
+    data("--vocab_path", type=Path, help="built if missing; default: in the output folder")
+    data(
+        "--val_fraction", type=fraction, default=0.1, help="hold-out, if there is no validation set"
+    )
+    data("--leave_out", type=Path, metavar="TXT", help="names of images not to use, one a line")
+    data("--normalise_tags", action="store_true", help="merge spellings of the same free tag")
+    data("--keep_unlabelled", action="store_true", help="also train on images without labels")
+    data("--limit", type=positive_int, help="use only the first N images, for a quick try")
+    data("--image_size", type=positive_int, help="pixels a side; 224, or 64 for the default set")
+    data("--skip_bad_images", action="store_true", help="leave out images that cannot be read")
+    data("--cache", type=Path, help="file for decoded images; use it if decoding is the bottleneck")
+    add_label_flags(parser)
+    net = parser.add_argument_group("model").add_argument
+    net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper is better and slower")
+    net(
+        "--stages",
+        type=int,
+        choices=range(1, NUM_STAGES + 1),
+        default=DEFAULT_STAGES,
+        help="how many of the encoder's last stages are read; earlier ones see small objects",
+    )
+    net("--decoder", choices=DECODERS, default="chain", help="none: the CNN alone, as a control")
+    net("--embed_size", type=positive_int, default=256, help="size of the image-label embedding")
+    net("--hidden_size", type=positive_int, default=256, help="LSTM units; raise for many labels")
+    net("--pretrained", action="store_true", help="start from ImageNet weights; best if you can")
+    net("--weights", type=Path, help="start from a state dict with torchvision's names")
+    net("--start_from", type=Path, help="start at an earlier run's best.pt, e.g. with more labels")
+    net("--freeze_encoder", action="store_true", help="train only the rest; for very few images")
+    opt = parser.add_argument_group("optimisation").add_argument
+    opt("--num_epochs", type=positive_int, default=10, help="raise it for a random start")
+    opt("--batch_size", type=positive_int, default=32, help="lower it if memory runs out")
+    opt("--learning_rate", type=positive_float, default=2e-3, help="peak; 1e-4 if pretrained")
+    opt("--weight_decay", type=non_negative_float, default=1e-2, help="raise it if it overfits")
+    opt(
+        "--cnn_loss_weight",
+        type=non_negative_float,
+        default=1.0,
+        help="weight of the CNN's own loss; 0 only with --freeze_encoder",
+    )
+    opt("--ema_decay", type=fraction, default=0.998, help="of the weights; 0.9998 for long runs")
+    run = parser.add_argument_group("run").add_argument
+    run("--output_dir", type=Path, help="default: runs/<data>-<decoder>")
+    run("--seed", type=non_negative_int, default=0, help="for weights, order and augmentation")
+    run("--num_workers", type=non_negative_int, default=2, help="processes that load images")
+    run("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    run("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: if faster")
+    run("--compile", action="store_true", help="compile the encoder; GPU only, slow start")
+    run("--save_minutes", type=positive_float, default=10.0, help="between saves within an epoch")
+    run("--accept_changes", action="store_true", help="continue even if flags or data differ")
