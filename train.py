@@ -18,10 +18,10 @@ Several processes, or machines that share the output folder, train as one:
 
     torchrun --nproc_per_node=4 train.py
 
-Run the same command again to continue an interrupted run exactly where it was last saved; or, once
-labels are corrected, to train on them in a new folder. One JSON line per epoch goes to stdout and to
-log.jsonl in the output folder, beside curves.png, images.csv (what it was trained on), last.pt (to
-continue) and best.pt (to use).
+Run the same command again to continue an interrupted run exactly where it was last saved, or, once
+labels are corrected, to train on them in a new folder. One JSON line per epoch goes to stdout and
+to log.jsonl in the output folder, beside curves.png, images.csv (what it was trained on), last.pt
+(to continue) and best.pt (to use).
 """
 
 from __future__ import annotations

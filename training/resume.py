@@ -99,6 +99,12 @@ def epochs_done(checkpoint: dict) -> int:
         raise _damaged() from None
 
 
+def is_finished(checkpoint: dict) -> bool:
+    """Whether the run has all epochs that its own command asked for. Raises UsageError."""
+    asked = checkpoint["flags"].get("num_epochs")
+    return type(asked) is int and epochs_done(checkpoint) >= asked
+
+
 @dataclass(frozen=True)
 class Changes:
     """In what a command differs from an earlier run: a phrase for each flag and part of the data.

@@ -15,7 +15,7 @@ from labels.read import read_labels
 from labels.vocabulary import load_vocabulary, save_vocabulary
 from labels.write import write_table
 from training.data import TrainAndVal
-from training.resume import LAST, PREVIOUS, epochs_done, find_changes, peek_last
+from training.resume import LAST, PREVIOUS, find_changes, is_finished, peek_last
 from util.errors import UsageError
 from util.log import collected_log, counted, log
 
@@ -63,8 +63,7 @@ def choose_folder(base: Path, images: TrainAndVal, about: dict, defaults: dict) 
         changes = find_changes(earlier, about, defaults)
         if not changes:
             return folder
-        finished = epochs_done(earlier) >= earlier["flags"].get("num_epochs", 0)
-        newest = newest or (folder, changes, finished)
+        newest = newest or (folder, changes, is_finished(earlier))
     new = free_folder(base)
     if newest:
         folder, changes, finished = newest
