@@ -31,6 +31,7 @@ import evaluate
 import train
 from images.bad_images import BadImages
 from labels.search import find_labels
+from training import report
 from util import cli
 from util.errors import UsageError
 
@@ -170,7 +171,7 @@ def test_training_skips_bad_images(workdir, capsys):
     for name in bad.keys() - {"img_07.jpg"}:
         assert sum(name in line and line.startswith("note:") for line in err.splitlines()) == 1
     assert [line["bad_images"] for line in log_lines(workdir / "whole")] == [3, 3]
-    append = train.append_log
+    append = report.append_log
     with pytest.MonkeyPatch.context() as patch:
 
         def stop(line, path):
@@ -178,7 +179,7 @@ def test_training_skips_bad_images(workdir, capsys):
                 raise KeyboardInterrupt
             append(line, path)
 
-        patch.setattr(train, "append_log", stop)
+        patch.setattr(report, "append_log", stop)
         with pytest.raises(KeyboardInterrupt):
             call(train, *flags, "--output_dir", "parts")
     call(train, *flags, "--output_dir", "parts")
@@ -189,13 +190,13 @@ def test_training_skips_bad_images(workdir, capsys):
 
 def test_an_image_removed_during_training(workdir, monkeypatch):
     """By default the run stops; with --skip_bad_images the same command continues it."""
-    append = train.append_log
+    append = report.append_log
 
     def remove(line, path):
         append(line, path)
         (workdir / "data/images/img_03.jpg").unlink(missing_ok=True)
 
-    monkeypatch.setattr(train, "append_log", remove)
+    monkeypatch.setattr(report, "append_log", remove)
     flags = (*TRAIN, "--val_fraction", 0, "--output_dir", "run")
     assert "there is no image data/images/img_03.jpg" in refusal(train, *flags)
     call(train, *flags, "--skip_bad_images")

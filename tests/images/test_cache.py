@@ -184,9 +184,9 @@ def test_training_and_evaluation_with_a_cache(workdir, capsys):
     assert result.returncode == 0, result.stderr
     assert "decoding 11 images to runs/c, once" in result.stderr
     assert json.loads(result.stdout)["epoch"] == 1
-    call(train, *flags)
+    call(train, *flags, "--output_dir", "runs/again")
     assert "using the 11 decoded images of runs/c" in capsys.readouterr().err
-    sentence = refusal(train, *flags[:-2])
+    sentence = refusal(train, *flags[:-2], "--output_dir", "runs/again")
     assert "--cache was runs/c, is None" in sentence, "other pixels make another run"
 
     data = ("--image_path", "data/images", "--annotations", "data/annotations/instances.json")
