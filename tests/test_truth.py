@@ -216,7 +216,7 @@ def test_normalised_and_other_spellings(two, workdir, capsys):
 
 def test_wrong_input(two, workdir):
     best = ("--checkpoint", two[0])
-    assert "name the images, before flags" in refusal(sample, *best, PHOTO)
+    assert "name an IMAGE, before flags" in refusal(sample, *best, PHOTO)
     assert "--separator is for --annotations" in refusal(sample, PHOTO, *best, "--separator", "|")
     several = ("--annotations", INSTANCES, INSTANCES)
     assert "--annotations has 2 paths and --checkpoint 1" in refusal(sample, PHOTO, *best, *several)
