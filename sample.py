@@ -102,9 +102,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Label each image, print the result, draw it."""
     if not args.images:
-        raise UsageError(
-            "name an IMAGE, before flags such as --checkpoint that take several values"
-        )
+        raise UsageError("name an IMAGE, before flags of several values such as --checkpoint")
     paths = [find_checkpoint(path) for path in args.checkpoint or [None]]
     models = [load(path, args.device, args.amp) for path in paths]
     for model in models:
