@@ -210,6 +210,9 @@ def test_a_flag_newer_than_the_run_had_its_default(workdir, capsys):
         ("shop/images", "shop/spring.csv", "spring"),
         ("data/train2014", "data/annotations/instances_train2014.json", "instances_train2014"),
         ("shards/train", "shards/train/shards.json", "train"),
+        ("photos", "labels.corrected.csv", "photos"),
+        ("holiday", "samples/holiday/predictions.csv", "holiday"),
+        ("photos", "train.v2.csv", "train.v2"),
     ],
 )
 def test_a_run_has_the_name_of_its_data(images, labels, name):

@@ -23,7 +23,8 @@ from util.log import counted, log
 
 SCENES = Path("data/scenes")  # the default set, made by data/make_scenes.py
 SCENES_IMAGE_SIZE = 64
-GENERIC = ("labels", "tags", "annotations", "metadata", "_classes")  # names of any label file
+# names of any label file; predictions.csv is sample.py's
+GENERIC = ("labels", "tags", "annotations", "metadata", "_classes", "predictions")
 
 
 def build_model(
@@ -115,7 +116,7 @@ def name_data_set(image_path: Path, annotations: Path) -> str:
     """What to call the data set of a run's folder: the labels' name, if it is not labels.csv."""
     if image_path.is_file() or annotations.name == SHARD_INDEX:
         return image_path.stem
-    if annotations.stem.lower() not in GENERIC:
+    if annotations.stem.partition(".")[0].lower() not in GENERIC:  # also labels.corrected.csv
         return annotations.stem
     written = [name for name in reversed(image_path.parts) if name not in ("..", "/")]
     names = written or [image_path.resolve().name]  # "." is written as no parts
