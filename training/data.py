@@ -132,18 +132,17 @@ def without_images(images: AnnotatedImages, leave_out: Path) -> AnnotatedImages:
     Labels that only the others have are not among its categories. Raises UsageError.
     """
     try:
-        lines = leave_out.read_bytes().decode("utf-8-sig").split("\n")
+        # surrogateescape: so Python reads file names that are not UTF-8 from a folder
+        lines = leave_out.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
     except OSError as error:
         raise UsageError(f"cannot read --leave_out {leave_out} ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise UsageError(f"--leave_out {leave_out} is not UTF-8 text") from None
     names = {name for line in lines if (name := line.removesuffix("\r"))}
     if not names:
         raise UsageError(f"--leave_out {leave_out} names no image")
     if unknown := sorted(names - set(images.file_names)):
         raise UsageError(
             f"--leave_out {leave_out} names {unknown[0]!r}, which is not an image of "
-            f"{images.source}: write the names as they are there"
+            f"{images.source}: write the names as they are there, in UTF-8"
         )
     kept = images.select([i for i, name in enumerate(images.file_names) if name not in names])
     if not any(kept.label_sets):

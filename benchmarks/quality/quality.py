@@ -49,7 +49,7 @@ from labels.read import read_labels  # noqa: E402
 from labels.targets import encode_targets  # noqa: E402
 from labels.vocabulary import Vocabulary, count_labels, save_vocabulary  # noqa: E402
 from model import HybridNet  # noqa: E402
-from train import load_data, train_one_epoch  # noqa: E402
+from train import choose_images, load_data, train_one_epoch  # noqa: E402
 from training.data import TrainingData  # noqa: E402
 from training.saver import checked_steps  # noqa: E402
 from training.setup import load_weights_file, set_deterministic  # noqa: E402
@@ -170,7 +170,7 @@ def train_and_test(run: Run, folder: Path, num_workers: int) -> dict:
     torch.manual_seed(run.seed)
     device = pick_device("auto")
     set_deterministic(device)
-    data = load_data(flags, device)
+    data = load_data(flags, choose_images(flags), device)
     model = contender.build(vocabulary)
     if flags.weights:
         load_weights_file(model, flags.weights)

@@ -96,7 +96,7 @@ def test_lists_that_cannot_be_used(workdir):
     leave(*(f"img_{i:02d}.jpg" for i in range(12)))
     assert "leaves no labelled image" in sentence()
     Path("names.txt").write_bytes(b"\xff")
-    assert "is not UTF-8 text" in sentence()
+    assert "which is not an image" in sentence()
 
 
 def test_flags_and_checkpoint(workdir):
