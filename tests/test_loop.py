@@ -75,6 +75,20 @@ def correct_labels(mine: Messy, folder: Path) -> None:
     write.write_table(folder / CORRECTED, images.file_names, label_sets)
 
 
+@pytest.mark.parametrize(("delimiter", "encoding"), [(",", "cp1252"), (",", "utf-8-sig")])
+def test_a_table_in_another_encoding_says_the_same(tmp_path, delimiter, encoding):
+    mine = make_messy_set(tmp_path, delimiter, encoding, side=32)
+    misspelt, usual = mine.misspelt
+    images = read_labels(mine.table, mine.photos)
+    found = dict(zip(map(Path, images.file_names), images.label_sets, strict=True))
+    assert len(found) == len(mine.truth) - len(mine.unlisted) + len(GONE)
+    for name in mine.truth.keys() - mine.unlisted:
+        places = (name, mine.photos.resolve() / name, f"C:/Users/Jörg/Bilder/{name}")
+        labels = next(found[Path(place)] for place in places if Path(place) in found)
+        said = () if name in mine.unlabelled else mine.wrong.get(name, mine.truth[name])
+        assert {x.lower().replace(misspelt, usual) for x in labels} == {*said}
+
+
 def test_the_table_is_described(loop):
     """Each kind of mess is named."""
     look, mine = loop.done["look"], loop.mine
