@@ -17,7 +17,7 @@ from labels.options import ReadOptions
 from labels.read import read_labels
 from labels.search import find_labels
 from util.errors import UsageError
-from util.log import log
+from util.log import counted, log
 
 SPLITS = ("test", "val", "train", "all")
 TRAINED_ON = ("train", "all")  # parts with training images, if the data set is the checkpoint's own
@@ -72,7 +72,9 @@ def choose_images(
         chosen = _choose_own(split, checkpoint, options)
     words = f"the {chosen.part}" if chosen.part == HOLD_OUT else f"the split {chosen.part}"
     words = "all images" if chosen.part == "all" else words
-    log(f"evaluating {words} of {chosen.annotations}: {len(chosen.rows):,} images")
+    others = "; --split all takes all" if len(chosen.rows) < len(chosen.listed) else ""
+    count = counted(len(chosen.rows), "image")
+    log(f"evaluating {words} of {chosen.annotations}: {count}{others}")
     return chosen
 
 

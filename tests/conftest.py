@@ -62,7 +62,7 @@ TRAIN = ("--image_path", "data/images", *QUICK)
 TIMINGS = {"seconds", "images_per_second"}
 EVALUATE = (
     *("--image_path", "data/images", "--annotations", "data/annotations/instances.json"),
-    *("--num_workers", "0"),
+    *("--num_workers", "0", "--split", "all"),
 )
 
 

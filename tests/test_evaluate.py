@@ -37,8 +37,8 @@ def test_evaluate_end_to_end(trained):
     assert result.returncode == 0, result.stderr
     assert "using runs/instances-chain/best.pt" in result.stderr
     assert "trained on these very annotations" in result.stderr
-    assert result.stdout == (trained.output / "evaluate.log").read_text()
-    results = json.loads((trained.output / "metrics.json").read_text())
+    assert result.stdout == (trained.output / "all/evaluate.log").read_text()
+    results = json.loads((trained.output / "all/metrics.json").read_text())
     assert results["num_images"] == 11
     assert f"mAP {results['mAP']:.2f} over {results['mAP_labels']} labels" in result.stdout
     assert f"set NLL {results['set_nll']:.3f}" in result.stdout

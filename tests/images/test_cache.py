@@ -190,7 +190,7 @@ def test_training_and_evaluation_with_a_cache(workdir, capsys):
     assert "--cache was runs/c, is None" in sentence, "other pixels make another run"
 
     data = ("--image_path", "data/images", "--annotations", "data/annotations/instances.json")
-    command = (*data, "--num_workers", 0, "--num_samples", 4, "--json")
+    command = (*data, "--split", "all", "--num_workers", 0, "--num_samples", 4, "--json")
     printed = []
     for cache in ((), ("--cache", "runs/e")):
         call(evaluate, *command, *cache)
