@@ -121,7 +121,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         "--label_issues",
         type=positive_int,
         metavar="N",
-        help="list the N least likely annotations, and write a page to correct them",
+        help="list the N most suspicious annotations, and write a page to correct them",
     )
     add("--folds", type=fold_count, metavar="K", help="train K models; each judges what it lacked")
     add("--influence", action="store_true", help="which labels go together: label_influence.csv")

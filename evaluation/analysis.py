@@ -73,9 +73,15 @@ def label_issues(flip_logit: np.ndarray, targets: np.ndarray, how_many: int) -> 
     """The annotations most likely wrong, worst first: (image, label, 'missing' or 'surplus', P).
 
     flip_logit is N×C, as in `Flips`. P is the probability that the annotation is right, given the
-    image and its other annotations.
+    image and its other annotations. The order also weighs how errors arise, by Bayes' rule: a label
+    is as often wrong where it is annotated as it is missing elsewhere. So the odds that a surplus
+    label is wrong are multiplied by the odds of its frequency. Otherwise a rare label that is right
+    would come before all errors, only because the model has seen few images of it.
     """
-    for position in np.argsort(-flip_logit, axis=None, kind="stable")[:how_many]:
+    count = targets.sum(0)
+    odds = np.broadcast_to(count / (len(targets) - count + 1), targets.shape)  # 1: never infinite
+    suspicion = flip_logit + np.log(np.where(targets, odds, 1))
+    for position in np.argsort(-suspicion, axis=None, kind="stable")[:how_many]:
         image, label = divmod(int(position), flip_logit.shape[1])
         kind = "surplus" if targets[image, label] else "missing"
         yield image, label, kind, float(1 / (1 + np.exp(np.float64(flip_logit[image, label]))))
@@ -201,7 +207,7 @@ def issue_results(
     paths: list,
     labels: tuple[str, ...],
 ) -> list[dict]:
-    """What --label_issues adds: the least likely annotations, with their images' names and paths.
+    """What --label_issues adds: the most suspicious annotations, with their images' files.
 
     marginal: P(label in set | image), which knows nothing of the image's other annotations.
     """

@@ -41,7 +41,10 @@ def format_tables(r: dict) -> str:
         agreement = f"rank correlation {r['influence_agreement']:.2f}"
         lines += ["", f"label influence and co-occurrence in these annotations: {agreement}"]
     if "label_issues" in r:
-        lines += ["", "least likely annotations, given the image and its other annotations"]
+        lines += [
+            "",
+            "most suspicious annotations, the first ones most; P: given the image and its others",
+        ]
         lines += [f"{'P correct':>9}  {'':<7} {'label':<{width}} image"]
         for row in r["label_issues"]:
             lines.append(

@@ -5,11 +5,12 @@
 2 % of a data set's labels are removed, and as many wrong labels are added to images that lack them,
 each as often as it occurs. Then --folds models are trained on these annotations, as `evaluate.py
 --folds` does it: each judges the images that it was trained without. Precision at 100 is the share
-of planted errors among the 100 least likely annotations. They are ranked in three ways:
+of planted errors among the 100 most suspicious annotations. They are ranked in three ways:
 
-    ours      P(annotation is right | image, its other annotations): evaluate.py --label_issues
-    marginal  P(annotation is right | image): the same for the decoder `none`
-    cleanlab  the label quality of the Python package cleanlab, from the same marginals
+    ours         evaluate.py --label_issues: P(annotation is right | image, its other annotations),
+                 weighed with how often the label occurs
+    probability  the same without the weight
+    cleanlab     the label quality of the Python package cleanlab, from the marginals
 
 Missing labels are harder to find than surplus ones, so the table counts both. It is mean ± standard
 deviation over seeds: other errors and other folds. Finished trainings in runs/planted are kept.
@@ -33,6 +34,7 @@ from quality_results import mean_and_deviation  # noqa: E402
 from quality_sets import SETS, DataSet  # noqa: E402
 from rivals import CONTENDERS  # noqa: E402
 
+from evaluation.analysis import label_issues  # noqa: E402
 from evaluation.choice import Chosen  # noqa: E402
 from evaluation.judging import ImageReader, judge_images, load_subject, restore_folds  # noqa: E402
 from images.transforms import Preprocessing  # noqa: E402
@@ -47,6 +49,7 @@ from util.log import log  # noqa: E402
 
 RUNS = ROOT / "runs/planted"
 DECODERS = ("none", "chain")
+MOST = 10_000  # annotations that are ranked
 Pair = tuple[str, str]  # file name, label
 
 
@@ -119,7 +122,7 @@ def plant(clean: dict, share: float, seed: int) -> tuple[list[dict], dict[Pair, 
 def rank(
     data: DataSet, annotations: Path, decoder: str, num_folds: int, seed: int, folder: Path
 ) -> dict[str, list[Pair]]:
-    """Train the folds and rank all annotations, the least likely first, in several ways."""
+    """Train the folds and rank annotations, the most suspicious first, in several ways."""
     image_path = data.train[0]
     listed = read_labels(annotations, image_path)
     vocabulary = count_labels(listed.labelled().label_sets, listed.categories)
@@ -144,20 +147,25 @@ def rank(
         flips=True,
         peaks=False,
     )
-    targets, marginals = subject.targets, judged.predictions.marginals
-    ours = "ours" if decoder == "chain" else "marginal"
-    scores = {f"{decoder}: {ours}": -judged.decoded.flip_logit}
-    scores[f"{decoder}: cleanlab"] = cleanlab_scores(targets, marginals)
-    if decoder == "chain":
-        scores["chain: marginal"] = np.where(targets, marginals, 1 - marginals)
-    return {
-        name: [
-            (subject.images.file_names[i], vocabulary.labels[c])
-            for i, c in zip(*np.unravel_index(order, targets.shape), strict=True)
-        ]
-        for name, of_pairs in scores.items()
-        for order in [np.argsort(of_pairs, axis=None, kind="stable")[:10_000]]
+    targets, flips = subject.targets, judged.decoded.flip_logit
+    ours = [(i, c) for i, c, *_ in label_issues(flips, targets, MOST)]
+    orders = {
+        "ours": np.array(ours).T,
+        "probability": first(-flips),
+        "cleanlab": first(cleanlab_scores(targets, judged.predictions.marginals)),
     }
+    return {
+        f"{decoder}: {name}": [
+            (subject.images.file_names[i], vocabulary.labels[c])
+            for i, c in zip(*order, strict=True)
+        ]
+        for name, order in orders.items()
+    }
+
+
+def first(scores: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Rows and columns of the lowest scores N×C."""
+    return np.unravel_index(np.argsort(scores, axis=None, kind="stable")[:MOST], scores.shape)
 
 
 def cleanlab_scores(targets: np.ndarray, marginals: np.ndarray) -> np.ndarray:

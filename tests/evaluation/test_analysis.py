@@ -92,6 +92,35 @@ def test_label_issues_are_sorted_and_named():
     assert len(list(label_issues(flip_logit, targets, 99))) == 4
 
 
+def test_label_issues_follow_bayes_rule():
+    """The order is that of the odds of an error, by enumeration of truth and annotation.
+
+    A true label is forgotten at one rate; each label is added wrongly as often as it is forgotten.
+    """
+    rng = np.random.default_rng(0)
+    targets = rng.random((40, 3)) < (0.6, 0.2, 0.05)
+    p = rng.beta(1, 3, targets.shape)  # P(label on the image | image, other annotations)
+    flip_logit = np.where(targets, np.log((1 - p) / p), np.log(p / (1 - p)))
+    rate = 1e-6  # of both kinds of error; so small that it cancels
+    added = rate * targets.sum(0) / ((~targets).sum(0) + 1)
+    wrong = np.where(targets, (1 - p) * added, p * rate)
+    right = np.where(targets, p * (1 - rate), (1 - p) * (1 - added))
+    expected = np.argsort(-(wrong / right), axis=None)
+    found = [3 * image + label for image, label, *_ in label_issues(flip_logit, targets, 120)]
+    assert found == expected.tolist()
+
+
+def test_a_rare_label_is_no_error_because_it_is_rare():
+    """A model that knows only how frequent labels are doubts no annotated label more than others"""
+    targets = np.zeros((999, 2), bool)
+    targets[::3, 0], targets[:5, 1] = True, True
+    p = targets.sum(0) / 1000
+    flip_logit = np.where(targets, np.log((1 - p) / p), np.log(p / (1 - p)))
+    found = list(label_issues(flip_logit, targets, int(targets.sum())))
+    assert {kind for _, _, kind, _ in found} == {"surplus"}
+    assert {label for _, label, *_ in found} == {0, 1}
+
+
 @given(SETS)
 def test_co_occurrence_is_the_log_odds_ratio_of_the_counts(targets):
     ratio = co_occurrence(targets)

@@ -82,7 +82,7 @@ def test_a_split_column_is_used_without_a_flag(workdir, capsys):
     assert checkpoint["vocabulary"]["num_images"] == 7
     call(evaluate, "--checkpoint", "out/best.pt", "--num_workers", 0)
     printed = capsys.readouterr().err
-    assert "the split test is used, 2 images" in printed
+    assert "evaluating the split test of data/images/labels.csv: 2 images" in printed
     assert "note: this checkpoint" not in printed
     names = np.load("out/predictions.npz")["file_names"].tolist()
     assert names == NAMES[10:]
@@ -199,7 +199,7 @@ def test_voc_difficult_is_neither_true_nor_false(workdir, trained, capsys):
     images = read_labels(root)
     assert images.difficult[1] == ("dog",)
     assert set(images.label_sets[1]) == {"person", "dog"}
-    best = ("--checkpoint", trained.output / "best.pt", "--num_workers", 0)
+    best = ("--checkpoint", trained.output / "best.pt", "--num_workers", 0, "--split", "all")
     where = ("--image_path", "data/images", "--annotations", "VOC2007")
     call(evaluate, *best, *where, "--protocol", "voc07", "--output_dir", "out")
     printed = capsys.readouterr()
@@ -248,6 +248,7 @@ def test_protocols_of_the_paper(workdir, trained, protocol, rule, capsys):
         evaluate,
         *("--checkpoint", trained.output / "best.pt", "--image_path", "data/images"),
         *("--num_workers", 0, "--num_samples", 8, "--protocol", protocol, "--output_dir", "out"),
+        *("--split", "all"),
     )
     assert (
         f"metrics of papers on this data set ({protocol}: 11 images, 5 labels)"
