@@ -31,9 +31,10 @@ from report.page_charts import (
     draw_sizes,
     draw_training,
 )
-from report.summary import plural, summarise
+from report.summary import summarise
 from report.training_log import read_log
 from util.files import csv_text, write_atomically
+from util.log import counted
 
 FIRST_PHOTOS = 4  # of the gallery, on the first screen
 TEMPLATES = Path(__file__).parent / "templates"
@@ -143,7 +144,7 @@ def render(template: str, **values: object) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "plural": plural}
+    environment.filters |= {"number": number, "counted": counted}
     style, script = (_shared_and_own(template, suffix) for suffix in (".css", ".js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     own = {"style": Markup(style), "script": Markup(script), "script_hash": digest}

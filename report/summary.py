@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from util.log import some
+from util.log import counted, some
 
 LEAST_PHOTOS = 5  # with a label, for a judgement on it
 JUDGED = 3  # best labels, and as many worst ones
@@ -53,23 +53,14 @@ def summarise(results: dict, targets: np.ndarray, predicted: np.ndarray) -> dict
     }
 
 
-def plural(number: int, what: str) -> str:
-    """A number with its noun.
-
-    >>> plural(1, "photo"), plural(1200, "photo")
-    ('1 photo', '1,200 photos')
-    """
-    return f"{number:,} {what}{'s' * (number != 1)}"
-
-
-def percent(value: float, interval: list[float] | None) -> str:
+def percent(value: float, interval: list[float]) -> str:
     """A percentage with the digits that the number of images allows, from its 95 % interval.
 
     >>> percent(71.25, [66.1, 76.0]), percent(71.25, [71.0, 71.5])
     ('71 %', '71.2 %')
     """
-    half = (interval[1] - interval[0]) / 2 if interval else math.nan
-    digits = 1 if half < 1 else 0  # not of nan
+    half = (interval[1] - interval[0]) / 2
+    digits = 1 if half < 1 else 0  # half of a single image is nan
     return f"{value:.{digits}f} %"
 
 
@@ -77,14 +68,13 @@ def _first(r: dict, counts: dict[str, list[int]]) -> list[str]:
     """How many of the given labels are right, and how many of those that are there are found."""
     there, hits, given = (sum(counts[name]) for name in ("there", "hits", "given"))
     if not given or not there:
-        found = f"It gives {plural(given, 'tag')} to these photos; {plural(there, 'tag')} "
-        return [f"{found}{'is' if there == 1 else 'are'} there."]
+        there_are = counted(there, "tag is there", "tags are there")
+        return [f"It gives {counted(given, 'tag')} to these photos; {there_are}."]
     if min(given, there) < LEAST_PERCENT:
-        return [
-            f"Of the {plural(given, 'tag')} it gives, {hits:,} {'is' if hits == 1 else 'are'} "
-            f"right; of the {plural(there, 'tag')} that {'is' if there == 1 else 'are'} there, "
-            f"it finds {hits:,}."
-        ]
+        right = counted(hits, "is right", "are right")
+        there_are = counted(there, "tag that is there", "tags that are there")
+        given = counted(given, "tag")
+        return [f"Of the {given} it gives, {right}; of the {there_are}, it finds {hits:,}."]
     metrics = r["predicted_sets"][r["decide"]]
     intervals = r["intervals"]["predicted_sets"][r["decide"]]
     right, found = (percent(metrics[name], intervals[name]) for name in ("OP", "OR"))
@@ -96,7 +86,7 @@ def _first(r: dict, counts: dict[str, list[int]]) -> list[str]:
 def _exact(r: dict, exact: int) -> str:
     """On how many photos every label is right."""
     how_many = f"{exact:,}" if exact else "none"
-    return f"All tags are right on {how_many} of the {plural(r['num_images'], 'photo')}."
+    return f"All tags are right on {how_many} of the {counted(r['num_images'], 'photo')}."
 
 
 def _sureness(r: dict) -> str:
@@ -108,7 +98,7 @@ def _sureness(r: dict) -> str:
     if half < 1:
         return "On other photos of this kind, these shares may differ by less than 1 point."
     few = "With so few photos, these" if half >= 5 else "On other photos of this kind, these"
-    return f"{few} shares may be off by about {plural(round(half), 'percentage point')}."
+    return f"{few} shares may be off by about {counted(round(half), 'percentage point')}."
 
 
 def _best_and_worst(labels: list[dict], num_images: int) -> tuple[list[dict], list[dict]]:
@@ -142,7 +132,7 @@ def wilson(hits: int, total: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def _false_alarms(row: dict) -> str:
-    return plural(row["given"] - row["hits"], "false alarm")
+    return counted(row["given"] - row["hits"], "false alarm")
 
 
 def _most_often_together(
@@ -164,10 +154,10 @@ def _most_often_together(
 def _about_label(row: dict, r: dict, together: tuple[list[str], list[str]]) -> list[str]:
     """Sentences on a label, for its own page."""
     there, hits, wrong = row["there"], row["hits"], row["given"] - row["hits"]
-    about = [f"It is on {there:,} of the {plural(r['num_images'], 'photo')}."]
+    about = [f"It is on {there:,} of the {counted(r['num_images'], 'photo')}."]
     if there:
         about += [f"The model finds {hits:,} of them and misses {there - hits:,}."]
-    about += [f"It also gives the tag to {plural(wrong, 'photo')} not annotated with it."]
+    about += [f"It also gives the tag to {counted(wrong, 'photo')} not annotated with it."]
     if row["given"] == r["num_images"]:
         about += ["It gives this tag to every photo, which says nothing."]
     added, missed = together
@@ -177,7 +167,7 @@ def _about_label(row: dict, r: dict, together: tuple[list[str], list[str]]) -> l
         about += [f"Where it gives this tag wrongly, it most often misses: {', '.join(missed)}."]
     if "training" in r:
         trained = r["training"]["counts"][row["rank"]]
-        listed = plural(r["training"]["images"], "photo")
+        listed = counted(r["training"]["images"], "photo")
         about += [f"Of the {listed} listed for training, {trained:,} had it."]
     if there < LEAST_PHOTOS:
         about += ["These are too few photos to tell how good the model is at it."]
@@ -187,7 +177,7 @@ def _about_label(row: dict, r: dict, together: tuple[list[str], list[str]]) -> l
 def _notes(r: dict, labels: list[dict]) -> list[str]:
     """What the numbers leave out: labels that the model lacks, or is not tested on."""
     lacking = {
-        kind: [f"{label} (on {plural(n, 'photo')})" if n else label for label, n in found.items()]
+        kind: [f"{label} (on {counted(n, 'photo')})" if n else label for label, n in found.items()]
         for kind, found in r.get("left_out", {}).items()
     }
     trained = r["training"]["counts"] if "training" in r else None
