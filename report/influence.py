@@ -9,8 +9,8 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from report.fonts import choose_fonts
 from util.files import csv_text, write_atomically
-from util.log import printable
 
 DRAWN = 80  # labels in the picture at most, so that their names can be read
 NAME_LENGTH = 28  # characters of a label's name in the picture
@@ -68,7 +68,8 @@ def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
         drawn = np.argsort(-np.abs(influence).max(0), kind="stable")[:DRAWN]
         which = f"\nthe {DRAWN} labels with the strongest influence, of {len(labels):,}"
     order = drawn[clustered_order(ratio[np.ix_(drawn, drawn)])]
-    names = [_short(printable(labels[i])) for i in order]
+    lettering = choose_fonts(labels)
+    names = [_short(lettering.show(labels[i])) for i in order]
     room = 0.06 * max(map(len, names))  # inches for the names
     side = max(4.0, 0.13 * len(order))
     size = 2 * (side + room + 1.2), side + room + (1.2 if which else 0.9)
@@ -80,8 +81,9 @@ def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
         limit = colour_limit(shown)
         picture = axis.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axis.set_title(f"log odds ratio of two labels\n{title}{which}", fontsize=12)
-        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
-        axis.set_yticks(range(len(names)), names, fontsize=6, parse_math=False)
+        text = {"fontsize": 6, "fontfamily": lettering.families, "parse_math": False}
+        axis.set_xticks(range(len(names)), names, rotation=90, **text)
+        axis.set_yticks(range(len(names)), names, **text)
         axis.tick_params(length=0)
         figure.colorbar(picture, ax=axis, shrink=0.8)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
