@@ -78,6 +78,7 @@ from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.predictions import DECISIONS
 from labels.options import FLAGS, add_label_flags, options_from
 from labels.tags import respell, spellings
+from labels.targets import left_out
 from labels.vocabulary import Vocabulary
 from report.gallery import draw_gallery
 from report.influence import save_influence
@@ -172,13 +173,13 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     if args.pointing:
         objects = read_label_objects(subject.images, vocabulary, options)
     known = reveal_labels(subject.targets, args.reveal) if args.reveal else None
-    judges = [Judge(model, checkpoint, np.arange(len(subject.paths)))]
+    judges, leak = [Judge(model, checkpoint, np.arange(len(subject.paths)))], ""
     if args.folds:
         here = {"image_path": chosen.image_path, "annotations": chosen.annotations}
         here |= given | {"skip_bad_images": skip_bad}
         judges = train_judges(subject, args.folds, flags | here, vocabulary, output_dir)
     else:
-        warn_of_leaks(chosen, checkpoint["flags"])
+        leak = warn_of_leaks(chosen, checkpoint["flags"])
         if args.label_issues and chosen.is_own and chosen.part in TRAINED_ON:
             log("note: a model finds few errors in its own training images; --folds 5 finds more")
     reader = make_reader(args, subject, preprocessing, skip_bad, output_dir, device)
@@ -197,11 +198,14 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         **identify(chosen, args.limit, args.folds),
         "protocol": ("all images" if args.keep_unlabelled else "images with labels")
         + (" (the first ones)" if args.limit else ""),
+        "leak": leak,
         "num_samples": args.num_samples,
         **metric_results(judged.predictions, judged.sets, vocabulary.labels, args.decide),
         "images_per_second": round(len(judged.subject.paths) / seconds, 1),
         **asked_results(args, judged, known, objects, vocabulary.labels),
     }
+    if args.report:
+        results["left_out"] = left_out(judged.subject.images, vocabulary)
     tables = format_tables(results)
     names = judged.subject.images.file_names
     save_predictions(judged.predictions, vocabulary.labels, names, output_dir)

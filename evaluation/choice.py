@@ -170,15 +170,22 @@ def _whole(image_path: Path, annotations: Path, part: str, options: ReadOptions)
     return Chosen(image_path, listed, rows, part, is_own=False)
 
 
-def warn_of_leaks(chosen: Chosen, flags: dict) -> None:
-    """Log a note if the evaluated images also trained the model or selected its epoch."""
+def warn_of_leaks(chosen: Chosen, flags: dict) -> str:
+    """Log and return a note if the evaluated images also trained the model or selected its epoch.
+
+    Otherwise the note is empty.
+    """
+    note = ""
     uses = {"annotations": TRAINED_ON, "val_annotations": ("val", "test", "train", "all")}
     here = chosen.annotations.resolve()
     same = {k for k in uses if flags.get(k) and Path(str(flags[k])).resolve() == here}
     if "annotations" in same and chosen.part in uses["annotations"]:
-        log("note: this checkpoint was trained on these very annotations: metrics look too good")
+        note = "this checkpoint was trained on these very annotations: metrics look too good"
     elif "val_annotations" in same or (chosen.is_own and chosen.part in (HOLD_OUT, "val")):
-        log("note: this checkpoint was selected on these images: metrics look slightly too good")
+        note = "this checkpoint was selected on these images: metrics look slightly too good"
+    if note:
+        log(f"note: {note}")
+    return note
 
 
 def choose_output_dir(

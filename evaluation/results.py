@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,18 @@ from evaluation.bootstrap import WeightedMetrics, metric_intervals
 from evaluation.calibration import calibration_bins
 from evaluation.metrics import all_metrics, label_set_sizes, per_label
 from inference.predictions import Predictions
+from labels.text import means_data
+
+DECODER_NAMES = {"chain": "label decoder", "softmax": "softmax decoder", "none": "no decoder"}
+DATA_FLAGS = ("image_path", "annotations")  # of train.py
 
 
 def describe_run(checkpoint: dict, path: Path, annotations: Path) -> dict:
     """Which checkpoint was evaluated, and on which annotations."""
+    vocabulary = checkpoint["vocabulary"]
     return {
+        "name": name_run(checkpoint, path),
+        "training": {"images": vocabulary["num_images"], "counts": vocabulary["counts"]},
         "checkpoint": str(path),
         "epoch": checkpoint["epoch"],
         "decoder": checkpoint["model"]["decoder"],
@@ -23,6 +31,23 @@ def describe_run(checkpoint: dict, path: Path, annotations: Path) -> dict:
         "label_thresholds": checkpoint["label_thresholds"],
         "threshold_fitted_on": checkpoint["selected_on"],
     }
+
+
+def name_run(checkpoint: dict, path: Path) -> str:
+    """A model's name for people: "ResNet-18 with label decoder, trained on ccp, 27 Nov 2026"."""
+    model, flags = checkpoint["model"], checkpoint["flags"]
+    name = f"{model['arch'].replace('resnet', 'ResNet-')} with {DECODER_NAMES[model['decoder']]}"
+    if flags.get("image_path"):
+        name += f", trained on {_data_name(*(str(flags.get(k)) for k in DATA_FLAGS))}"
+    saved = time.localtime(path.stat().st_mtime)
+    return f"{name}, {saved.tm_mday} {time.strftime('%b %Y', saved)}"
+
+
+def _data_name(image_path: str, annotations: str) -> str:
+    """The nearest folder whose name is more than "images" or "train"; else the label file's."""
+    folders = [name for name in reversed(Path(image_path).parts) if name.strip("./")]
+    names = [*folders, Path(annotations).stem]
+    return next((name for name in names if not means_data(name)), [*folders, image_path][0])
 
 
 def metric_results(

@@ -59,6 +59,18 @@ def refuse_other_spelling(source: str, unknown: Iterable[str], vocabulary: Vocab
         )
 
 
+def left_out(images: AnnotatedImages, vocabulary: Vocabulary) -> dict[str, dict[str, int]]:
+    """Labels that the vocabulary lacks, with the number of these images that each is on.
+
+    "rare": those that it drops as too rare, on these images or not; "unknown": all others. The
+    most frequent come first.
+    """
+    lacking = _encode(images, vocabulary)[1]
+    rare = {label: lacking.pop(label, 0) for label in vocabulary.dropped}
+    found = {"rare": rare, "unknown": lacking}
+    return {k: dict(sorted(counts.items(), key=lambda n: -n[1])) for k, counts in found.items()}
+
+
 def _encode(images: AnnotatedImages, vocabulary: Vocabulary) -> tuple[np.ndarray, Counter[str]]:
     """N×C bool, and on how many images each label is that the vocabulary lacks."""
     targets = np.zeros((len(images), len(vocabulary)), bool)

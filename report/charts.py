@@ -42,8 +42,12 @@ class Chart:
 
     def line(self, name: str, css: str, x: Iterable[float], y: Iterable[float]) -> Chart:
         """Add a line through points; `css` is a class of page.css that sets its colour."""
-        self.lines.append({"name": name, "css": css, "points": _points(map(self.at, x, y))})
+        self.lines.append({"name": name, "css": css, "points": self.points(x, y)})
         return self
+
+    def points(self, x: Iterable[float], y: Iterable[float]) -> str:
+        """Points in data units -> those of an SVG polyline."""
+        return " ".join(f"{left:g},{top:g}" for left, top in map(self.at, x, y))
 
     def dot(self, name: str, css: str, x: float, y: float, title: str = "") -> Chart:
         """Add a dot; `title` is its tooltip."""
@@ -62,16 +66,6 @@ class Chart:
     def edges(self) -> tuple[int, int, int, int]:
         """Left, right, top and bottom of the area inside the margins, in pixels."""
         return LEFT, self.width - RIGHT, TOP, self.height - BOTTOM
-
-
-def _points(pixels: Iterable[tuple[float, float]]) -> str:
-    return " ".join(f"{x:g},{y:g}" for x, y in pixels)
-
-
-def sparkline(recall: np.ndarray, precision: np.ndarray, width: int = 84, height: int = 26) -> str:
-    """A small PR curve: the points of an SVG polyline. recall and precision are in 0..1."""
-    x, y = 1 + recall * (width - 2), 1 + (1 - precision) * (height - 2)
-    return _points(zip(x.round(1), y.round(1), strict=True))
 
 
 def nice_ticks(high: float, low: float = 0.0, about: int = 5) -> list[tuple[float, str]]:

@@ -9,8 +9,11 @@ import numpy as np
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from report.fonts import choose_fonts
 from util.files import csv_text, write_atomically
-from util.log import printable
+
+DRAWN = 80  # labels in the picture at most, so that their names can be read
+NAME_LENGTH = 28  # characters of a label's name in the picture
 
 
 def clustered_order(ratio: np.ndarray) -> np.ndarray:
@@ -53,26 +56,40 @@ def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
     """Two heat maps with the labels in the same order, each on its own colour scale.
 
     The network's ratios are given the image, so their sizes differ from the annotations' ratios.
+    Of more than DRAWN labels, those with the strongest influence on another one are drawn.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    order = clustered_order(ratio)
-    names = [printable(labels[i]) for i in order]
-    side = max(4.0, 0.13 * len(labels))
-    figure, axes = plt.subplots(1, 2, figsize=(2 * side + 2.4, side + 0.6), layout="constrained")
+    drawn, which = np.arange(len(labels)), ""
+    if len(labels) > DRAWN:
+        drawn = np.argsort(-np.abs(influence).max(0), kind="stable")[:DRAWN]
+        which = f"\nthe {DRAWN} labels with the strongest influence, of {len(labels):,}"
+    order = drawn[clustered_order(ratio[np.ix_(drawn, drawn)])]
+    lettering = choose_fonts(labels)
+    names = [_short(lettering.show(labels[i])) for i in order]
+    room = 0.06 * max(map(len, names))  # inches for the names
+    side = max(4.0, 0.13 * len(order))
+    size = 2 * (side + room + 1.2), side + room + (1.2 if which else 0.9)
+    figure, axes = plt.subplots(1, 2, figsize=size, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
     titles = {"in the annotations": ratio, "in the network, given the image": influence}
     for axis, (title, matrix) in zip(axes, titles.items(), strict=True):
         shown = matrix[np.ix_(order, order)]
         limit = colour_limit(shown)
         picture = axis.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axis.set_title(f"log odds ratio of two labels\n{title}", fontsize=12)
-        axis.set_xticks(range(len(names)), names, rotation=90, fontsize=6, parse_math=False)
-        axis.set_yticks(range(len(names)), names, fontsize=6, parse_math=False)
+        axis.set_title(f"log odds ratio of two labels\n{title}{which}", fontsize=12)
+        text = {"fontsize": 6, "fontfamily": lettering.families, "parse_math": False}
+        axis.set_xticks(range(len(names)), names, rotation=90, **text)
+        axis.set_yticks(range(len(names)), names, **text)
         axis.tick_params(length=0)
         figure.colorbar(picture, ax=axis, shrink=0.8)
     write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
     plt.close(figure)
+
+
+def _short(name: str) -> str:
+    """The name, or its beginning if it is long."""
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"

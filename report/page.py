@@ -1,7 +1,9 @@
 """report.html: an evaluation as one page that needs no other file and no network.
 
-Its numbers come from the dictionary that becomes metrics.json. pr_curves.csv, written beside it,
-has every point of every label's PR curve.
+It begins with sentences and photos for people who know no metric; tables for experts follow. A
+page for each label is part of the same file, shown at #label=NAME. Its numbers come from the
+dictionary that becomes metrics.json. pr_curves.csv, written beside it, has every point of every
+label's PR curve.
 """
 
 from __future__ import annotations
@@ -10,7 +12,9 @@ import base64
 import csv
 import hashlib
 import math
+import os
 from pathlib import Path
+from urllib.parse import quote
 
 import jinja2
 import numpy as np
@@ -18,17 +22,21 @@ from markupsafe import Markup
 
 from evaluation.metrics import RULES, SCORE_METRICS, SET_METRICS, SET_NLL
 from evaluation.ranking import pr_curve
-from report.charts import sparkline
+from images.shards import ShardMember
 from report.page_charts import (
     draw_calibration,
     draw_co_occurrence,
+    draw_label_curves,
     draw_pr_curves,
     draw_sizes,
     draw_training,
 )
+from report.summary import summarise
 from report.training_log import read_log
 from util.files import csv_text, write_atomically
+from util.log import counted
 
+FIRST_PHOTOS = 4  # of the gallery, on the first screen
 TEMPLATES = Path(__file__).parent / "templates"
 CURVE_POINTS = 48  # of each label's PR curve on the page, to keep the page small
 BEST_RULES = {"CF1": "label_f1", "OF1": "threshold", "EM": "map", "EBF1": "f1"}  # metric -> rule
@@ -39,7 +47,7 @@ def write_report(
     targets: np.ndarray,
     scores: np.ndarray,
     predicted: np.ndarray,
-    gallery: dict[str, list[dict]],
+    gallery: list[dict],
     training_log: Path,
     text: str,
     output_dir: Path,
@@ -53,23 +61,40 @@ def write_report(
     curves = [pr_curve(targets[:, c], scores[:, c]) for c in range(len(labels))]
     write_curves(curves, labels, output_dir / "pr_curves.csv")
     thinned = [_thin(curve, CURVE_POINTS) for curve in curves]
+    label_chart, label_curves = draw_label_curves(thinned)
+    photos = [{**photo, "link": _link(photo["path"], output_dir)} for photo in gallery]
     pooled = _thin(pr_curve(targets.ravel(), scores.ravel()), 4 * CURVE_POINTS)
     page = render(
         "report.html",
         r=results,
+        summary=summarise(results, targets, predicted),
+        first_photos=photos[:FIRST_PHOTOS],
+        photos=photos[FIRST_PHOTOS:],
         cards=_cards(results),
         set_metrics={name: metric.meaning for name, metric in SET_METRICS.items()},
         rules={rule: RULES[rule] for rule in results["intervals"]["predicted_sets"]},
-        sparklines=[sparkline(curve[:, 1], curve[:, 2]) for curve in thinned],
+        label_chart=label_chart,
+        label_curves=label_curves,
         pr_chart=draw_pr_curves(results, thinned, pooled),
         calibration=draw_calibration(results["calibration"]),
         sizes=draw_sizes(results["label_set_sizes"], results["decide"]),
         co_occurrence=draw_co_occurrence(targets, predicted, labels),
-        gallery=gallery,
         training=draw_training(read_log(training_log), results["epoch"]),
         text=text,
     )
     write_atomically(output_dir / "report.html", lambda temporary: temporary.write_bytes(page))
+
+
+def _link(path: Path | ShardMember, output_dir: Path) -> str | None:
+    """The address of a photo's file, relative to the page; None if it is not a file of its own."""
+    if isinstance(path, ShardMember):
+        return None
+    try:
+        relative = os.path.relpath(path, output_dir)
+    except ValueError:  # on another drive
+        return None
+    # "./": a name may look like the start of an address, such as javascript:
+    return "./" + quote(os.fsencode(relative.replace(os.sep, "/")))
 
 
 def _cards(results: dict) -> list[dict[str, object]]:
@@ -119,7 +144,7 @@ def render(template: str, **values: object) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "counted": counted}
     style, script = (_shared_and_own(template, suffix) for suffix in (".css", ".js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     own = {"style": Markup(style), "script": Markup(script), "script_hash": digest}

@@ -14,6 +14,7 @@ from report.influence import clustered_order, colour_limit
 from report.training_log import CURVES
 
 NAMED_LABELS = 100  # with more labels, heat maps show no names and the PR chart not all curves
+PAIRED_LABELS = 300  # with more labels, the heat maps show this many, the most frequent ones
 PAIRS_SHOWN = 10  # label pairs in the table below the heat maps
 MORE, LESS = (214, 69, 51), (42, 111, 187)  # RGB; page.css has the same two in its legend
 
@@ -32,6 +33,19 @@ def draw_pr_curves(results: dict, curves: list[np.ndarray], pooled: np.ndarray) 
         title = f"{rule}: precision {metrics['OP']:.1f} %, recall {metrics['OR']:.1f} %"
         chart.dot(rule, "b", metrics["OR"] / 100, metrics["OP"] / 100, title)
     return chart
+
+
+def draw_label_curves(curves: list[np.ndarray]) -> tuple[Chart, list[str]]:
+    """An empty chart, and the points of each label's PR curve in it, for the page of the label.
+
+    curves: P×3 arrays of `evaluation.ranking.pr_curve`.
+    """
+    chart = Chart(
+        (0, 1), (0, 1), "recall: share found", "precision: share right", width=560, height=400
+    )
+    chart.ticks(nice_ticks(1, about=10), nice_ticks(1, about=10))
+    points = [chart.points(curve[:, 1], curve[:, 2]) for curve in curves]
+    return chart.line("", "a", (), ()).dot("", "b", 0, 0), points
 
 
 def draw_calibration(bins: list[dict[str, float]]) -> Chart:
@@ -109,12 +123,15 @@ def draw_co_occurrence(
 
     targets, predicted: N×C bool. The result has
     labels   names in the order of the heat maps; none if there are too many
-    size     C
+    size     number of labels C, at most PAIRED_LABELS
     limit    the log odds ratio shown in full colour
     maps     "annotated" and "predicted" -> data URI of a C×C PNG, transparent where the ratio is 0
     pairs    the pairs of labels that differ most between the two
     """
-    ratios = {"annotated": co_occurrence(targets), "predicted": co_occurrence(predicted)}
+    frequent = np.sort(np.argsort(-targets.sum(0), kind="stable")[:PAIRED_LABELS])
+    labels = [labels[c] for c in frequent]
+    ratios = {"annotated": targets, "predicted": predicted}
+    ratios = {name: co_occurrence(sets[:, frequent]) for name, sets in ratios.items()}
     order = clustered_order(ratios["annotated"])
     pairs = np.triu_indices(len(labels), 1)
     limit = colour_limit(ratios["annotated"])

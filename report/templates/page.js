@@ -25,3 +25,21 @@ for (const button of document.querySelectorAll(".sortable th button")) {
     body.append(...[...body.rows].sort(compare));
   });
 }
+
+// A box that can be scrolled fades out where it goes on, and a line below it says so: on a phone
+// nothing else does.
+const showEdges = (box) => {
+  const wide = box.scrollWidth > box.clientWidth + 1;
+  box.classList.toggle("more-right", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  box.classList.toggle("more-below", box.scrollTop + box.clientHeight < box.scrollHeight - 1);
+  box.nextElementSibling.hidden = !wide;
+};
+for (const box of document.querySelectorAll(".scroll, .gallery")) {
+  const hint = document.createElement("p");
+  hint.className = "note hint";
+  hint.textContent = "Scroll sideways to see more →";
+  hint.setAttribute("aria-hidden", "true");
+  box.after(hint);
+  box.addEventListener("scroll", () => showEdges(box), { passive: true });
+  new ResizeObserver(() => showEdges(box)).observe(box);
+}

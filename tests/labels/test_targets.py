@@ -9,7 +9,7 @@ from conftest import QUICK, call, load, refusal
 import evaluate
 import train
 from labels.annotated import AnnotatedImages
-from labels.targets import encode_difficult, encode_targets
+from labels.targets import encode_difficult, encode_targets, left_out
 from labels.vocabulary import Vocabulary
 from training.data import choose_train_and_val
 from util.errors import UsageError
@@ -117,3 +117,14 @@ def test_other_spellings_stop():
     images = annotated(("traffic light", "Traffic_Light"))
     with pytest.raises(UsageError, match="Traffic_Light,traffic light with --labels_to_merge"):
         encode_targets(images, known, training=False)
+
+
+def test_the_labels_that_are_left_out_are_counted():
+    vocabulary = Vocabulary(("Cat", "dog"), (3, 2), 5, ("fig", "kiwi"), normalised=True)
+    sets = [("cats", "yak"), ("yak", "Kiwi"), ("dog", "emu"), ()]
+    categories = sorted({label for labels in sets for label in labels})
+    names = [f"{i}.jpg" for i in range(4)]
+    images = AnnotatedImages("a.csv", names, sets, categories)
+    found = left_out(images, vocabulary)
+    assert found == {"rare": {"kiwi": 1, "fig": 0}, "unknown": {"yak": 2, "emu": 1}}
+    assert [list(counts) for counts in found.values()] == [["kiwi", "fig"], ["yak", "emu"]]

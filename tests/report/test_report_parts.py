@@ -59,17 +59,23 @@ def test_choice_of_example_images():
     nll = np.array([3.0, 9.0, 2.0, 4.0, 1.0])
     p = Predictions(truth, predicted.astype(np.float32), predicted, predicted, truth.any(1), nll)
     shown = choose_examples(p, predicted, ("a", "b", "c"), how_many=3)
-    assert [i for i, _ in shown["best"]] == [2, 4, 3]  # two labels before one, then nearly right
-    assert [words for _, words in shown["best"]] == ["exactly right"] * 2 + ["nearly right"]
+    assert [i for i, _ in shown["best"]] == [
+        2,
+        4,
+        3,
+    ]  # two labels before one, then the best wrong one
+    assert [words for _, words in shown["best"]] == ["all right"] * 2 + ["one of the best"]
     assert [i for i, _ in shown["worst"]] == [1, 3, 0]
-    assert shown["typical"][0] == (0, "“b” in place of “a” (2 images)")
-    assert (3, "“c” missed (1 image)") in shown["typical"]
+    assert shown["typical"][0] == (0, "“b” in place of “a” (2 photos)")
+    assert (3, "“c” missed (1 photo)") in shown["typical"]
 
 
-def test_without_mistakes_there_is_no_typical_one():
+def test_without_mistakes_there_is_no_typical_or_bad_one():
     truth = np.array([[1, 0], [0, 1]], bool)
     p = Predictions(truth, truth.astype(np.float32), truth, truth, truth.any(1), np.ones(2))
-    assert choose_examples(p, truth, ("a", "b"))["typical"] == []
+    shown = choose_examples(p, truth, ("a", "b"))
+    assert shown["typical"] == shown["worst"] == []
+    assert choose_examples(p, ~truth, ("a", "b"))["best"] == []
 
 
 def test_the_overlay_is_bright_where_the_class_map_is_high():
