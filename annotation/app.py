@@ -17,6 +17,7 @@ import contextlib
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from starlette.applications import Starlette
@@ -29,12 +30,14 @@ from starlette.routing import Route
 
 from annotation.guard import Guard
 from annotation.order import Queue
-from annotation.scorer import Scorer
 from annotation.store import StaleError, Store
 from images.decode import load_pixels
 from labels.text import folded
 from util.errors import RunError, UsageError
 from util.log import CONTROLS
+
+if TYPE_CHECKING:  # torch takes seconds to import, and is not needed without a network
+    from annotation.scorer import Scorer
 
 PAGE = Path(__file__).parent / "templates"
 SIDE = 1600  # pixels of a photo on the page, at most

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import random
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
-from annotation.scorer import Issue
 from annotation.store import Store
 from util.errors import UsageError
 from util.log import log
@@ -19,14 +17,33 @@ FIRST_WAIT = 1.0  # seconds for the first ratings, before a photo is shown
 FIRST_RATINGS = 8
 
 
+MOST_ISSUES = 5  # of a photo: the number keys reach them all
+
+
+@dataclass(frozen=True)
+class Issue:
+    """An annotation that the network doubts; surplus: the label is there, but should not be."""
+
+    label: str
+    kind: str  # surplus or missing
+    probability: float  # that the annotation is right
+
+
 @dataclass(frozen=True)
 class Rating:
-    """How early a photo should come, and why: the doubtful annotations."""
+    """How early a photo should come, the highest first; and why: the doubtful annotations."""
 
-    urgency: float  # the highest comes first; -inf: it need not come at all
+    urgency: float
     issues: tuple[Issue, ...] = ()
 
+    @classmethod
+    def of(cls, issues: Sequence[Issue]) -> Rating:
+        """The most doubtful annotation decides."""
+        ranked = sorted(issues, key=lambda issue: issue.probability)
+        return cls(-ranked[0].probability, tuple(ranked[:MOST_ISSUES]))
 
+
+NEVER = Rating(-math.inf)  # the photo need not come at all
 Rate = Callable[[int], Rating]  # raises UsageError for an unreadable photo
 
 
@@ -120,13 +137,13 @@ class Queue:
 
     def _open(self, skipped: Collection[int]) -> list[int]:
         skipped = {*skipped}
-        unrated = Rating(-float("inf") if self._only_rated else 0)
+        unrated = NEVER if self._only_rated else Rating(0)
         return [
             photo
             for photo in self._waiting
             if photo not in skipped
             and not self._store.is_verified(self.names[photo])
-            and self.ratings.get(photo, unrated).urgency > -float("inf")
+            and self.ratings.get(photo, unrated) is not NEVER
         ]
 
     def _rank(self, photo: int) -> tuple[bool, float, int]:
@@ -137,7 +154,6 @@ class Queue:
         return len(self.ratings) >= FIRST_RATINGS or not self.is_rating or self._stopped
 
     def _rate_all(self) -> None:
-        torch.set_num_threads(1)  # of this thread: the other cores are for the user's questions
         for photo in self._scan:
             with self._news:
                 self._news.wait_for(lambda: self._stopped or not self._asking)
@@ -149,7 +165,7 @@ class Queue:
                 rating = self._rate(photo)
             except UsageError as error:
                 log(f"note: {error}")
-                rating = Rating(-float("inf"))
+                rating = NEVER
             with self._news:
                 self.ratings[photo] = rating
                 self._news.notify_all()

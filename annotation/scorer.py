@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import torch
 
+from annotation.order import NEVER, Issue, Rating
 from evaluation.analysis import flip_each_label
 from inference.decoding import sample_label_sets
 from inference.predictor import Predictor
@@ -17,15 +17,6 @@ from model import Encoding
 NUM_SAMPLES = 64  # label sets: a standard error of a few percent, within 100 ms on two cores
 ROUGH = 16  # for the order of the photos, which needs no more
 KEPT = 8  # encodings of the photos that were shown last
-
-
-@dataclass(frozen=True)
-class Issue:
-    """An annotation that the network doubts; surplus: the label is there, but should not be."""
-
-    label: str
-    kind: str  # surplus or missing
-    probability: float  # that the annotation is right
 
 
 class Scorer:
@@ -59,27 +50,34 @@ class Scorer:
         order = sorted(range(len(self.labels)), key=lambda i: -marginals[i])
         return {self.labels[i]: marginals[i] for i in order}
 
-    def uncertainty(self, photo: int) -> float:
+    def rate_uncertainty(self, photo: int) -> Rating:
         """The sum of the labels' entropies, in nats. Raises UsageError for an unreadable photo."""
-        encoding = self._encode(photo)
-        samples = sample_label_sets(self.predictor.model, encoding, ROUGH)
+        samples = sample_label_sets(self.predictor.model, self._encode(photo), ROUGH)
         p = samples.marginals[0].double().clamp(1e-9, 1 - 1e-9)
-        return float(-(p * p.log() + (1 - p) * (1 - p).log()).sum())
+        return Rating(float(-(p * p.log() + (1 - p) * (1 - p).log()).sum()))
 
-    def issues(self, photo: int, annotated: Collection[str]) -> list[Issue]:
-        """All labels of the model, the most doubtful annotation first, see `flip_each_label`.
+    def issue_rating(self, labels_of: Callable[[int], Collection[str]]) -> Callable[[int], Rating]:
+        """A function that rates a photo by its doubtful annotations; `labels_of` gives them.
 
-        Raises UsageError for an unreadable photo.
+        An annotation is doubtful if it is less probable than its opposite, given the photo and all
+        other annotations, see `flip_each_label`. The function raises UsageError for an unreadable
+        photo.
         """
-        targets = torch.tensor([[label in annotated for label in self.labels]])
-        encoding = self._encode(photo)
-        flips = flip_each_label(self.predictor.model, encoding, targets).flip_logit[0].double()
-        right = torch.sigmoid(-flips).tolist()
-        found = [
-            Issue(label, "surplus" if label in annotated else "missing", p)
-            for label, p in zip(self.labels, right, strict=True)
-        ]
-        return sorted(found, key=lambda issue: issue.probability)
+
+        def rate(photo: int) -> Rating:
+            annotated = {*labels_of(photo)}
+            on = [[label in annotated for label in self.labels]]
+            targets = torch.tensor(on, device=self.predictor.model.mean.device)
+            flips = flip_each_label(self.predictor.model, self._encode(photo), targets)
+            right = torch.sigmoid(-flips.flip_logit[0].double()).tolist()
+            issues = [
+                Issue(label, "surplus" if label in annotated else "missing", p)
+                for label, p in zip(self.labels, right, strict=True)
+                if p < 0.5
+            ]
+            return Rating.of(issues) if issues else NEVER
+
+        return rate
 
     def seen_at(self, photo: int, label: str) -> list[list[float]] | None:
         """Where the network saw a label: rows of 0 to 1; None for a label it does not know.

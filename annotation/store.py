@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -58,7 +58,6 @@ class Store:
         written = read_answers(output) if output.exists() else {}
         fresh = {n: a for n, a in annotated.items() if n not in written or not written[n].verified}
         self._answers = {**annotated, **written, **fresh}
-        self.continued = sum(answer.verified for answer in written.values())
 
     def _lock_file(self) -> None:
         try:
@@ -82,6 +81,10 @@ class Store:
         """Whether a person has confirmed the labels of this photo."""
         answer = self._answers.get(name)
         return answer is not None and answer.verified
+
+    def count_verified(self) -> int:
+        """How many photos a person has confirmed, also those that left the folder."""
+        return sum(answer.verified for answer in self._answers.values())
 
     def version(self, name: str) -> str:
         """What a page has to give with its answer."""
@@ -172,4 +175,3 @@ def read_answers(path: Path) -> dict[str, Answer]:
         raise UsageError(f"{path} lists an image twice: delete one of the rows")
     rows = zip(images.file_names, images.label_sets, verified, splits, strict=True)
     return {name: Answer(labels, is_verified, split) for name, labels, is_verified, split in rows}
-

@@ -77,7 +77,7 @@ def write_table(
     the file cannot be written.
     """
     cells = LabelCells(label for labels in label_sets for label in labels)
-    content = table_as_csv(cells, file_names, label_sets, splits)
+    content = table_as_csv(cells, file_names, label_sets, splits, verified)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -86,6 +86,7 @@ def table_as_csv(
     file_names: Sequence[str],
     label_sets: Sequence[Collection[str]],
     splits: Sequence[str] | None = None,
+    verified: Sequence[bool] | None = None,
 ) -> bytes:
     """The content of the file that `write_table` writes. Raises UsageError."""
     repeated = [name for name, number in Counter(file_names).items() if number > 1]

@@ -12,7 +12,6 @@ let probability = new Map(); // of each label, given the acts
 let numbered = [], before = [], movedAt = 0; // labels of the keys 1 … 9, 0; those before they moved
 let asked = 0; // the last question for probabilities: older answers are dropped
 let busy = false; // an answer is on its way to the disk, or the next photo to the page
-let isShown = false; // the photo itself: nobody accepts what they have not seen
 let choice = 0; // in the list under the text
 const visited = []; // photos shown before this one
 const answered = []; // for undo: {photo, acts, version}
@@ -59,7 +58,8 @@ function show(found) {
   state = found;
   acts = drafts.get(state.photo) || [];
   probability = new Map(state.ranked);
-  [numbered, before, isShown] = [[], [], false];
+  [numbered, before] = [[], []];
+  delete $("frame").dataset.shown; // nobody accepts a photo that they have not seen
   asked += 1;
   notice("");
   document.querySelector("main").querySelectorAll("#stage, #panel, nav").forEach((e) => (e.hidden = false));
@@ -93,7 +93,7 @@ function progress({ photos, verified, left, rated, is_rating: rating }) {
 
 // --- labels -------------------------------------------------------------------------------------
 
-const everyLabel = () => [...new Set([...probability.keys(), ...(state.labels || [])])];
+const everyLabel = () => [...new Set([...probability.keys(), ...(state.labels || []), ...acts.map((act) => act.label)])];
 const decided = (label) => acts.findLast((act) => act.label === label);
 
 // Without the user's word: the labels that are saved, else what the network predicts.
@@ -111,7 +111,6 @@ function decide(label, on) {
   if (!state || busy || state.error) return;
   acts.push({ label, on });
   $("said").textContent = `${label} ${on ? "on" : "off"}`;
-  if (!probability.has(label)) probability.set(label, null);
   look(null);
   draw();
   score();
@@ -124,8 +123,7 @@ async function score() {
   const absent = labels.filter((label) => !isOn(label));
   const found = await ask("score", { photo: state.photo, known, absent });
   if (!found || question !== asked) return;
-  const typed = [...probability.keys()].filter((label) => !found.some(([other]) => other === label));
-  probability = new Map([...found, ...typed.map((label) => [label, null])]);
+  probability = new Map(found);
   draw();
 }
 
@@ -172,7 +170,9 @@ function chip(label) {
   const p = probability.get(label);
   const key = numbered.indexOf(label);
   if (key >= 0) button.append(make("kbd", (key + 1) % 10, { "aria-hidden": true }));
-  button.append(make("span", "", { class: "mark", "aria-hidden": true }), make("span", label, { dir: "auto" }));
+  const mark = isOn(label) ? "✓" : decided(label) ? "✗" : "";
+  if (mark) button.append(make("span", mark, { "aria-hidden": true }));
+  button.append(make("span", label, { dir: "auto" }));
   if (p != null) {
     button.append(make("small", percent(p)));
     button.style.setProperty("--p", `${100 * p}%`);
@@ -230,7 +230,7 @@ async function look(label) {
   [canvas.width, canvas.height] = [rows[0].length, rows.length];
   const context = canvas.getContext("2d");
   const picture = context.createImageData(canvas.width, canvas.height);
-  rows.flat().forEach((heat, i) => picture.data.set([255, 120 + 100 * heat, 0, 190 * heat ** 2], 4 * i));
+  rows.flat().forEach((heat, i) => picture.data.set([255, 150 - 110 * heat, 0, 200 * heat ** 2], 4 * i));
   context.putImageData(picture, 0, 0);
   canvas.hidden = false;
 }
@@ -263,7 +263,7 @@ function finish({ photos, verified, rated, is_rating: rating }) {
 
 async function accept() {
   if (state?.error) return skip();
-  if (!state || busy || !isShown) return;
+  if (!state || busy || $("frame").dataset.shown === undefined) return;
   busy = true;
   const { photo, version } = state;
   const labels = everyLabel().filter(isOn);
@@ -362,7 +362,7 @@ $("text").addEventListener("input", () => {
 });
 $("photo").addEventListener("load", () => {
   $("frame").style.setProperty("--ratio", $("photo").naturalWidth / $("photo").naturalHeight);
-  isShown = true;
+  $("frame").dataset.shown = "";
 });
 $("photo").addEventListener("error", () => notice("The photo cannot be loaded: skip it."));
 $("back").addEventListener("click", back);
