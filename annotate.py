@@ -71,6 +71,8 @@ def main(args: argparse.Namespace) -> None:
         read = read_annotations(args.annotations, args.photos, options_from(vars(args)), names)
         answers = read.answers
         issues = read_issues(args.issues, names, read) if args.issues else {}
+    elif (args.photos / "labels.csv").is_file():
+        log(f"note: {args.photos}/labels.csv is not used: start from it with --annotations")
     output = choose_output(args)
     listener = listen(args.port)
     scorer = load_scorer(args, paths) if args.checkpoint else None

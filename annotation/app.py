@@ -153,7 +153,10 @@ class Site:
 
     def _ranked(self, photo: int, known: Sequence[str] = (), absent: Sequence[str] = ()) -> list:
         """Pairs of label and probability, those the network does not know last, with None."""
-        found = self.scorer.probabilities(photo, known, absent) if self.scorer else {}
+        found = {}
+        if self.scorer:
+            with self.queue.asking():
+                found = self.scorer.probabilities(photo, known, absent)
         return [[label, round(p, 4)] for label, p in found.items()] + self._unscored(found)
 
     def _unscored(self, found: dict[str, float]) -> list:
@@ -219,16 +222,12 @@ def _file(path: str, name: str) -> Route:
 
 
 def _question(site: Site, function: Callable[[dict], object]) -> Route:
-    def work(asked: dict) -> object:
-        with site.queue.asking():
-            return function(asked)
-
     async def serve(request: Request) -> Response:
         try:
             asked = await request.json()
             if not isinstance(asked, dict):
                 raise _BadRequest("an object is needed")
-            found = await run_in_threadpool(work, asked)
+            found = await run_in_threadpool(function, asked)
         except StaleError:
             state = await run_in_threadpool(site.open, asked)
             return JSONResponse(state, 409)

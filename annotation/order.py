@@ -73,20 +73,24 @@ class Queue:
         if rate:  # neighbours are alike: photos from everywhere are the better beginning
             random.Random(0).shuffle(self._scan)
         self._shown: dict[str, tuple[int, ...]] = {}  # by window: what it shows and loads
-        self._asking, self._stopped = 0, False
+        self._asking, self._has_waited, self._stopped = 0, False, False
+        self._thread: threading.Thread | None = None
         self._news = threading.Condition()
         self.is_rating = rate is not None
 
     def start(self) -> None:
         """Begin to rate photos in the background."""
         if self._rate:
-            threading.Thread(target=self._rate_all, name="rating", daemon=True).start()
+            self._thread = threading.Thread(target=self._rate_all, name="rating", daemon=True)
+            self._thread.start()
 
     def stop(self) -> None:
         """End the background work after the photo that is being rated."""
         with self._news:
             self._stopped = True
             self._news.notify_all()
+        if self._thread:
+            self._thread.join()  # torch aborts if Python ends within it
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
@@ -105,10 +109,10 @@ class Queue:
 
         Two windows get different photos as long as there are enough.
         """
-        if self.is_rating:
-            with self._news:
-                self._news.wait_for(self._has_some, FIRST_WAIT)
         with self._news:
+            if not self._has_waited:
+                self._news.wait_for(self._has_some, FIRST_WAIT)
+                self._has_waited = True
             kept = self._shown.pop(window, ())[1:]
             elsewhere = {photo for shown in self._shown.values() for photo in shown}
             ranked = sorted(self._open(skipped), key=self._rank)

@@ -14,7 +14,8 @@ from inference.decoding import sample_label_sets
 from inference.predictor import Predictor
 from model import Encoding
 
-NUM_SAMPLES = 64  # label sets: a standard error of a few percent, within 100 ms on two cores
+MOST_SAMPLES = 128  # label sets: as evaluate.py
+DECISIONS = 32_000  # on labels in all samples: within 100 ms on two cores
 ROUGH = 16  # for the order of the photos, which needs no more
 KEPT = 8  # encodings of the photos that were shown last
 
@@ -27,6 +28,7 @@ class Scorer:
         self.labels = predictor.labels
         self.threshold = float(predictor.thresholds["threshold"])
         self._known = frozenset(self.labels)
+        self.num_samples = max(ROUGH, min(MOST_SAMPLES, DECISIONS // len(self.labels)))
         self.encode = functools.lru_cache(KEPT)(self._encode)
 
     def _encode(self, photo: int) -> Encoding:
@@ -45,7 +47,7 @@ class Scorer:
             [label for label in absent if label in self._known],
         )
         encoding = self.encode(photo)
-        samples = sample_label_sets(self.predictor.model, encoding, NUM_SAMPLES, known=facts)
+        samples = sample_label_sets(self.predictor.model, encoding, self.num_samples, known=facts)
         marginals = samples.marginals[0].tolist()
         order = sorted(range(len(self.labels)), key=lambda i: -marginals[i])
         return {self.labels[i]: marginals[i] for i in order}

@@ -66,10 +66,10 @@ function show(found) {
   $("end").hidden = true;
   history.replaceState(null, "", `#${state.photo}`);
   $("heat").hidden = true;
-  $("frame").hidden = Boolean(state.error);
-  $("unreadable").hidden = !state.error;
-  $("unreadable").textContent = state.error || "";
-  if (!state.error) $("photo").src = pictureOf(state.photo);
+  $("frame").hidden = false;
+  $("unreadable").hidden = true;
+  if (state.error) fail(state.error);
+  else $("photo").src = pictureOf(state.photo);
   $("photo").alt = `The photo ${state.name}`;
   $("name").textContent = state.name + (state.verified ? " ✓ confirmed" : "");
   $("text").value = "";
@@ -78,6 +78,14 @@ function show(found) {
   draw();
   $("said").textContent = `Photo ${state.name}`;
   if (state.upcoming != null) new Image().src = pictureOf(state.upcoming);
+}
+
+// A photo that cannot be read gets no labels: Enter skips it.
+function fail(reason) {
+  state.error = reason;
+  $("frame").hidden = true;
+  $("unreadable").hidden = false;
+  $("unreadable").textContent = `${reason}. Enter skips it.`;
 }
 
 function progress({ photos, verified, left, rated, is_rating: rating }) {
@@ -364,7 +372,7 @@ $("photo").addEventListener("load", () => {
   $("frame").style.setProperty("--ratio", $("photo").naturalWidth / $("photo").naturalHeight);
   $("frame").dataset.shown = "";
 });
-$("photo").addEventListener("error", () => notice("The photo cannot be loaded: skip it."));
+$("photo").addEventListener("error", () => state && fail(`${state.name} cannot be read as an image`));
 $("back").addEventListener("click", back);
 $("undo").addEventListener("click", undo);
 $("skip").addEventListener("click", skip);

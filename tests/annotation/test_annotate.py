@@ -20,6 +20,7 @@ import annotate
 import train
 from annotation.store import read_answers
 from labels.read import read_labels
+from labels.search import find_labels
 
 pytest.importorskip("starlette", reason="Starlette serves the page")
 pytest.importorskip("uvicorn", reason="uvicorn serves the page")
@@ -192,6 +193,22 @@ def test_a_phone_with_a_network(tmp_path, trained, browser):
     assert len(read_answers(tmp_path / "photos/labels.annotated.csv")) == 1
 
 
+def test_an_unreadable_photo_is_skipped(tmp_path, browser):
+    for name in ("b.jpg", "c.jpg"):
+        write_picture(tmp_path / "photos" / name)
+    (tmp_path / "photos/a.jpg").write_text("no photo")
+    page = browser.new_page()
+    with serving(tmp_path, "photos") as (address, _):
+        page.goto(address)
+        page.locator("#unreadable").get_by_text("a.jpg cannot be read as an image").wait_for()
+        page.keyboard.press("Enter")
+        for name in ("b.jpg", "c.jpg"):
+            is_shown(page, name)
+            page.keyboard.press("Enter")
+        page.locator("#endtext").get_by_text("2 of 3 photos are confirmed").wait_for()
+    page.close()
+
+
 def test_kill_while_answering(tmp_path):
     """Every answer that the server confirmed is in the table."""
     names = write_photos(tmp_path, 4)
@@ -232,6 +249,14 @@ def test_the_output_trains(tmp_path, monkeypatch, capsys):
         path.unlink()
 
 
+def test_beside_other_labels_it_is_not_taken_without_a_word(tmp_path, capsys):
+    write_picture(tmp_path / "a.jpg")
+    for name in ("labels.annotated.csv", "labels.csv"):
+        (tmp_path / name).write_text("file_name,labels,verified\na.jpg,cat,yes\n")
+        assert find_labels(tmp_path, "train").name == name
+    assert "not used" in capsys.readouterr().err
+
+
 def test_refusals(tmp_path, monkeypatch, trained):
     monkeypatch.chdir(tmp_path)
     write_picture(tmp_path / "photos/a.jpg")
@@ -247,6 +272,7 @@ def test_refusals(tmp_path, monkeypatch, trained):
         ("never overwritten", "photos", "--output", "labels.csv"),
         ("never overwritten", "photos", *labels, "--output", "./labels.csv"),
         ("must end in .csv", "photos", "--output", "labels.txt"),
+        ("cannot write", "photos", "--output", "labels.csv/o.csv"),
         ("needs --checkpoint", "photos", "--order", "uncertain"),
         ("--annotations", "photos", "--order", "review"),
         ("needs --checkpoint", "photos", *labels, "--order", "review"),

@@ -9,7 +9,7 @@ from PIL import Image
 
 from annotation.order import Queue
 from annotation.photos import list_photos
-from annotation.scorer import NUM_SAMPLES, Scorer
+from annotation.scorer import Scorer
 from annotation.store import Answer, Store, read_answers
 from inference import predictor
 from util.errors import UsageError
@@ -226,7 +226,9 @@ def test_scores_are_those_of_the_decoder_given_what_is_known(scored, model, trai
     asked = {"photo": 3, "known": ["dog", "typed by the user"], "absent": ["cat"]}
     ranked = client.post("/score", json=asked).json()
     for found, facts in ((state["ranked"], {}), (ranked, {"known": ["dog"], "absent": ["cat"]})):
-        expected = model.predict(site.paths[3], num_samples=NUM_SAMPLES, **facts)["labels"]
+        expected = model.predict(site.paths[3], num_samples=site.scorer.num_samples, **facts)[
+            "labels"
+        ]
         assert dict(found) == pytest.approx(expected, abs=1e-4)
         assert [label for label, _ in found] == [*expected]
     assert dict(ranked)["dog"] == pytest.approx(1)
