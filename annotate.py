@@ -116,11 +116,13 @@ def check_packages() -> None:
 
 
 def choose_output(args: argparse.Namespace) -> Path:
-    """The table to write. Raises UsageError if it is one of the files that are read."""
+    """The table to write. Raises UsageError if it is the table to start from."""
     output = args.output or args.photos / OUTPUT
-    for given in filter(None, (args.annotations, args.issues, args.label_list)):
-        if output.resolve() == given.resolve():
-            raise UsageError(f"--output {output} is read, too, and never overwritten: name another")
+    if args.annotations and output.resolve() == args.annotations.resolve():
+        raise UsageError(
+            f"--annotations {output} is the output, too: leave it out to continue this table, or "
+            "name another --output to start from it"
+        )
     if output.suffix.lower() != ".csv":
         raise UsageError(f"--output {output} must end in .csv")
     return output

@@ -15,8 +15,6 @@ from util.log import log
 
 FIRST_WAIT = 1.0  # seconds for the first ratings, before a photo is shown
 FIRST_RATINGS = 8
-
-
 MOST_ISSUES = 5  # of a photo: the number keys reach them all
 
 

@@ -58,7 +58,7 @@ function show(found) {
   state = found;
   acts = drafts.get(state.photo) || [];
   probability = new Map(state.ranked);
-  [numbered, before] = [[], []];
+  [numbered, before, movedAt] = [[], [], 0];
   delete $("frame").dataset.shown; // nobody accepts a photo that they have not seen
   asked += 1;
   notice("");
@@ -144,8 +144,8 @@ function draw() {
   const shown = rest.filter((label, place) => place < SHOWN || isOn(label));
   const keys = [...doubtful, ...shown].slice(0, 10);
   if (keys.join("\n") !== numbered.join("\n")) {
-    [before, movedAt] = [numbered, performance.now()];
-    numbered = keys;
+    if (!before.length || performance.now() - movedAt > REACTION) before = numbered;
+    [numbered, movedAt] = [keys, performance.now()];
   }
   drawIssues();
   $("yours").replaceChildren(...own.map(chip));

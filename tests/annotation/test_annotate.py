@@ -25,6 +25,7 @@ from labels.search import find_labels
 pytest.importorskip("starlette", reason="Starlette serves the page")
 pytest.importorskip("uvicorn", reason="uvicorn serves the page")
 HOSTILE = "<img src=x onerror=alert(1)>&\"' .jpg"
+AT_ONCE = "for (const key of '12') document.dispatchEvent(new KeyboardEvent('keydown', {key}))"
 LINE = "photos are confirmed in"
 
 
@@ -183,9 +184,15 @@ def test_a_phone_with_a_network(tmp_path, trained, browser):
         page.goto(address)
         page.wait_for_selector("#frame[data-shown]")
         assert page.evaluate("document.documentElement.scrollWidth") == 390
-        assert page.locator("#chips .chip").count() == 7
-        page.locator("#chips .chip").filter(has_text="zebra").tap()
-        page.locator("#yours .chip").filter(has_text="zebra").wait_for()
+        chips = page.locator("#chips .chip > span[dir]")
+        first, second, third, *_ = chips.all_inner_texts()
+        assert chips.count() == 7
+        page.evaluate(AT_ONCE)  # so fast that 2 means its place before 1
+        page.locator("#yours .chip").nth(1).wait_for()
+        chips.filter(has_text=third).tap()
+        page.locator("#yours .chip").nth(2).wait_for()
+        yours = page.locator("#yours .chip > span[dir]").all_inner_texts()
+        assert {*yours} == {first, second, third}
         page.get_by_role("button", name="Accept").tap()
         page.locator("#count").get_by_text("1 of 4 photos confirmed").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") == 390
@@ -270,7 +277,7 @@ def test_refusals(tmp_path, monkeypatch, trained):
         ("nothing is no folder", "nothing"),
         ("there are no photos in empty", "empty"),
         ("never overwritten", "photos", "--output", "labels.csv"),
-        ("never overwritten", "photos", *labels, "--output", "./labels.csv"),
+        ("is the output, too", "photos", *labels, "--output", "./labels.csv"),
         ("must end in .csv", "photos", "--output", "labels.txt"),
         ("cannot write", "photos", "--output", "labels.csv/o.csv"),
         ("needs --checkpoint", "photos", "--order", "uncertain"),
