@@ -44,7 +44,7 @@ def list_photos(folder: Path) -> tuple[list[str], list[Path]]:
         except UsageError:
             odd.append(name)
     if odd:
-        log(f"note: {len(odd):,} names cannot be written to a table: rename {some(odd)}")
+        log(f"note: left out, as no table can hold the name: {some(odd)}; rename them")
     if not names:
         raise UsageError(f"there are no photos in {folder}" + (f": {others}" if others else ""))
     return sorted(names), [folder / name for name in sorted(names)]

@@ -18,7 +18,7 @@ from labels.csv_table import NAME, read_table
 from labels.options import DEFAULTS
 from labels.table import images_from_table
 from labels.write import VERIFIED, LabelCells, write_table
-from util.errors import UsageError
+from util.errors import RunError, UsageError
 
 COLUMNS = (["file_name", "labels", VERIFIED], ["file_name", "labels", "split", VERIFIED])
 
@@ -56,6 +56,7 @@ class Store:
         self._file_lock = FileLock(output.with_name(f".{output.name}.lock"))
         self._lock_file()
         written = read_answers(output) if output.exists() else {}
+        self._written = _stamp(output)
         fresh = {n: a for n, a in annotated.items() if n not in written or not written[n].verified}
         self._answers = {**annotated, **written, **fresh}
 
@@ -103,7 +104,7 @@ class Store:
         """Save the verified labels of a photo; they are on disk when this returns.
 
         Raises StaleError for an old version, UsageError for labels that no table can hold, and
-        RunError if the table cannot be written; nothing has changed then.
+        RunError if the table cannot be written or was changed elsewhere. Nothing has changed then.
         """
         LabelCells(labels).join(labels)
         with self._guard:
@@ -131,12 +132,27 @@ class Store:
         return "train" if any(answer.split for answer in self._answers.values()) else None
 
     def _change(self, name: str, answer: Answer | None) -> None:
+        if _stamp(self.output) not in (None, self._written):
+            raise RunError(
+                f"another program has changed {self.output}: start annotate.py again to go on from "
+                "its table"
+            )
         changed = {**self._answers, name: answer}
         if answer is None:
             del changed[name]
         write_answers(self.output, changed)
+        self._written = _stamp(self.output)
         self._answers = changed
         self._counts[name] = self._counts.get(name, 0) + 1
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file is written; None if it does not exist."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def write_answers(path: Path, answers: Mapping[str, Answer]) -> None:

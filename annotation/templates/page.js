@@ -54,7 +54,7 @@ function notice(text) {
 // --- one photo ----------------------------------------------------------------------------------
 
 function show(found) {
-  if (state) drafts.set(state.photo, acts);
+  if (state && state.photo !== found.photo) drafts.set(state.photo, acts);
   state = found;
   acts = drafts.get(state.photo) || [];
   probability = new Map(state.ranked);
@@ -252,9 +252,11 @@ async function next() {
   finish(found.progress);
 }
 
+// No photo waits: the end, or the first ratings are not there yet.
 function finish({ photos, verified, rated, is_rating: rating }) {
   if (state) drafts.set(state.photo, acts);
-  state = null;
+  [state, looking, acts] = [null, null, []];
+  asked += 1;
   document.querySelectorAll("#stage, #panel, nav").forEach((e) => (e.hidden = true));
   $("end").hidden = false;
   history.replaceState(null, "", " ");
@@ -269,56 +271,63 @@ function finish({ photos, verified, rated, is_rating: rating }) {
   $("endtext").textContent = `${verified.toLocaleString("en")} of ${photos.toLocaleString("en")} photos are confirmed and saved.${left} Backspace goes back. Ctrl-C in the terminal ends annotate.py.`;
 }
 
-async function accept() {
-  if (state?.error) return skip();
-  if (!state || busy || $("frame").dataset.shown === undefined) return;
+// One after the other: while an answer is on its way, no key means anything.
+const alone = (action) => async () => {
+  if (busy) return;
   busy = true;
-  const { photo, version } = state;
-  const labels = everyLabel().filter(isOn);
-  const saved = await ask("answer", { window: windowId, photo, version, labels });
-  if (saved) {
-    answered.push({ photo, acts, version: saved.version });
-    visited.push(photo);
-    [state.labels, state.version, acts] = [labels, saved.version, []];
-    await next();
+  try {
+    await action();
+  } finally {
+    busy = false;
   }
-  busy = false;
-}
+};
 
-async function skip() {
-  if (!state || busy) return;
-  busy = true;
+async function pass() {
+  if (!state) return;
   skipped.push(state.photo);
   visited.push(state.photo);
   await next();
-  busy = false;
 }
 
-async function back() {
-  if (busy || !visited.length) return;
+const skip = alone(pass);
+
+const accept = alone(async () => {
+  if (state?.error) return pass();
+  if (!state || $("frame").dataset.shown === undefined) return;
+  if ($("text").value.trim()) return notice("Press Enter to take the label that you typed, or Esc to drop it.");
+  const { photo, version } = state;
+  const labels = everyLabel().filter(isOn);
+  const saved = await ask("answer", { window: windowId, photo, version, labels });
+  if (!saved) return;
+  answered.push({ photo, acts, version: saved.version });
+  visited.push(photo);
+  [state.labels, state.version, acts] = [labels, saved.version, []];
+  await next();
+});
+
+const back = alone(async () => {
+  if (!visited.length) return;
   const found = await ask("open", { window: windowId, photo: visited.at(-1) });
   if (!found) return;
   visited.pop();
   show(found);
-}
+});
 
-async function undo() {
-  if (busy) return;
+const undo = alone(async () => {
   if (acts.length) {
     acts.pop();
     draw();
-    return score();
+    score();
+    return;
   }
   const last = answered.pop();
   if (!last) return;
   const found = await ask("undo", { window: windowId, photo: last.photo, version: last.version });
   if (!found) return;
   if (visited.at(-1) === last.photo) visited.pop();
+  drafts.set(last.photo, last.acts);
   show(found);
-  acts = last.acts;
-  draw();
-  if (acts.length) score();
-}
+});
 
 // --- keys and typing ----------------------------------------------------------------------------
 
@@ -399,7 +408,7 @@ document.addEventListener("keydown", (event) => {
     if (key === "Enter") return run(() => options.length && take(options[choice].label));
     if (key === "ArrowDown" || key === "ArrowUp") {
       event.preventDefault();
-      choice = (choice + (key === "ArrowDown" ? 1 : -1) + options.length) % options.length;
+      choice = (choice + (key === "ArrowDown" ? 1 : -1) + options.length) % (options.length || 1);
       return suggest();
     }
   } else {

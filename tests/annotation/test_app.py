@@ -15,7 +15,7 @@ from inference import predictor
 from util.errors import UsageError
 
 pytest.importorskip("starlette", reason="Starlette serves the page")
-testclient = pytest.importorskip("starlette.testclient", reason="its test client needs httpx")
+testclient = pytest.importorskip("starlette.testclient", reason="its test client needs httpx2")
 from annotation.app import LETTERS, Site, make_app  # noqa: E402
 from annotation.guard import MOST_BYTES  # noqa: E402
 

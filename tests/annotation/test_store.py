@@ -96,6 +96,23 @@ def test_a_failed_write_leaves_table_and_memory_as_they_were(tmp_path, monkeypat
     store.close()
 
 
+def test_a_table_that_was_edited_meanwhile_is_not_overwritten(tmp_path):
+    store = Store(tmp_path / "o.csv", {})
+    store.answer("a.jpg", ["cat"], store.version("a.jpg"))
+    edited = "file_name,labels,verified\na.jpg,cat|dog,yes\n"
+    (tmp_path / "o.csv").write_text(edited)
+    with pytest.raises(RunError, match="another program has changed"):
+        store.answer("b.jpg", ["cat"], store.version("b.jpg"))
+    assert (tmp_path / "o.csv").read_text() == edited
+    store.close()
+    again = Store(tmp_path / "o.csv", {})
+    assert again.get("a.jpg").labels == ("cat", "dog")
+    (tmp_path / "o.csv").unlink()
+    again.answer("b.jpg", ["cat"], again.version("b.jpg"))
+    assert [*read_answers(tmp_path / "o.csv")] == ["a.jpg", "b.jpg"]
+    again.close()
+
+
 def test_labels_that_no_table_can_hold_are_refused(tmp_path):
     store = Store(tmp_path / "o.csv", {})
     for label in ("", "a\0b", "two  spaces"):
