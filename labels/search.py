@@ -35,7 +35,8 @@ IN_FOLDER = ["metadata.jsonl", "_classes.csv"]  # as Hugging Face and Roboflow w
 BESIDE = ("", "annotations", "labels", "metadata")  # folders to look in, beside and above
 OWN = """bad_images missing_images label_issues labels_to_merge nonfinite_batch log predictions
     unreadable"""
-CORRECTED = re.compile(r"labels\.corrected.*\.csv", re.IGNORECASE)  # and the (1) of browsers
+# of the page of label issues, with the (1) of browsers, and of annotate.py
+CORRECTED = re.compile(r"labels\.(corrected|annotated).*\.csv", re.IGNORECASE)
 NOT_LABELS = re.compile(f"submission|^({'|'.join(OWN.split())})$", re.IGNORECASE)
 ABOUT_ONE = (".json", ".txt", ".xml")  # a file of the same stem is about that picture
 MANY = 20  # files that list pictures: more are one file for each picture

@@ -26,6 +26,7 @@ from util.errors import UsageError
 from util.files import BOM, csv_text, write_atomically
 
 SEPARATOR = "|"
+VERIFIED = "verified"
 WORD = re.compile(r"[^\W\d_]+")
 NO_WORDS = MISSING | ON | OFF  # "no label" to our reader, or TRUE and FALSE to a spreadsheet
 LONGEST = csv.field_size_limit()  # letters of a cell that can be read
@@ -55,10 +56,11 @@ class LabelCells:
             raise UsageError(f"{len(label_set)} labels are too long for a cell of a table")
         return cell
 
-    def header(self, probabilities: bool, splits: bool) -> list[str]:
+    def header(self, probabilities: bool, splits: bool, verified: bool = False) -> list[str]:
         """The names of the columns; those of probabilities are in the order of the labels."""
         names = [f"P({label})" for label in self.labels] if probabilities else []
-        return ["file_name", "labels", *(["split"] if splits else []), *names]
+        given = [name for name, there in (("split", splits), (VERIFIED, verified)) if there]
+        return ["file_name", "labels", *given, *names]
 
 
 def write_table(
@@ -66,14 +68,16 @@ def write_table(
     file_names: Sequence[str],
     label_sets: Sequence[Collection[str]],
     splits: Sequence[str] | None = None,
+    verified: Sequence[bool] | None = None,
 ) -> None:
     """Write a table of all images, also those without labels, whole or not at all.
 
-    splits: train, val or test for each image. Raises UsageError for what cannot be read back, and
-    RunError if the file cannot be written.
+    splits: train, val or test for each image. verified: whether a person has confirmed its labels,
+    in a column that is no label. Raises UsageError for what cannot be read back, and RunError if
+    the file cannot be written.
     """
     cells = LabelCells(label for labels in label_sets for label in labels)
-    content = table_as_csv(cells, file_names, label_sets, splits)
+    content = table_as_csv(cells, file_names, label_sets, splits, verified)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -82,6 +86,7 @@ def table_as_csv(
     file_names: Sequence[str],
     label_sets: Sequence[Collection[str]],
     splits: Sequence[str] | None = None,
+    verified: Sequence[bool] | None = None,
 ) -> bytes:
     """The content of the file that `write_table` writes. Raises UsageError."""
     repeated = [name for name, number in Counter(file_names).items() if number > 1]
@@ -89,9 +94,10 @@ def table_as_csv(
         raise UsageError(f"{repeated[0]!r} is listed twice: a table has a row for each image")
     columns = [map(name_cell, file_names), map(cells.join, label_sets)]
     columns += [splits] if splits is not None else []
+    columns += [("yes" if each else "" for each in verified)] if verified is not None else []
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(cells.header(probabilities=False, splits=splits is not None))
+    writer.writerow(cells.header(False, splits is not None, verified is not None))
     writer.writerows(zip(*columns, strict=True))
     return (BOM + text.getvalue()).encode()
 

@@ -11,6 +11,7 @@ FLOORS = (
     "scripts",  # at the top and in data/
     "training",
     "deploy",
+    "annotation",
     "report",
     "evaluation",
     "inference",

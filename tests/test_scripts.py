@@ -9,6 +9,7 @@ import make_scenes
 import pytest
 from conftest import REPO, TRAIN, call, coco, one_error, refusal, run, write_json
 
+import annotate
 import build_vocab
 import data_loader
 import evaluate
@@ -19,7 +20,7 @@ from util.errors import RunError, UsageError
 
 # --- command lines ----------------------------------------------------------------------------
 
-SCRIPTS = (build_vocab, data_loader, train, evaluate, sample, export, make_scenes)
+SCRIPTS = (annotate, build_vocab, data_loader, train, evaluate, sample, export, make_scenes)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.__name__)
@@ -43,7 +44,7 @@ def test_help_works_from_any_folder(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("script", ["build_vocab.py", "data/make_scenes.py"])
+@pytest.mark.parametrize("script", ["annotate.py", "build_vocab.py", "data/make_scenes.py"])
 def test_torch_is_not_imported_without_need(tmp_path, script):
     """Importing torch takes 2 seconds; these scripts start in 0.3 without it."""
     code = f"""

@@ -1,0 +1,1 @@
+"""annotate.py's page: photos are labelled in a browser on this machine."""

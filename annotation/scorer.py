@@ -1,0 +1,93 @@
+"""What the network says of a photo: probabilities given what is known, doubts, where it looked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+import torch
+
+from annotation.order import NEVER, Issue, Rating
+from evaluation.analysis import flip_each_label
+from inference.decoding import sample_label_sets
+from inference.predictor import Predictor
+from model import Encoding
+
+MOST_SAMPLES = 128  # label sets: as evaluate.py
+DECISIONS = 32_000  # on labels in all samples: within 100 ms on two cores
+ROUGH = 16  # for the order of the photos, which needs no more
+KEPT = 8  # encodings of the photos that were shown last
+
+
+class Scorer:
+    """A model that answers questions on the photos of a folder, given by their numbers."""
+
+    def __init__(self, predictor: Predictor, paths: Sequence[Path]) -> None:
+        self.predictor, self.paths = predictor, paths
+        self.labels = predictor.labels
+        self.threshold = float(predictor.thresholds["threshold"])
+        self._known = frozenset(self.labels)
+        self.num_samples = max(ROUGH, min(MOST_SAMPLES, DECISIONS // len(self.labels)))
+        self.encode = functools.lru_cache(KEPT)(self._encode)
+
+    def _encode(self, photo: int) -> Encoding:
+        """Raises UsageError for an unreadable photo."""
+        return self.predictor.encode(self.paths[photo])
+
+    def probabilities(
+        self, photo: int, known: Collection[str] = (), absent: Collection[str] = ()
+    ) -> dict[str, float]:
+        """P(label | photo, what is known) of all labels, most probable first.
+
+        Labels that the model does not know say nothing. Raises UsageError for an unreadable photo.
+        """
+        facts = self.predictor.encode_known(
+            [label for label in known if label in self._known],
+            [label for label in absent if label in self._known],
+        )
+        encoding = self.encode(photo)
+        samples = sample_label_sets(self.predictor.model, encoding, self.num_samples, known=facts)
+        marginals = samples.marginals[0].tolist()
+        order = sorted(range(len(self.labels)), key=lambda i: -marginals[i])
+        return {self.labels[i]: marginals[i] for i in order}
+
+    def rate_uncertainty(self, photo: int) -> Rating:
+        """The sum of the labels' entropies, in nats. Raises UsageError for an unreadable photo."""
+        samples = sample_label_sets(self.predictor.model, self._encode(photo), ROUGH)
+        p = samples.marginals[0].double().clamp(1e-9, 1 - 1e-9)
+        return Rating(float(-(p * p.log() + (1 - p) * (1 - p).log()).sum()))
+
+    def issue_rating(self, labels_of: Callable[[int], Collection[str]]) -> Callable[[int], Rating]:
+        """A function that rates a photo by its doubtful annotations; `labels_of` gives them.
+
+        An annotation is doubtful if it is less probable than its opposite, given the photo and all
+        other annotations, see `flip_each_label`. The function raises UsageError for an unreadable
+        photo.
+        """
+
+        def rate(photo: int) -> Rating:
+            annotated = {*labels_of(photo)}
+            on = [[label in annotated for label in self.labels]]
+            targets = torch.tensor(on, device=self.predictor.model.mean.device)
+            flips = flip_each_label(self.predictor.model, self._encode(photo), targets)
+            right = torch.sigmoid(-flips.flip_logit[0].double()).tolist()
+            issues = [
+                Issue(label, "surplus" if label in annotated else "missing", p)
+                for label, p in zip(self.labels, right, strict=True)
+                if p < 0.5
+            ]
+            return Rating.of(issues) if issues else NEVER
+
+        return rate
+
+    def seen_at(self, photo: int, label: str) -> list[list[float]] | None:
+        """Where the network saw a label: rows of 0 to 1; None for a label it does not know.
+
+        Raises UsageError for an unreadable photo.
+        """
+        if label not in self._known:
+            return None
+        logits = self.predictor.class_activation_maps(self.encode(photo))[label]
+        low, high = float(logits.min()), float(logits.max())
+        return ((logits - low) / max(high - low, 1e-6)).round(2).tolist()
