@@ -219,7 +219,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     if args.report:
         p, decided = judged.predictions, judged.sets[args.decide]
         paths, transform = judged.subject.paths, preprocessing.eval_transform()
-        gallery = draw_gallery(p, decided, vocabulary.labels, paths, model, transform, amp)
+        gallery = draw_gallery(p, decided, vocabulary.labels, paths, judged.models, transform, amp)
         training = path.parent / "log.jsonl"
         write_report(
             results, p.targets, p.marginals, decided, gallery, training, tables, output_dir

@@ -105,6 +105,7 @@ class Judged:
     predictions: Predictions  # without the labels of difficult objects
     sets: dict[str, np.ndarray]  # decision rule -> N×C bool
     thresholds: np.ndarray  # N×1, of each image's model
+    models: list[HybridNet]  # N, each image's own
 
 
 def judge_images(
@@ -120,7 +121,7 @@ def judge_images(
 ) -> Judged:
     """Decode every image by its judge; the last four arguments are `decode_and_analyse`'s."""
     one, by_label = np.empty((len(subject.paths), 1)), np.empty(subject.targets.shape)
-    parts = []
+    parts, models = [], {}
     for judge in judges:
         rows = judge.rows
         decoded = decode_and_analyse(
@@ -135,6 +136,7 @@ def judge_images(
         parts.append(replace(decoded, indices=rows[decoded.indices]))
         one[rows] = judge.checkpoint["threshold"]
         by_label[rows] = judge.checkpoint["label_thresholds"]
+        models |= dict.fromkeys(rows.tolist(), judge.model)
     decoded = Decoded.join(parts)
     read = decoded.indices
     if left_out := len(subject.paths) - len(read):
@@ -145,4 +147,4 @@ def judge_images(
         log(f"{count} are left out, except of the set NLL")
         p = p.without(subject.difficult)
     sets = predicted_sets(p, one[read], by_label[read])
-    return Judged(subject, decoded, p, sets, one[read])
+    return Judged(subject, decoded, p, sets, one[read], [models[i] for i in read.tolist()])

@@ -10,7 +10,7 @@ import base64
 import io
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -131,14 +131,14 @@ def draw_gallery(
     predicted: np.ndarray,
     labels: tuple[str, ...],
     paths: list[Path] | list[ShardMember],
-    model: HybridNet,
+    models: Sequence[HybridNet],
     view: Transform,
     amp: torch.autocast,
 ) -> list[dict]:
     """The photos of `choose_photos`, those of `choose_examples` first: what the page shows of each.
 
-    Pictures are data URIs. predicted: N×C bool. paths: N image files. view: the test transform.
-    Only examples have captions and class activation maps.
+    Pictures are data URIs. predicted: N×C bool. paths: N image files. models: N, those that
+    predicted them. view: the test transform. Only examples have captions and class activation maps.
     """
     groups = choose_examples(p, predicted, labels)
     captions = {i: caption for group in reversed(groups.values()) for i, caption in group}
@@ -162,7 +162,7 @@ def draw_gallery(
     for i, photo in zip(rows, photos, strict=True):
         if i in captions:
             ranked = [c for c in np.argsort(-p.marginals[i], kind="stable") if predicted[i, c]]
-            photo["maps"] = _draw_maps(paths[i], ranked[:MAPS_SHOWN], labels, model, view, amp)
+            photo["maps"] = _draw_maps(paths[i], ranked[:MAPS_SHOWN], labels, models[i], view, amp)
     return photos
 
 

@@ -53,7 +53,7 @@ def test_large_results_make_a_small_page(tmp_path, monkeypatch, num_images, num_
     model = HybridNet(num_labels, label_logits=[0.0] * num_labels, embed_size=8).eval()
     view, amp = Preprocessing(64).eval_transform(), contextlib.nullcontext()
     tracemalloc.start()
-    gallery = draw_gallery(p, predicted, labels, paths, model, view, amp)
+    gallery = draw_gallery(p, predicted, labels, paths, [model] * len(paths), view, amp)
     results = made_up_results(num_images, num_labels) | {
         "per_label": metrics.per_label(labels, targets, scores, predicted),
         "calibration": calibration_bins(targets, scores),
