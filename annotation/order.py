@@ -25,6 +25,7 @@ class Issue:
     label: str
     kind: str  # surplus or missing
     probability: float  # that the annotation is right
+    suspicion: float = 0.0  # the most suspicious issue has the highest number
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Rating:
 
     @classmethod
     def of(cls, issues: Sequence[Issue]) -> Rating:
-        """The most doubtful annotation decides."""
-        ranked = sorted(issues, key=lambda issue: issue.probability)
-        return cls(-ranked[0].probability, tuple(ranked[:MOST_ISSUES]))
+        """The most suspicious annotation decides."""
+        ranked = sorted(issues, key=lambda issue: -issue.suspicion)
+        return cls(ranked[0].suspicion, tuple(ranked[:MOST_ISSUES]))
 
 
 NEVER = Rating(-math.inf)  # the photo need not come at all

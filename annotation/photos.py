@@ -97,10 +97,10 @@ def read_issues(path: Path, names: Sequence[str], about: Annotations) -> dict[in
     number_of = {name: number for number, name in enumerate(names)} | about.number_of
     found: dict[int, list[Issue]] = {}
     others = 0
-    for row in rows:
+    for place, row in enumerate(rows):
         name, label = plain_cell(row["file_name"]), plain_cell(row["label"])
         try:
-            issue = Issue(label, row["annotation"], float(row["probability"]))
+            issue = Issue(label, row["annotation"], float(row["probability"]), -place)
             if issue.kind not in ("surplus", "missing") or not 0 <= issue.probability <= 1:
                 raise ValueError
         except (TypeError, ValueError):

@@ -6,10 +6,12 @@ import functools
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.special import expit
 
 from annotation.order import NEVER, Issue, Rating
-from evaluation.analysis import flip_each_label
+from evaluation.analysis import flip_each_label, suspicions
 from inference.decoding import sample_label_sets
 from inference.predictor import Predictor
 from model import Encoding
@@ -61,21 +63,25 @@ class Scorer:
     def issue_rating(self, labels_of: Callable[[int], Collection[str]]) -> Callable[[int], Rating]:
         """A function that rates a photo by its doubtful annotations; `labels_of` gives them.
 
-        An annotation is doubtful if it is less probable than its opposite, given the photo and all
-        other annotations, see `flip_each_label`. The function raises UsageError for an unreadable
-        photo.
+        An annotation is doubtful if its `suspicions` are above 0, given the photo and all other
+        annotations. The function raises UsageError for an unreadable photo.
         """
+        vocabulary = self.predictor.vocabulary
+        counts = np.array(vocabulary.counts)
 
         def rate(photo: int) -> Rating:
             annotated = {*labels_of(photo)}
             on = [[label in annotated for label in self.labels]]
             targets = torch.tensor(on, device=self.predictor.model.mean.device)
             flips = flip_each_label(self.predictor.model, self._encode(photo), targets)
-            right = torch.sigmoid(-flips.flip_logit[0].double()).tolist()
+            flip_logit = flips.flip_logit.double().cpu().numpy()  # 1×C
+            doubts = suspicions(flip_logit, np.array(on), counts, vocabulary.num_images)[0]
             issues = [
-                Issue(label, "surplus" if label in annotated else "missing", p)
-                for label, p in zip(self.labels, right, strict=True)
-                if p < 0.5
+                Issue(label, "surplus" if label in annotated else "missing", p, doubt)
+                for label, p, doubt in zip(
+                    self.labels, expit(-flip_logit[0]).tolist(), doubts.tolist(), strict=True
+                )
+                if doubt > 0
             ]
             return Rating.of(issues) if issues else NEVER
 

@@ -73,18 +73,27 @@ def label_issues(flip_logit: np.ndarray, targets: np.ndarray, how_many: int) -> 
     """The annotations most likely wrong, worst first: (image, label, 'missing' or 'surplus', P).
 
     flip_logit is N×C, as in `Flips`. P is the probability that the annotation is right, given the
-    image and its other annotations. The order also weighs how errors arise, by Bayes' rule: a label
-    is as often wrong where it is annotated as it is missing elsewhere. So the odds that a surplus
-    label is wrong are multiplied by the odds of its frequency. Otherwise a rare label that is right
-    would come before all errors, only because the model has seen few images of it.
+    image and its other annotations; the order is that of `suspicions`.
     """
-    count = targets.sum(0)
-    odds = np.broadcast_to(count / (len(targets) - count + 1), targets.shape)  # 1: never infinite
-    suspicion = flip_logit + np.log(np.where(targets, odds, 1))
-    for position in np.argsort(-suspicion, axis=None, kind="stable")[:how_many]:
+    doubts = suspicions(flip_logit, targets, targets.sum(0), len(targets))
+    for position in np.argsort(-doubts, axis=None, kind="stable")[:how_many]:
         image, label = divmod(int(position), flip_logit.shape[1])
         kind = "surplus" if targets[image, label] else "missing"
         yield image, label, kind, float(1 / (1 + np.exp(np.float64(flip_logit[image, label]))))
+
+
+def suspicions(
+    flip_logit: np.ndarray, targets: np.ndarray, counts: np.ndarray, num_images: int
+) -> np.ndarray:
+    """Log-odds, N×C, that annotations are errors, up to a constant.
+
+    flip_logit is N×C, as in `Flips`; counts C, on how many of `num_images` images a label is. By
+    Bayes' rule how errors arise counts, too: a label is as often added wrongly as it is forgotten.
+    So the odds that a surplus label is wrong are multiplied by the odds of its frequency. Otherwise
+    a rare label that is right would come before all errors, because the model has seen few of it.
+    """
+    odds = counts / (num_images - counts + 1)  # 1: never infinite
+    return flip_logit + np.log(np.where(targets, np.broadcast_to(odds, targets.shape), 1))
 
 
 def co_occurrence(targets: np.ndarray) -> np.ndarray:
