@@ -44,7 +44,12 @@ def summarise(results: dict, targets: np.ndarray, predicted: np.ndarray) -> dict
     best, worst = _best_and_worst(labels, len(targets))
     exact = int((targets == predicted).all(1).sum())
     return {
-        "first": [*_first(results, counts), _exact(results, exact), _sureness(results)],
+        "first": [
+            *_first(results, counts),
+            *_always(labels, len(targets)),
+            _exact(results, exact),
+            _sureness(results),
+        ],
         "best": best,
         "worst": worst,
         "notes": _notes(results, labels),
@@ -81,6 +86,12 @@ def _first(r: dict, counts: dict[str, list[int]]) -> list[str]:
     return [
         f"Of the tags it gives, {right} are right; of the tags that are there, it finds {found}."
     ]
+
+
+def _always(labels: list[dict], num_images: int) -> list[str]:
+    """Which labels every image is given, although not every image has them."""
+    given = [row["label"] for row in labels if row["there"] < row["given"] == num_images > 1]
+    return [f"It gives {some(given)} to every photo, which says nothing."] if given else []
 
 
 def _exact(r: dict, exact: int) -> str:

@@ -264,8 +264,8 @@ def test_an_unreadable_photo_says_so(scored):
         site.scorer.rate_uncertainty(2)
 
 
-def test_issues_are_the_annotations_less_probable_than_their_opposite(scored, model):
-    """Against the probabilities of all label sets, by brute force."""
+def test_issues_are_the_annotations_that_are_probably_wrong(scored, model):
+    """Against the probabilities of all label sets, by brute force, and Bayes' rule."""
     _, site = scored
     rate = site.scorer.issue_rating(lambda photo: ("dog", "apple"))
     found = model.predict(site.paths[0], num_sets=2 ** len(RANKED))["most_probable_sets"]
@@ -276,9 +276,16 @@ def test_issues_are_the_annotations_less_probable_than_their_opposite(scored, mo
         / (probability[frozenset(own)] + probability[frozenset(own ^ {label})])
         for label in RANKED
     }
+    odds = {  # that the annotation is wrong; a rare label is seldom added wrongly
+        label: (1 - p)
+        / p
+        * (count / (model.vocabulary.num_images - count + 1) if label in own else 1)
+        for (label, p), count in zip(expected.items(), model.vocabulary.counts, strict=True)
+    }
     issues = rate(0).issues
     assert {i.label: i.probability for i in issues} == pytest.approx(
-        {label: p for label, p in expected.items() if p < 0.5}, rel=1e-3
+        {label: expected[label] for label in RANKED if odds[label] > 1}, rel=1e-3
     )
-    assert [i.probability for i in issues] == sorted(i.probability for i in issues)
+    ranked = sorted((label for label in RANKED if odds[label] > 1), key=lambda x: -odds[x])
+    assert [i.label for i in issues] == ranked
     assert all(i.kind == ("surplus" if i.label in own else "missing") for i in issues)
