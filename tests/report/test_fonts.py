@@ -60,7 +60,7 @@ def test_an_installed_font_with_the_letters_is_used(tmp_path, monkeypatch, resul
     assert lettering.files == (usual, copies[1])
     assert lettering.stand_ins == {}
     assert capsys.readouterr().err == ""
-    assert [text for text, _ in lettering.runs("dog 猫 dog")] == ["dog ", "猫", " dog"]
+    assert [text for text, _ in lettering.runs("fig 猫 fig")] == ["fig ", "猫", " fig"]
 
 
 def test_every_installed_font_can_be_examined():
