@@ -176,10 +176,10 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     judges, leak = [Judge(model, checkpoint, np.arange(len(subject.paths)))], ""
     if args.folds:
         here = {"image_path": chosen.image_path, "annotations": chosen.annotations}
-        here |= given | {"skip_bad_images": skip_bad}
+        here |= given | {"skip_bad_images": skip_bad, "device": str(device)}
         judges = train_judges(subject, args.folds, flags | here, vocabulary, output_dir)
     else:
-        leak = warn_of_leaks(chosen, checkpoint["flags"])
+        leak = warn_of_leaks(chosen, checkpoint)
         if args.label_issues and chosen.is_own and chosen.part in TRAINED_ON:
             log("note: a model finds few errors in its own training images; --folds 5 finds more")
     reader = make_reader(args, subject, preprocessing, skip_bad, output_dir, device)

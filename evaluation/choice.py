@@ -67,6 +67,9 @@ def choose_images(
         own = checkpoint["flags"].get("image_path")
         is_own = bool(own) and Path(own).resolve() == image_path.resolve()
         listed = read_labels(annotations, image_path, options)
+        # other annotations of the same folder may be another data set
+        held_out = checkpoint.get("held_out")
+        is_own = is_own and not (held_out and {*held_out}.isdisjoint(listed.file_names))
         chosen = choose_split(image_path, listed, split, checkpoint, is_own, is_named=True)
     else:
         chosen = _choose_own(split, checkpoint, options)
@@ -91,7 +94,10 @@ def choose_split(
     is_own: the checkpoint was trained on images of this folder. is_named: the user named it; then
     all its images are the default if it has no other part. Raises UsageError.
     """
-    parts = _parts(listed, checkpoint.get("held_out") if is_own else None)
+    held_out, flags = checkpoint.get("held_out"), checkpoint.get("flags", {})
+    # --leave_out trains on all other images, whatever their split
+    splits = None if is_own and flags.get("leave_out") else listed.splits
+    parts = _parts(replace(listed, splits=splits), held_out if is_own else None)
     default = next((name for name in parts if is_named or name != "train"), None)
     default = default or ("all" if is_named else None)
     everything = list(range(len(listed)))
@@ -170,12 +176,14 @@ def _whole(image_path: Path, annotations: Path, part: str, options: ReadOptions)
     return Chosen(image_path, listed, rows, part, is_own=False)
 
 
-def warn_of_leaks(chosen: Chosen, flags: dict) -> str:
+def warn_of_leaks(chosen: Chosen, checkpoint: dict) -> str:
     """Log and return a note if the evaluated images also trained the model or selected its epoch.
 
     Otherwise the note is empty.
     """
-    note = ""
+    note, flags = "", checkpoint["flags"]
+    # of the checkpoint's image folder; with its hold-out, or with splits, also its data set
+    is_same_set = chosen.is_own and bool(checkpoint.get("held_out") or chosen.listed.splits)
     uses = {"annotations": TRAINED_ON, "val_annotations": ("val", "test", "train", "all")}
     here = chosen.annotations.resolve()
     same = {k for k in uses if flags.get(k) and Path(str(flags[k])).resolve() == here}
@@ -183,6 +191,8 @@ def warn_of_leaks(chosen: Chosen, flags: dict) -> str:
         note = "this checkpoint was trained on these very annotations: metrics look too good"
     elif "val_annotations" in same or (chosen.is_own and chosen.part in (HOLD_OUT, "val")):
         note = "this checkpoint was selected on these images: metrics look slightly too good"
+    elif is_same_set and chosen.part in TRAINED_ON:
+        note = "this checkpoint was trained on images of this folder: metrics look too good"
     if note:
         log(f"note: {note}")
     return note

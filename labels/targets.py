@@ -42,8 +42,8 @@ def encode_targets(
         log(f"{images.source}: {what} left out: {some(rare)}")
     if unknown:
         named = [f"{label} ({number:,})" for label, number in unknown.items()]
-        one, several = "label is on no training image", "labels are on no training image"
-        what = counted(len(unknown), f"{one} and is", f"{several} and are")
+        one, several = (f"{noun} that the vocabulary lacks" for noun in ("label", "labels"))
+        what = counted(len(unknown), f"{one} is", f"{several} are")
         log(f"{images.source}: {what} left out: {some(named)}")
     return targets
 

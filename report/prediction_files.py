@@ -179,7 +179,7 @@ def _corrected(path: Path) -> UsageError:
     return UsageError(
         f"{path} is not as it was written: if you corrected it, it is yours and stays as it is. "
         f"Train on it with train.py --annotations {path}, or choose another --output, or move it "
-        "away to have it written anew"
+        "away to have it written again"
     )
 
 

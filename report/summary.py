@@ -40,7 +40,7 @@ def summarise(results: dict, targets: np.ndarray, predicted: np.ndarray) -> dict
         row["words"] = f"{row['hits']:,} of {row['there']:,} found, {_false_alarms(row)}"
         row["about"] = _about_label(row, results, instead[row["rank"]])
     # each fold's model has a threshold of its own
-    threshold = "its threshold" if results["folds"] else f"{100 * results['threshold']:.2g} %"
+    threshold = "its threshold" if results["folds"] else f"{100 * results['threshold']:.3g} %"
     best, worst = _best_and_worst(labels, len(targets))
     exact = int((targets == predicted).all(1).sum())
     return {

@@ -118,7 +118,7 @@ def test_corrected_predictions_are_never_replaced(trained, photos, tmp_path):
         assert table.read_bytes() == corrected
     table.unlink()
     call(sample, photos, *flags, "--num_slides", 0)
-    assert table.read_bytes().startswith(written), "written anew, with the photo added"
+    assert table.read_bytes().startswith(written), "written again, with the photo added"
     assert len(rows_of(tmp_path / "o")) == 5
 
 

@@ -96,7 +96,8 @@ def choose_train_and_val(
     images, paths = load_data_set(image_path, listed, keep_unlabelled, limit, allow_missing)
     if vocab_path or not vocabulary:
         vocabulary = choose_vocabulary(listed, vocab_path, normalise_tags)
-    part = Part(images, paths, encode_targets(images, vocabulary))
+    # with leave_out, images of val and test are among them: their labels may be new
+    part = Part(images, paths, encode_targets(images, vocabulary, training=not leave_out))
     val_listed = None
     if val_annotations:
         named = read_labels(val_annotations, val_image_path, options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -61,22 +62,27 @@ def train_folds(
         f"training {len(left_out)} models, {at_once} at a time; their progress is in "
         f"{folder}/fold-1.log, fold-2.log, …"
     )
-    processes: list[subprocess.Popen] = []
+    processes, stop = list[subprocess.Popen](), threading.Event()
     best = []
-    try:
-        with ThreadPoolExecutor(at_once) as pool:
-            waiting = {}
+    with ThreadPoolExecutor(at_once) as pool:
+        waiting = {}
+        try:
             for number, names in enumerate(left_out, start=1):
                 command = _command(flags, folder, number, names)
                 best.append(folder / f"fold-{number}/best.pt")
                 log_path = folder / f"fold-{number}.log"
-                waiting[pool.submit(_run, command, log_path, at_once, processes)] = number
+                waiting[pool.submit(_run, command, log_path, at_once, processes, stop)] = number
             for done, future in enumerate(as_completed(waiting), start=1):
                 future.result()
                 log(f"fold {waiting[future]} is trained ({done} of {len(left_out)})")
-    finally:
-        for process in processes:
-            process.terminate()  # train.py saves what it has
+        except BaseException as error:
+            stop.set()
+            for future in waiting:
+                future.cancel()  # else the pool would train all others first
+            if not isinstance(error, KeyboardInterrupt):  # Ctrl-C reaches them, too
+                for process in processes:
+                    process.terminate()  # train.py saves what it has
+            raise
     return best
 
 
@@ -96,7 +102,11 @@ def _command(flags: Mapping[str, object], folder: Path, number: int, names: list
 
 
 def _run(
-    command: list[str], log_path: Path, at_once: int, processes: list[subprocess.Popen]
+    command: list[str],
+    log_path: Path,
+    at_once: int,
+    processes: list[subprocess.Popen],
+    stop: threading.Event,
 ) -> None:
     """Run a training, its output in a log file. Raises RunError."""
     threads = {"OMP_NUM_THREADS": "1"} if at_once > 1 else {}
@@ -105,6 +115,8 @@ def _run(
             command, stdout=subprocess.DEVNULL, stderr=file, env={**os.environ, **threads}
         )
         processes.append(process)
+        if stop.is_set():  # meanwhile
+            process.terminate()
         code = process.wait()
     if code:
         lines = log_path.read_text("utf-8", "replace").splitlines() or ["no output"]

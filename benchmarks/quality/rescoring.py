@@ -6,7 +6,7 @@
 The annotations play the user, on images that the models were not trained on. Three ways to work:
 
     correct   the labels above the threshold are shown as on. The user corrects the most probable
-              wrong label, then the next, until all are right. `chain` shows the rest anew after
+              wrong label, then the next, until all are right. `chain` shows the rest again after
               each correction, by P(rest | what is known); the others do not change it.
     missing   labels are shown in order of probability. The rank of the first true label that is
               not yet on, after 0, 1, 2, … true labels were switched on: 1 is the best.

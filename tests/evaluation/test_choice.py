@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.choice import HOLD_OUT, Chosen, choose_images, choose_output_dir, choose_split
+from evaluation.choice import (
+    HOLD_OUT,
+    Chosen,
+    choose_images,
+    choose_output_dir,
+    choose_split,
+    warn_of_leaks,
+)
 from labels.annotated import AnnotatedImages
 from labels.options import DEFAULTS
 from util.errors import UsageError
@@ -102,6 +109,34 @@ def test_a_test_split_comes_before_val_annotations(tmp_path):
     assert choose_images(None, None, None, about, DEFAULTS).part == "val"
     with pytest.raises(UsageError, match="which is not there"):
         choose_images(None, None, "train", about, DEFAULTS)
+
+
+def test_splits_that_training_ignored_are_no_parts():
+    """--leave_out trains on the images of val and test, too: they are no test."""
+    about = {"held_out": ["1.jpg"], "flags": {"leave_out": "names.txt"}}
+    listed = annotated(["train"] * 4 + ["test"] * 2)
+    found = choose_split(Path("photos"), listed, None, about, True, False)
+    assert (found.part, found.images.file_names) == (HOLD_OUT, ["1.jpg"])
+    assert found.listed.splits == listed.splits, "the corrected table keeps them"
+    assert choose_split(Path("photos"), listed, None, about, False, True).part == "test"
+
+
+def test_leaks_are_said_whatever_the_label_file_is_called(tmp_path):
+    """A corrected table has the training images; another table of the folder has not."""
+    own, corrected, other = (tmp_path / f"{n}.csv" for n in ("labels", "labels.corrected", "other"))
+    for path in (own, corrected):
+        path.write_text("file_name,labels\na.jpg,cat\nb.jpg,dog\nc.jpg,cat\n")
+    other.write_text("file_name,labels\nd.jpg,cat\ne.jpg,dog\n")
+    about = checkpoint(tmp_path, annotations=str(own))
+
+    def leak(path: Path, split: str | None) -> str:
+        return warn_of_leaks(choose_images(tmp_path, path, split, about, DEFAULTS), about)
+
+    for path in (own, corrected):
+        assert "was selected on these images" in leak(path, None)
+        assert "was trained on" in leak(path, "all")
+        assert "was trained on" in leak(path, "train")
+    assert leak(other, None) == ""
 
 
 def test_the_whole_data_set_stays_at_hand():

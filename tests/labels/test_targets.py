@@ -54,7 +54,7 @@ def test_a_label_only_in_validation_is_left_out_and_named(workdir, layout, capsy
     assert found.vocabulary.counts == (2, 2)
     assert found.vocabulary.dropped == ()
     assert found.val.targets.tolist() == [[True, False], [False, False], [False, True]]
-    assert "2 labels are on no training image and are left out: hat (2), shoe (1)" in (
+    assert "2 labels that the vocabulary lacks are left out: hat (2), shoe (1)" in (
         capsys.readouterr().err
     )
 

@@ -57,7 +57,7 @@ def test_shares_of_many_tags_are_percentages():
         "All tags are right on 131 of the 200 photos.",
         "With so few photos, these shares may be off by about 9 percentage points.",
     ]
-    assert found["given"] == "its probability is at least 31 %"
+    assert found["given"] == "its probability is at least 31.4 %"
 
 
 def test_few_tags_are_counted():

@@ -8,6 +8,7 @@ from conftest import LABEL_SETS, QUICK, call, load, refusal, write_picture, writ
 
 import train
 from labels.read import read_labels
+from labels.vocabulary import save_vocabulary
 from training.data import TrainAndVal, choose_train_and_val
 from util.errors import UsageError
 
@@ -68,6 +69,21 @@ def test_left_out_images_of_a_set_with_splits(workdir, capsys):
     assert names(images) == {f"{i}.jpg" for i in range(2, 9)}
     assert len(images.held_out) == 2
     assert "2 images left out; the splits are ignored" in capsys.readouterr().err
+
+
+def test_a_vocabulary_that_lacks_labels_of_the_other_splits(workdir, capsys):
+    """evaluate.py --folds gives the vocabulary of the split train."""
+    rows = [(f"{i}.jpg", "ab"[i % 2], "train") for i in range(6)]
+    rows += [("6.jpg", "a|new", "test"), ("7.jpg", "b", "test")]
+    for name, _, _ in rows:
+        write_picture(workdir / "own" / name)
+    table = write_table(workdir / "own", ("file", "label", "split"), rows)
+    vocabulary = choose_train_and_val(Path("own"), table).vocabulary
+    save_vocabulary(vocabulary, Path("v.json"))
+    images = choose_train_and_val(Path("own"), table, Path("v.json"), leave_out=leave("0.jpg"))
+    assert images.vocabulary.labels == vocabulary.labels
+    assert "6.jpg" in names(images)
+    assert "1 label that the vocabulary lacks is left out: new (1)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])

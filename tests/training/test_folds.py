@@ -55,3 +55,16 @@ def test_commands_and_failures(tmp_path, monkeypatch, capfd):
     assert words[6:] == ["--image_path", "my photos", "--pretrained", "--label_columns", "a b", "c"]
     assert (out / "fold-2.txt").read_text("utf-8") == "é.jpg\n"
     assert "do not --start_from" in capfd.readouterr().err
+
+
+def test_after_a_failure_no_other_fold_is_trained(tmp_path, monkeypatch):
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, time\nif 'fold-1' in sys.argv[2]:\n    sys.exit('error: no')\n"
+        "time.sleep(0.5)\nopen(sys.argv[2] + '-done', 'w').close()\n"
+    )
+    monkeypatch.setattr(folds, "TRAIN", script)
+    vocabulary = count_labels([("cat",), ("dog",)], ["cat", "dog"])
+    with pytest.raises(RunError, match="error: no"):
+        train_folds({"device": "cuda"}, vocabulary, [["1.jpg"], ["2.jpg"], ["3.jpg"]], tmp_path)
+    assert [*tmp_path.glob("*-done")] == []
