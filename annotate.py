@@ -32,7 +32,7 @@ from annotation.store import Store
 from labels.options import add_label_flags, options_from
 from util.cli import ArgumentParser, non_negative_int, run_script
 from util.errors import UsageError
-from util.log import log
+from util.log import counted, log
 
 if TYPE_CHECKING:  # torch takes seconds to import, and is not needed without a network
     from annotation.scorer import Scorer
@@ -79,7 +79,7 @@ def main(args: argparse.Namespace) -> None:
     store = Store(output, answers)
     try:
         queue = make_queue(order, names, store, scorer, issues)
-        log(f"{len(names):,} photos; {store.count_verified():,} are confirmed in {output}")
+        log(f"{counted(len(names), 'photo')}; confirmed in {output}: {store.count_verified():,}")
         serve(listener, names, paths, store, queue, scorer, labels)
         log(say_end(args.photos, output, store))
     finally:
@@ -158,7 +158,7 @@ def say_end(photos: Path, output: Path, store: Store) -> str:
     if not store.count_verified():
         return "no photo was confirmed"
     command = ["python", "train.py", "--image_path", str(photos), "--annotations", str(output)]
-    done = f"{store.count_verified():,} photos are confirmed in {output}"
+    done = f"{counted(store.count_verified(), 'photo is', 'photos are')} confirmed in {output}"
     return f"{done}; to train with it: {shlex.join(command)}"
 
 

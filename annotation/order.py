@@ -125,10 +125,11 @@ class Queue:
 
     def show(self, window: str, *photos: int) -> None:
         """Remember what a window shows and loads; the windows used last count."""
-        self._shown.pop(window, None)
-        self._shown[window] = photos
-        while len(self._shown) > 8:
-            del self._shown[next(iter(self._shown))]
+        with self._news:
+            self._shown.pop(window, None)
+            self._shown[window] = photos
+            while len(self._shown) > 8:
+                del self._shown[next(iter(self._shown))]
 
     def left(self) -> int:
         """How many photos wait for an answer, as far as they are rated."""

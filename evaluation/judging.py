@@ -23,7 +23,7 @@ from labels.targets import encode_difficult, encode_targets
 from labels.vocabulary import Vocabulary
 from model import HybridNet
 from util.errors import UsageError
-from util.log import log, progress
+from util.log import counted, log, progress
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def judge_images(
     decoded = Decoded.join(parts)
     read = decoded.indices
     if left_out := len(subject.paths) - len(read):
-        log(f"{left_out:,} images cannot be read and are left out: {reader.bad.path}")
+        what = counted(left_out, "image cannot be read and is", "images cannot be read and are")
+        log(f"{what} left out: {reader.bad.path}")
     subject, p = subject.select(read), decoded.predictions
     if subject.difficult is not None:
         count = f"{subject.difficult.sum():,} labels of difficult objects"

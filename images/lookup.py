@@ -45,7 +45,8 @@ def find_entries(root: Path, photos: Sequence[str], images: AnnotatedImages) -> 
                 "folders and the name of its entry"
             )
         found[photo] = best[0]
-        if max(ranked)[1] or parts_of(images.file_names[best[0]])[-1] != path[-1]:
+        said = parts_of(images.file_names[best[0]])
+        if max(ranked)[1] or said[-1] != path[-1] or _is_other_file(said, path):
             guesses.append(photo)
     found = _each_once(found, images)
     if guesses := [photo for photo in guesses if photo in found]:

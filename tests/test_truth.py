@@ -77,6 +77,12 @@ def test_entries_of_photos(tmp_path, capsys):
     assert "a/2.jpg is taken for 'a/2.JPG'" in err
 
 
+def test_a_name_that_may_mean_the_file_in_the_folder_above(tmp_path, capsys):
+    write_picture(tmp_path / "7.jpg")
+    assert entries(tmp_path / "new", ["7.jpg"], ["7.jpg"]) == {"7.jpg": "7.jpg"}
+    assert "new/7.jpg is taken for '7.jpg'" in capsys.readouterr().err
+
+
 def test_photos_of_other_folders_are_not_mixed_up(tmp_path):
     assert entries(tmp_path, ["dog/1.jpg"], ["cat/1.jpg", "dog/2.jpg"]) == {}
     assert entries(tmp_path, ["test/1.jpg"], ["train/1.jpg"]) == {}
