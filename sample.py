@@ -55,7 +55,7 @@ from report.truth import Labeller, legend, read_truths
 from training.signals import lock_output_dir
 from util.cli import ArgumentParser, code_commit, non_negative_int, positive_int, run_script
 from util.errors import RunError, UsageError
-from util.log import log, printable, progress, some
+from util.log import counted, log, printable, progress, some
 
 ON_SHEET = 200  # images on the contact sheet at most, the first ones
 NOTES = 5  # images that cannot be read: the first ones are named on the console, a file has all
@@ -326,8 +326,9 @@ def draw_all(
 
 def report(args: argparse.Namespace, inputs: Inputs, files: PredictionFiles, output: Path) -> None:
     """Say what was written, and how to train on it."""
-    slides = min(len(files.names), args.num_slides)
-    log(f"{output}: {TABLE} and {LINES} ({len(files.names):,} images), {slides:,} slides, {SHEET}")
+    slides = counted(min(len(files.names), args.num_slides), "slide")
+    images = counted(len(files.names), "image")
+    log(f"{output}: {TABLE} and {LINES} ({images}), {slides}, {SHEET}")
     if files.num_unreadable:
         log(f"{output / UNREADABLE} lists what cannot be read: {files.num_unreadable:,}")
     paths = shlex.quote(str(inputs.root)), shlex.quote(str(output / TABLE))
