@@ -43,7 +43,7 @@ def format_tables(r: dict) -> str:
     if "label_issues" in r:
         lines += [
             "",
-            "most suspicious annotations, the first ones most; P: given the image and its others",
+            "annotations, the most suspicious first; P: given the image and its other annotations",
         ]
         lines += [f"{'P correct':>9}  {'':<7} {'label':<{width}} image"]
         for row in r["label_issues"]:
