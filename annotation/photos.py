@@ -17,7 +17,7 @@ from labels.text import folded, read_text
 from labels.write import LabelCells, name_cell
 from util.errors import UsageError
 from util.files import FORMULA, is_file, is_picture, left_out, walk
-from util.log import log, some
+from util.log import counted, log, some
 
 COLUMNS = {"file_name", "label", "annotation", "probability"}  # of label_issues.csv
 
@@ -112,20 +112,25 @@ def read_issues(path: Path, names: Sequence[str], about: Annotations) -> dict[in
     if not found:
         raise UsageError(f"{path} names no image of {about.source}")
     if others:
-        log(f"note: {others:,} rows of {path} are about other images")
+        one, several = f"row of {path} is", f"rows of {path} are"
+        log(f"note: {counted(others, one, several)} about other images")
     return {photo: Rating.of(issues) for photo, issues in found.items()}
 
 
 def without_corrected(
     ratings: Mapping[int, Rating], names: Sequence[str], store: Store
 ) -> dict[int, Rating]:
-    """Without the issues that fit the annotations no longer: somebody has corrected them."""
-    kept = {}
+    """Without the issues that fit the annotations no longer; says on stderr how many these are."""
+    kept, gone = {}, 0
     for photo, rating in ratings.items():
         answer = store.get(names[photo]) or Answer()
         still = [i for i in rating.issues if (i.kind == "surplus") == (i.label in answer.labels)]
+        gone += len(rating.issues) - len(still)
         if still:
             kept[photo] = Rating.of(still)
+    if gone:
+        what = counted(gone, "issue does", "issues do")
+        log(f"note: {what} not fit the annotations: corrected already, or spelled in another way")
     return kept
 
 

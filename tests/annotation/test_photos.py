@@ -73,7 +73,7 @@ def test_issues_are_about_the_names_of_the_annotations(photos, tmp_path, capsys)
         0: Rating(-2, (Issue("dog", "surplus", 0.2, -2),)),
         2: Rating(0, (Issue("-1", "missing", 0.3, 0), Issue("cat", "surplus", 0.1, -1))),
     }, "in the order of the file"
-    assert "1 rows of" in capsys.readouterr().err
+    assert "1 row of" in capsys.readouterr().err
     store = Store(tmp_path / "o.csv", read.answers)
     assert without_corrected(found, names, store) == found
     store.answer("=1.jpg", [], store.version("=1.jpg"))
@@ -81,6 +81,7 @@ def test_issues_are_about_the_names_of_the_annotations(photos, tmp_path, capsys)
     assert without_corrected(found, names, store) == {
         2: Rating(-1, (Issue("cat", "surplus", 0.1, -1),))
     }
+    assert "note: 2 issues do not fit the annotations: corrected" in capsys.readouterr().err
     store.close()
 
 
