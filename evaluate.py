@@ -98,7 +98,7 @@ from util.device import autocast, pick_device, resolve_amp
 from util.distributed import all_gather, process_group, rank, rank_zero_first
 from util.errors import UsageError
 from util.files import make_folder, without_nan, write_atomically
-from util.log import is_first, is_launched, log
+from util.log import counted, is_first, is_launched, log
 
 SKIPPED = "skipped_images.jsonl"  # training has a list of bad images of its own in this folder
 
@@ -242,6 +242,9 @@ def write_issues(
         about = f"out of sample, by {results['folds']} models, each trained without the photo"
     elif chosen.is_own and chosen.part in TRAINED_ON:
         about += ", which was trained on these photos and so finds few of their errors"
+    if left_out := len(chosen.rows) - len(subject.paths):
+        about += f"; {counted(left_out, 'photo was', 'photos were')} not judged, such as those "
+        about += "without labels if --keep_unlabelled is not given"
     write_label_issues(issues, listed, paths, output_dir, about)
     log(f"wrote {output_dir / 'label_issues.html'}, to correct labels, and label_issues.csv")
 

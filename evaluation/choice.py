@@ -145,7 +145,7 @@ def _choose_own(split: str | None, checkpoint: dict, options: ReadOptions) -> Ch
     has_test = listed is not None and "test" in (listed.splits or ())
     if named and (split == "val" or (split is None and not has_test)):
         val = _whole(Path(flags["val_image_path"]), Path(named), "val", options)
-        return replace(val, is_own=True, is_default=not has_test)
+        return replace(val, is_default=not has_test)
     if listed is None:
         raise UsageError(
             f"the checkpoint was trained on {annotations}, which is not there: name the data with "
@@ -168,12 +168,12 @@ def _official_test(annotations: Path) -> tuple[Path, Path] | None:
 
 
 def _whole(image_path: Path, annotations: Path, part: str, options: ReadOptions) -> Chosen:
-    """Annotations of their own for one part: all images, or those of a split."""
+    """The checkpoint's data for one part, with annotations of their own: all, or a split's."""
     listed = read_labels(annotations, image_path, options)
     parts = _parts(listed, None)
     name = next((name for name in (part, "test", "val", "train") if name in parts), None)
     rows = parts[name] if name else list(range(len(listed)))
-    return Chosen(image_path, listed, rows, part, is_own=False)
+    return Chosen(image_path, listed, rows, part)
 
 
 def warn_of_leaks(chosen: Chosen, checkpoint: dict) -> str:
@@ -204,31 +204,40 @@ def choose_output_dir(
     """Where the results go, so that none of other images are replaced.
 
     run: the checkpoint's folder, for a whole default evaluation; all others get a folder in it.
-    Raises UsageError if the first N images would replace the results of all.
+    Raises UsageError if `given` has whole results of other images of the same annotations.
     """
+    identity = identify(chosen, limit, folds)
     if given:
-        if limit and (found := _results_in(given)) is not None and found.get("limit") is None:
+        found = _results_in(given) or {}
+        is_same_set = found.get("annotations") == identity["annotations"]
+        is_whole = "num_images" in found and not found.get("limit")
+        if is_same_set and is_whole and _differs(found, identity):
+            count = counted(found["num_images"], "image")
             raise UsageError(
-                f"{given} has the results of a whole evaluation, which those of the first "
-                f"{limit:,} images would replace: choose another --output_dir"
+                f"{given} has results of {count} of {chosen.annotations}, which those of others "
+                "would replace: choose another --output_dir"
             )
         return given
-    identity = identify(chosen, limit, folds)
-    words = ["" if chosen.is_default else chosen.part, f"folds-{folds}" if folds else ""]
-    words.append(f"first-{limit}" if limit else "")
+    words = ["" if chosen.is_own else chosen.annotations.stem]
+    words += ["" if chosen.is_default else chosen.part, f"folds-{folds}" if folds else ""]
+    words += [f"first-{limit}" if limit else ""]
     name = "-".join(filter(None, words))
-    stem = "-".join(filter(None, [chosen.annotations.stem, name]))
-    candidates = (f"{stem}-{n}" if n > 1 else stem for n in itertools.count(1))
-    for folder in itertools.chain([name], candidates):
-        found = _results_in(run / folder) or {}
-        if all(found.get(k, value) == value for k, value in identity.items()):
-            return run / folder
+    for number in itertools.count(1):
+        folder = run / (name if number == 1 else f"{name or chosen.annotations.stem}-{number}")
+        if not _differs(_results_in(folder) or {}, identity):
+            return folder
     raise AssertionError("numbers do not end")
+
+
+def _differs(found: dict, identity: dict[str, object]) -> bool:
+    """Whether results are of other images; those of older code may lack an entry."""
+    return any(found.get(k, value) != value for k, value in identity.items())
 
 
 def identify(chosen: Chosen, limit: int | None, folds: int | None) -> dict[str, object]:
     """What says in metrics.json which images were evaluated, and by how many models."""
     return {
+        "image_path": str(chosen.image_path),
         "annotations": str(chosen.annotations),
         "split": chosen.part,
         "limit": limit,

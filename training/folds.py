@@ -6,12 +6,14 @@ evaluate.py --folds uses them to judge every image by a model that has not seen 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 
@@ -64,6 +66,7 @@ def train_folds(
     )
     processes, stop = list[subprocess.Popen](), threading.Event()
     best = []
+    before = signal.signal(signal.SIGTERM, _stop)  # else the trainings would go on alone
     with ThreadPoolExecutor(at_once) as pool:
         waiting = {}
         try:
@@ -83,7 +86,13 @@ def train_folds(
                 for process in processes:
                     process.terminate()  # train.py saves what it has
             raise
+    signal.signal(signal.SIGTERM, before)
     return best
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End this process as an error does, so that it ends its trainings."""
+    raise RunError("stopped by SIGTERM; the same command continues")
 
 
 def _command(flags: Mapping[str, object], folder: Path, number: int, names: list[str]) -> list[str]:
@@ -120,4 +129,8 @@ def _run(
         code = process.wait()
     if code:
         lines = log_path.read_text("utf-8", "replace").splitlines() or ["no output"]
-        raise RunError(f"a fold's training failed ({log_path}): {lines[-1]}")
+        reason = lines[-1].removeprefix("error: ")
+        if "--accept_changes" in reason:  # a flag of train.py
+            reason = f"{log_path.with_suffix('')} was trained on other labels or with other flags: "
+            reason += "choose another --output_dir"
+        raise RunError(f"a fold's training failed ({log_path}): {reason}")

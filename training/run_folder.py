@@ -39,7 +39,7 @@ def newest_run(base: Path) -> Path:
 def free_folder(base: Path) -> Path:
     """The folder for a new run: the one after the newest run. No other file is in its way."""
     folders = run_folders(base)
-    if folders and not _has_run(folders[0]):
+    if folders and {*os.listdir(folders[0])} <= {".lock"}:
         return folders[0]  # the command in it ended before anything was saved
     last = int(folders[0].name.removeprefix(base.name).lstrip("-") or 1) if folders else 0
     names = (f"{base.name}-{i}" if i > 1 else base.name for i in itertools.count(last + 1))

@@ -146,9 +146,9 @@ def test_the_whole_data_set_stays_at_hand():
     assert chosen.listed.file_names == NAMES
 
 
-def chosen(annotations="labels.csv", part="test", is_default=True) -> Chosen:
+def chosen(annotations="labels.csv", part="test", is_default=True, is_own=True) -> Chosen:
     listed = AnnotatedImages(annotations, NAMES, [()] * 6, [])
-    return Chosen(Path("photos"), listed, [0], part, True, is_default)
+    return Chosen(Path("photos"), listed, [0], part, is_own, is_default)
 
 
 def write_results(folder: Path, **identity) -> None:
@@ -165,17 +165,21 @@ def test_results_of_other_images_are_never_replaced(tmp_path):
     assert folder() == tmp_path, "the same images again"
     assert folder(limit=5) == tmp_path / "first-5"
     assert folder(part="all", is_default=False, folds=5) == tmp_path / "all-folds-5"
-    assert folder("new/labels.csv", part="all") == tmp_path / "labels"
+    other = {"part": "all", "is_own": False}
+    assert folder("new/labels.csv", **other) == tmp_path / "labels"
     write_results(tmp_path / "labels", annotations="new/labels.csv", split="all")
-    assert folder("new/labels.csv", part="all") == tmp_path / "labels"
-    assert folder("newer/labels.csv", part="all") == tmp_path / "labels-2"
+    assert folder("new/labels.csv", **other) == tmp_path / "labels"
+    assert folder("newer/labels.csv", **other) == tmp_path / "labels-2"
+    write_results(tmp_path, annotations="older.csv", split="test")
+    assert folder() == tmp_path / "labels-2", "labels has other results"
 
 
 def test_a_quick_look_does_not_replace_a_report(tmp_path):
     out = tmp_path / "out"
-    write_results(out, annotations="labels.csv", split="test", limit=None)
-    with pytest.raises(UsageError, match="choose another --output_dir"):
-        choose_output_dir(out, tmp_path, chosen(), 5, None)
+    write_results(out, annotations="labels.csv", split="test", limit=None, num_images=9)
+    for other, limit in ((chosen(), 5), (chosen(part="train"), None)):
+        with pytest.raises(UsageError, match="has results of 9 images"):
+            choose_output_dir(out, tmp_path, other, limit, None)
     assert choose_output_dir(out, tmp_path, chosen(), None, None) == out
     write_results(out, annotations="labels.csv", split="test", limit=9)
     assert choose_output_dir(out, tmp_path, chosen(), 5, None) == out
