@@ -73,7 +73,8 @@ def hostile(tmp_path_factory):
     write_checkpoint(count_labels([*sets, HOSTILE], HOSTILE), folder / "best.pt")
     write_log(folder / "log.jsonl")
     data = ("--image_path", folder / "images", "--annotations", annotations, "--num_workers", 0)
-    call(evaluate, "--checkpoint", folder / "best.pt", *data, "--report")
+    best = ("--checkpoint", folder / "best.pt", "--output_dir", folder)
+    call(evaluate, *best, *data, "--report")
     metrics_json = folder / "metrics.json"
     call(evaluate, "--compare", metrics_json, metrics_json, "--report")
     (folder / "best.pt").unlink()
@@ -328,7 +329,8 @@ def test_a_new_metric_appears_by_itself(hostile, tmp_path, monkeypatch):
     monkeypatch.setitem(metrics.SET_METRICS, "newset", of_sets)
     write_checkpoint(count_labels([HOSTILE], HOSTILE), tmp_path / "best.pt")
     data = ("--image_path", hostile / "images", "--annotations", hostile / "<i>val.json")
-    call(evaluate, "--checkpoint", tmp_path / "best.pt", *data, "--num_workers", 0, "--report")
+    best = ("--checkpoint", tmp_path / "best.pt", "--output_dir", tmp_path)
+    call(evaluate, *best, *data, "--num_workers", 0, "--report")
     found = json.loads((tmp_path / "metrics.json").read_text())
     assert found["newscore"] == 12.345
     assert found["predicted_sets"]["map"]["newset"] == found["predicted_sets"]["map"]["EM"]
