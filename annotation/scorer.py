@@ -18,6 +18,7 @@ from model import Encoding
 
 MOST_SAMPLES = 128  # label sets: as evaluate.py
 DECISIONS = 32_000  # on labels in all samples: within 100 ms on two cores
+ON = 0.5  # labels of this probability are switched on: then the fewest corrections are expected
 ROUGH = 16  # for the order of the photos, which needs no more
 KEPT = 8  # encodings of the photos that were shown last
 
@@ -28,7 +29,7 @@ class Scorer:
     def __init__(self, predictor: Predictor, paths: Sequence[Path]) -> None:
         self.predictor, self.paths = predictor, paths
         self.labels = predictor.labels
-        self.threshold = float(predictor.thresholds["threshold"])
+        self.threshold = ON
         self._known = frozenset(self.labels)
         self.num_samples = max(ROUGH, min(MOST_SAMPLES, DECISIONS // len(self.labels)))
         self.encode = functools.lru_cache(KEPT)(self._encode)
