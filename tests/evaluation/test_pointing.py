@@ -156,7 +156,7 @@ def test_accuracies_per_label_and_in_all(tmp_path):
 def test_evaluate_pointing(trained, workdir, capsys):
     """With boxes of the whole picture every pair hits; with boxes of a corner not one centre."""
     best = ("--checkpoint", trained.output / "best.pt", "--image_path", "data/images")
-    flags = (*best, "--output_dir", "o", "--num_workers", 0, "--pointing")
+    flags = (*best, "--output_dir", "o", "--num_workers", 0, "--pointing", "--split", "all")
     data = coco()
     for image in data["images"]:
         with Image.open(workdir / "data/images" / image["file_name"]) as file:

@@ -60,7 +60,7 @@ def test_every_format_gives_the_same_samples_vocabulary_and_metrics(
         best = ("--checkpoint", trained.output / "best.pt", "--output_dir", out)
         call(evaluate, *best, *flags[:4], "--num_workers", 0, "--num_samples", 8, "--split", "all")
         result = json.loads((out / "metrics.json").read_text())
-        ours = ("command", "annotations", "images_per_second")
+        ours = ("command", "image_path", "annotations", "leak", "images_per_second")
         metrics.append({k: v for k, v in result.items() if k not in ours})
     assert samples[0] == samples[1]
     assert metrics[0] == metrics[1]
