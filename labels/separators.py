@@ -25,6 +25,7 @@ SENTENCE = frozenset(("a", "an", "the", "is", "are", "of", "on", "in", "with"))
 # between labels in other languages, or for a choice
 JOINS = ("und", "et", "y", "e", "och", "og", "en", "и", "oder", "ou", "or", "with", "mit")
 BETWEEN = re.compile(r"(?=(\W+))\1(?:\w{1,4}\W+)?")  # a sign, or a short word
+IN_WORDS = re.compile(r"\w(\+\+|[+#])(\s|$)")  # C++, C#, A+: the sign may belong to the label
 FEW = 3  # cells that have the separator: fewer prove nothing
 OFTEN, RARELY, SOME = 0.8, 0.2, 0.4  # shares of the parts that come back in other cells
 
@@ -60,7 +61,8 @@ def find_separators(
         found = judge(texts, separator)
         if found is None:
             continue
-        if found.share >= OFTEN and found.cells >= FEW and found.mixed:
+        in_words = separator in "+#" and any(IN_WORDS.search(text) for text in texts)
+        if found.share >= OFTEN and found.cells >= FEW and found.mixed and not in_words:
             return _said(_with_others(texts, separator, path, column), texts, path)
         if found.share >= SOME:
             raise _unclear(path, column, separator, found)

@@ -56,6 +56,7 @@ UNCLEAR = {
     "dashes": ["cat - dog", "dog", "cat", "dog - hat", "hat"],
     "decimals": ["iso 1,8", "iso 2,8", "iso 4,0"],
     "one comma": ["bird, crane", *"abcdefghijkl"],
+    "a sign in a word": ["C++", "cat", "dog", "C++ cat", "cat C++", "C++ cat dog", "cat C++ dog"],
     "hyphens": ["cat-dog", "dog-cat", "cat", "dog"],
 }
 
