@@ -220,6 +220,7 @@ def test_photos_open_large_with_the_keyboard(hostile, opened):
     assert page.locator("#viewer .file").inner_text() != name
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Escape")
+    page.wait_for_selector("#viewer .photo", state="detached")  # the browser's event comes later
     assert not page.locator("#viewer").is_visible()
     focused = "document.activeElement.closest('.photo').querySelector('.file').textContent"
     assert page.evaluate(focused) == name
