@@ -1,32 +1,163 @@
-"""The encoder: the part of a torchvision network that turns images into feature maps.
+"""The encoder: an image network without its classifier, which turns images into feature maps.
 
-To add one, put its name in ARCHS and let `build_encoder` return its layers and the widths of four
-stages.
+    ResNetEncoder   torchvision's ResNets, the default
+    TimmEncoder     any image network of the package timm (https://github.com/huggingface/pytorch-
+                    image-models), e.g. tf_efficientnet_lite0, convnext_tiny, vit_small_patch16_224
+
+To add another one, return it from `build_encoder`. It needs `widths` (the number of channels D of
+each stage, the first stage first), `mean` and `std` (of the pixels it expects, RGB in 0..1), and a
+forward pass from normalised images B×3×S×S to a list with the feature map B×D×h×w of each stage.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections import OrderedDict
+from types import ModuleType
 
 import torchvision
-from torch import nn
+from torch import Tensor, nn
 
 from util.amx_conv import use_matmul_convs
+from util.depthwise_conv import use_fast_depthwise_convs
 
-ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-NUM_STAGES = 4  # of every encoder
+ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # of torchvision
+NUM_STAGES = 4  # at most, of every encoder
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0..1
 
 
-def build_encoder(arch: str, pretrained: bool) -> tuple[nn.Sequential, dict[str, int]]:
-    """The encoder, and the width D of each of its NUM_STAGES stages, the first stage first.
+def build_encoder(arch: str, pretrained: bool = False, image_size: int = 224) -> nn.Module:
+    """The encoder with this name: one of ARCHS, or of timm's networks.
 
-    A stage is named after the part of the encoder that ends it. Each stage halves the image once
-    more, the last one to cells of 32 pixels.
+    pretrained: with ImageNet weights, fetched from the internet. image_size: S, for networks that
+    take one size only. Raises ValueError if there is no such encoder, or if it takes no images of
+    this size; OSError if the weights cannot be fetched.
     """
-    resnet = getattr(torchvision.models, arch)(weights="DEFAULT" if pretrained else None)
-    # maxpool before relu gives the same features as the paper's order, at a quarter of relu's cost
-    names = ("conv1", "bn1", "maxpool", "relu", "layer1", "layer2", "layer3", "layer4")
-    encoder = nn.Sequential(OrderedDict((name, getattr(resnet, name)) for name in names))
-    d = resnet.fc.in_features
-    widths = {"layer1": d // 8, "layer2": d // 4, "layer3": d // 2, "layer4": d}
-    return use_matmul_convs(encoder), widths
+    check_arch(arch)
+    kind = ResNetEncoder if arch in ARCHS else TimmEncoder
+    return use_fast_depthwise_convs(use_matmul_convs(kind(arch, pretrained, image_size)))
+
+
+class ResNetEncoder(nn.Sequential):
+    """A torchvision ResNet. Each of its four stages halves the image, to cells of 32 pixels."""
+
+    mean, std = MEAN, STD
+
+    def __init__(self, arch: str, pretrained: bool, image_size: int) -> None:
+        resnet = getattr(torchvision.models, arch)(weights="DEFAULT" if pretrained else None)
+        # maxpool before relu gives the same features as the paper's order, at a quarter of relu's
+        # cost
+        names = ("conv1", "bn1", "maxpool", "relu", "layer1", "layer2", "layer3", "layer4")
+        super().__init__(OrderedDict((name, getattr(resnet, name)) for name in names))
+        d = resnet.fc.in_features
+        self.widths = [d // 8, d // 4, d // 2, d]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Normalised images B×3×H×W -> feature maps B×D×h×w of the four stages."""
+        stages = []
+        for name, part in self.named_children():
+            x = part(x)
+            if name.startswith("layer"):
+                stages.append(x)
+        return stages
+
+
+class TimmEncoder(nn.Module):
+    """A network of timm. Its stages are the last NUM_STAGES at which the image gets smaller.
+
+    In a network of one scale, such as a ViT, they are NUM_STAGES blocks at equal distances. The
+    last stage is what the network's own classifier would pool, so it has the final layers, too.
+    """
+
+    def __init__(self, arch: str, pretrained: bool, image_size: int) -> None:
+        super().__init__()
+        timm = import_timm(arch)
+        self.net = create_net(timm, arch, pretrained, image_size)
+        places = choose_stages([info["reduction"] for info in self.net.feature_info])
+        self.indices = places
+        self.widths = [self.net.feature_info[i]["num_chs"] for i in places[:-1]]
+        self.widths.append(self.net.num_features)
+        config = timm.data.resolve_model_data_config(self.net)
+        self.mean, self.std = config["mean"], config["std"]
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Normalised images B×3×S×S -> feature maps B×D×h×w of the stages."""
+        final, stages = self.net.forward_intermediates(x, self.indices, output_fmt="NCHW")
+        return [*stages[:-1], self.as_map(final, stages[-1])]
+
+    def as_map(self, final: Tensor, last: Tensor) -> Tensor:
+        """The network's final features as a map B×D×h×w.
+
+        final: B×D×h×w, B×h×w×D or B×tokens×D, by the kind of network. last: the map B×D'×h×w
+        before the final layers.
+        """
+        height, width = last.shape[2:]
+        if final.ndim == 4:
+            return final if final.shape[2:] == last.shape[2:] else final.permute(0, 3, 1, 2)
+        tokens = final[:, -height * width :]  # class tokens come first
+        if tokens.shape[1] < height * width:  # only class tokens
+            return last
+        return tokens.transpose(1, 2).unflatten(2, (height, width))
+
+
+def create_net(timm: ModuleType, arch: str, pretrained: bool, image_size: int) -> nn.Module:
+    """The network without its classifier. Raises ValueError or OSError as `build_encoder` does."""
+    fixed = timm.get_pretrained_cfg(arch).fixed_input_size
+    size = {"img_size": image_size} if fixed else {}
+    try:
+        net = timm.create_model(arch, pretrained=pretrained, num_classes=0, **size)
+    except (AssertionError, TypeError, ValueError) as error:
+        if not size:
+            raise
+        raise ValueError(f"arch {arch} takes no images of {image_size} pixels ({error})") from None
+    except Exception as error:  # the errors of fetching have no common class
+        if not pretrained:
+            raise
+        raise OSError(str(error).strip().partition("\n")[0]) from error
+    if not hasattr(net, "forward_intermediates"):
+        raise ValueError(f"arch {arch} gives no feature maps in timm {timm.__version__}")
+    return net
+
+
+def choose_stages(reductions: list[int]) -> list[int]:
+    """Which feature maps are the stages, by their cells' sizes in pixels: at most NUM_STAGES."""
+    last = [i for i, size in enumerate(reductions) if size not in reductions[i + 1 :]]
+    if len(last) < NUM_STAGES - 1:
+        n = len(reductions)
+        last = sorted({n * k // NUM_STAGES - 1 for k in range(1, NUM_STAGES + 1)} - {-1})
+    return last[-NUM_STAGES:]
+
+
+def check_arch(arch: str) -> None:
+    """Raise ValueError if no encoder has this name."""
+    if arch in ARCHS:
+        return
+    timm = import_timm(arch)
+    # is_model looks at names that the package has; "hf-hub:..." and "local-dir:..." would fetch
+    # or read a file, and a checkpoint from a stranger could name one
+    if not timm.is_model(arch):
+        near = difflib.get_close_matches(arch, [*ARCHS, *timm.list_models()], n=3)
+        hint = f"; near it are {', '.join(near)}" if near else ""
+        raise ValueError(
+            f"arch is {arch[:60]!r}; possible are {', '.join(ARCHS)} and timm's networks{hint}"
+        )
+
+
+def import_timm(arch: str) -> ModuleType:
+    """The package timm, imported only here: it is optional. Raises ValueError if it is missing."""
+    try:
+        import timm
+        import timm.data
+    except ImportError:
+        raise ValueError(
+            f"arch is {arch[:60]!r}; possible are {', '.join(ARCHS)}, and more with the package "
+            "timm: pip install timm"
+        ) from None
+    return timm
+
+
+def weights_licence(arch: str) -> str | None:
+    """The licence of the ImageNet weights that timm offers for this network, if it states one."""
+    if arch in ARCHS:
+        return None
+    return import_timm(arch).get_pretrained_cfg(arch).license or None

@@ -1,8 +1,8 @@
 """HybridNet: from an image to a probability for every set of labels.
 
-A ResNet reads the image, an LSTM reads the labels chosen so far, and both meet in one space:
+An encoder reads the image, an LSTM reads the labels chosen so far, and both meet in one space:
 
-    I    = features of the ResNet's last stages, averaged over the image    B×D
+    I    = features of the encoder's last stages, averaged over the image    B×D
     b(I) = the CNN's own logits: the average of mean and maximum over       B×C
            the image of each stage's class maps, summed over the stages
     o_t  = LSTM(label_1 … label_t)                                          B×H
@@ -46,12 +46,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from encoder import ARCHS, NUM_STAGES, build_encoder
+from encoder import NUM_STAGES, build_encoder
 
 DECODERS = ("chain", "softmax", "none")
 DEFAULT_STAGES = 3
 SIZES = range(1, 2**16 + 1)  # of an embedding or a hidden state
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0..1
 
 
 @dataclass(frozen=True)
@@ -184,8 +183,10 @@ class ChainDecoder(Decoder):
 class HybridNet(nn.Module):
     """Images B×3×H×W uint8 RGB -> a distribution over label sets.
 
-    stages: how many of the encoder's last stages are read. The last one sees cells of 32 pixels,
-    too coarse for small objects; each earlier one halves that.
+    arch: an encoder, see `encoder.build_encoder`; pretrained and image_size (S, for encoders that
+    take one size only) are for it alone. stages: how many of its last stages are read. In most
+    encoders the last one sees cells of 32 pixels, too coarse for small objects; each earlier one
+    halves that.
     label_logits: C floats, the log-odds of each label's frequency in the training images: the
     start of b(I) and the prior of calibration.
     Raises ValueError for arguments that make no model. A checkpoint keeps those of `settings_of`.
@@ -202,16 +203,17 @@ class HybridNet(nn.Module):
         freeze_encoder: bool = False,
         label_logits: list[float] | None = None,
         pretrained: bool = False,
+        image_size: int = 224,
     ) -> None:
         super().__init__()
-        _check("arch", arch, ARCHS)
         _check("decoder", decoder, DECODERS)
         _check("embed_size", embed_size, SIZES)
         _check("hidden_size", hidden_size, SIZES)
         _check("stages", stages, range(1, NUM_STAGES + 1))
-        self.encoder, all_widths = build_encoder(arch, pretrained)
-        self.stages_read = list(all_widths)[-stages:]
-        widths = [all_widths[name] for name in reversed(self.stages_read)]  # the last stage first
+        self.encoder = build_encoder(arch, pretrained, image_size)
+        _check("stages", stages, range(1, len(self.encoder.widths) + 1))
+        self.stages = stages
+        widths = self.encoder.widths[: -stages - 1 : -1]  # the last stage first
         self.classifier = nn.Conv2d(widths[0], num_labels, kernel_size=1)  # of the last stage
         # of the stages before it, the latest first; at zero they do not change b(I)
         self.stage_heads = nn.ModuleList(nn.Linear(w, num_labels, bias=False) for w in widths[1:])
@@ -226,8 +228,8 @@ class HybridNet(nn.Module):
                 start.copy_(torch.tensor(label_logits))
         self.freeze_encoder = freeze_encoder
         self.encoder.requires_grad_(not freeze_encoder)
-        self.register_buffer("mean", 255 * torch.tensor(MEAN).view(1, 3, 1, 1))
-        self.register_buffer("std", 255 * torch.tensor(STD).view(1, 3, 1, 1))
+        self.register_buffer("mean", 255 * torch.tensor(self.encoder.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(self.encoder.std).view(1, 3, 1, 1))
         self.to(memory_format=torch.channels_last)
 
     def train(self, mode: bool = True) -> HybridNet:
@@ -254,12 +256,7 @@ class HybridNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> list[Tensor]:
         """Normalised images B×3×H×W -> features B×D×h×w of the stages read, the last one last."""
-        stages = []
-        for name, part in self.encoder.named_children():
-            x = part(x)
-            if name in self.stages_read:
-                stages.append(x)
-        return stages
+        return self.encoder(x)[-self.stages :]
 
     def encode_features(self, stages: list[Tensor]) -> Encoding:
         """Features B×D×h×w of the stages read, the last one last -> Encoding."""
@@ -315,9 +312,10 @@ def bernoulli_nll(logits: Tensor, targets: Tensor) -> Tensor:
 def settings_of(flags: Mapping[str, object]) -> dict[str, object]:
     """HybridNet's arguments that a checkpoint keeps, from `flags` or else their defaults.
 
-    These are all but num_labels and label_logits, which the vocabulary gives, and pretrained.
+    These are all but num_labels and label_logits, which the vocabulary gives, image_size, which the
+    preprocessing gives, and pretrained.
     """
-    elsewhere = ("num_labels", "label_logits", "pretrained")
+    elsewhere = ("num_labels", "label_logits", "image_size", "pretrained")
     parameters = inspect.signature(HybridNet).parameters.values()
     return {p.name: flags.get(p.name, p.default) for p in parameters if p.name not in elsewhere}
 

@@ -112,7 +112,7 @@ def train(args: argparse.Namespace, images: TrainAndVal, about: dict, device: to
     data = load_data(args, images, device)
     weights = () if earlier else (args.pretrained, args.weights, args.start_from)
     state = TrainState(
-        build_model(about["model"], images.vocabulary, *weights),
+        build_model(about["model"], images.vocabulary, *weights, image_size=args.image_size),
         device,
         steps_per_epoch=len(data.train_loader),
         num_epochs=args.num_epochs,

@@ -118,22 +118,23 @@ def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Prep
     """
     vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], str(source))
     try:
-        check_fit(checkpoint["model"], len(vocabulary), checkpoint["weights"])
+        np.broadcast_to(checkpoint["label_thresholds"], len(vocabulary))  # or ValueError
+        preprocessing = Preprocessing(**checkpoint["preprocessing"])
+    except (TypeError, ValueError):
+        reason = "its thresholds or preprocessing do not fit its labels"
+        raise UsageError(f"{source} is damaged: {reason}") from None
+    try:
+        settings = {**checkpoint["model"], "image_size": preprocessing.image_size}
+        check_fit(settings, len(vocabulary), checkpoint["weights"])
         log_defaults(checkpoint, source)
         prior = vocabulary.prior_logits()
-        model = HybridNet(len(vocabulary), label_logits=prior, **checkpoint["model"])
+        model = HybridNet(len(vocabulary), label_logits=prior, **settings)
         model.load_state_dict(checkpoint["weights"])
     except (TypeError, RuntimeError, AttributeError, ValueError) as error:
         reason = error if type(error) is ValueError else "its weights do not fit its model"
         raise UsageError(_explain(checkpoint, source, reason)) from None
-    try:
-        model.decoder.temperature = float(checkpoint["temperature"])
-        model.decoder.prior_weight = float(checkpoint["prior_weight"])
-        np.broadcast_to(checkpoint["label_thresholds"], len(vocabulary))  # or ValueError
-        preprocessing = Preprocessing(**checkpoint["preprocessing"])
-    except (TypeError, ValueError):
-        reason = "its thresholds, calibration or preprocessing do not fit its labels"
-        raise UsageError(f"{source} is damaged: {reason}") from None
+    model.decoder.temperature = float(checkpoint["temperature"])  # check_parts: a number
+    model.decoder.prior_weight = float(checkpoint["prior_weight"])
     return model.eval(), vocabulary, preprocessing
 
 

@@ -109,8 +109,10 @@ def check_settings(settings: object) -> None:
 
 
 def check_fit(settings: dict, num_labels: int, weights: dict[str, torch.Tensor]) -> None:
-    """The weights have the names and shapes of the model, which takes no memory here."""
-    check_settings(settings)
+    """The weights have the names and shapes of the model, which takes no memory here.
+
+    settings: arguments of HybridNet.
+    """
     try:
         with torch.device("meta"):
             expected = HybridNet(num_labels, **settings).state_dict()

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torchvision
 from enumeration import ALL_SETS, NUM_LABELS, log_prob_of_all_sets, make_encoding, make_model
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from encoder import ARCHS
@@ -142,7 +142,7 @@ def test_encoder_is_torchvisions():
     resnet.load_state_dict(ours.state_dict(), strict=False)
     theirs = torch.nn.Sequential(*list(resnet.children())[:-2])
     images = torch.randn(4, 3, 96, 96, dtype=torch.float64)
-    found, expected = ours(images), theirs(images)
+    found, expected = ours(images)[-1], theirs(images)
     torch.testing.assert_close(found, expected)
     for out in (found, expected):
         (out * torch.arange(out.numel()).view_as(out).cos()).sum().backward()
@@ -175,11 +175,27 @@ def test_every_arch_encodes(arch):
 
 
 def test_another_encoder_needs_only_build_encoder(monkeypatch):
-    """Parts of any names and widths, some of which end no stage."""
-    convolutions = (nn.Conv2d(3, 5, 3, 4), nn.Conv2d(5, 3, 3, 2), nn.Identity(), nn.Conv2d(3, 7, 1))
-    encoder, widths = nn.Sequential(*convolutions), {"0": 5, "1": 3, "3": 7}
-    monkeypatch.setattr("model.build_encoder", lambda arch, pretrained: (encoder, widths))
+    """Any module that says its widths and the pixels it expects, and returns its stages."""
+
+    class Encoder(nn.Module):
+        widths, mean, std = [5, 3, 7], (0.5, 0.5, 0.5), (0.5, 0.25, 0.5)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = (
+                nn.Conv2d(3, 5, 3, 4),
+                nn.Conv2d(5, 3, 3, 2),
+                nn.Conv2d(3, 7, 1),
+            )
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            a = self.a(x)
+            b = self.b(a)
+            return [a, b, self.c(b)]
+
+    monkeypatch.setattr("model.build_encoder", lambda arch, pretrained, image_size: Encoder())
     model = HybridNet(4, stages=2)
+    assert model.std.flatten().tolist() == [127.5, 63.75, 127.5]
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     encoding = model.encode(images)
     assert [maps.shape[1:] for maps in encoding.class_maps] == [(4, 3, 3), (4, 3, 3)]
@@ -191,7 +207,7 @@ def test_another_encoder_needs_only_build_encoder(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("arch", "vgg16"),
+        ("arch", "no_such_net"),
         ("decoder", "lstm"),
         ("embed_size", 0),
         ("hidden_size", 2**16 + 1),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from encoder import ARCHS, NUM_STAGES
+from encoder import NUM_STAGES, check_arch
 from labels.options import add_label_flags
 from model import DECODERS, DEFAULT_STAGES
 from util.cli import (
@@ -37,7 +37,12 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     data("--cache", type=Path, help="file for decoded images; use it if decoding is the bottleneck")
     add_label_flags(parser)
     net = parser.add_argument_group("model").add_argument
-    net("--arch", choices=ARCHS, default="resnet18", help="encoder; deeper is better and slower")
+    net(
+        "--arch",
+        type=arch_name,
+        default="resnet18",
+        help="encoder: resnet18, 34, 50, 101 or 152, or any network of the package timm",
+    )
     net(
         "--stages",
         type=int,
@@ -73,3 +78,12 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     run("--compile", action="store_true", help="compile the encoder; GPU only, slow start")
     run("--save_minutes", type=positive_float, default=10.0, help="between saves within an epoch")
     run("--accept_changes", action="store_true", help="continue even if flags or data differ")
+
+
+def arch_name(text: str) -> str:
+    """Type of --arch: a name that `build_encoder` knows."""
+    try:
+        check_arch(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text

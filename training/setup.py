@@ -33,8 +33,9 @@ def build_model(
     pretrained: bool = False,
     weights: Path | None = None,
     start_from: Path | None = None,
+    image_size: int = 224,
 ) -> HybridNet:
-    """HybridNet(**settings) for these labels.
+    """HybridNet(**settings) for these labels and for images of image_size×image_size pixels.
 
     pretrained, weights: the encoder's weights are ImageNet's, or from a file. start_from: all
     weights are those of this checkpoint.
@@ -47,6 +48,7 @@ def build_model(
             num_labels=len(vocabulary),
             label_logits=vocabulary.prior_logits(),
             pretrained=pretrained,
+            image_size=image_size,
             **settings,
         )
     except OSError as error:  # urllib's errors are OSErrors
@@ -82,6 +84,7 @@ def load_encoder_weights(
 
     Raises ValueError if no name fits or a shape differs; then nothing has been copied.
     """
+    encoder = getattr(encoder, "net", encoder)  # the network of a TimmEncoder
     own = encoder.state_dict()
     fitting = {name: tensor for name, tensor in state.items() if name in own}
     if not fitting:

@@ -44,6 +44,12 @@ def copy_weights(model: HybridNet, vocabulary: Vocabulary, path: Path, checkpoin
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if name not in by_label:
+                if tensor.shape != weights[name].shape:  # of an encoder that takes one size only
+                    size = checkpoint["preprocessing"]["image_size"]
+                    raise UsageError(
+                        f"--start_from {path} was trained on images of another size: give "
+                        f"--image_size {size}"
+                    )
                 tensor.copy_(weights[name])
                 continue
             tensor[here] = weights[name][there]

@@ -138,15 +138,27 @@ class GlobalBatchNorm(nn.BatchNorm2d):
         return y.to(x.dtype)
 
 
+class GlobalBatchNormAct(GlobalBatchNorm):
+    """timm's BatchNormAct2d with the statistics of the whole batch; the activation follows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """B×D×h×w -> B×D×h×w."""
+        return self.act(self.drop(super().forward(x)))
+
+
 def wrap_ddp(model: nn.Module) -> nn.Module:
     """`model` in DistributedDataParallel with global BatchNorm; one process: unchanged."""
     if not dist.is_initialized():
         return model
-    if next(model.parameters()).is_cuda:
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    with_act = [m for m in norms if type(m).__name__ == "BatchNormAct2d"]
+    if next(model.parameters()).is_cuda and not with_act:
+        # would lose the activation of BatchNormAct2d
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    for module in model.modules():
-        if type(module) is nn.BatchNorm2d:
-            module.__class__ = GlobalBatchNorm  # same parameters, same buffers, same names
+    for module in norms:  # same parameters, same buffers, same names
+        module.__class__ = GlobalBatchNormAct if module in with_act else GlobalBatchNorm
     # harmless: the strides of a 1×1 filter can be written in two ways
     warnings.filterwarnings("ignore", message="Grad strides do not match")
-    return nn.parallel.DistributedDataParallel(model)
+    # some of timm's networks have layers that only their classifier uses
+    unused = any(type(m).__name__ == "TimmEncoder" for m in model.modules())
+    return nn.parallel.DistributedDataParallel(model, find_unused_parameters=unused)

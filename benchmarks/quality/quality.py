@@ -171,7 +171,7 @@ def train_and_test(run: Run, folder: Path, num_workers: int) -> dict:
     device = pick_device("auto")
     set_deterministic(device)
     data = load_data(flags, choose_images(flags), device)
-    model = contender.build(vocabulary)
+    model = contender.build(vocabulary, data_set.arch)
     if flags.weights:
         load_weights_file(model, flags.weights)
     amp = autocast(device, resolve_amp("auto", device, {}))

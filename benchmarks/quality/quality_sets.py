@@ -23,6 +23,7 @@ class DataSet:
     missing: str  # what to do if it is missing
     num_epochs: int
     flags: tuple[str, ...]  # other flags of train.py
+    arch: str = "resnet18"
 
     @property
     def recipe(self) -> str:
@@ -45,10 +46,11 @@ def coco_paths(root: Path, name: str) -> tuple[Path, Path]:
     return root / "images" / file, root / "annotations" / f"{file}.json"
 
 
-SCENES, DRAWN, DRAWN_FULL, CCP = (
+SCENES, DRAWN, DRAWN_FULL, CCP, POSTERS = (
     *(ROOT / "data" / name for name in ("scenes", "coco-drawn", "coco-drawn-full")),
-    SHARED / "ccp",
+    *(SHARED / name for name in ("ccp", "posters")),
 )
+LITE0 = "tf_efficientnet_lite0"
 SETS = {
     "scenes": DataSet(
         train=(SCENES / "images/train", SCENES / "annotations/instances_train.json"),
@@ -83,5 +85,27 @@ SETS = {
             *("--image_size", "128"),
             *("--weights", str(SHARED / "weights/resnet18-conv1-layer3.pth")),
         ),
+    ),
+    "ccp-lite0": DataSet(
+        train=(CCP / "images/train", CCP / "annotations/train.json"),
+        val=(CCP / "images/val", CCP / "annotations/val.json"),
+        missing="put Clothing Co-Parsing into ../shared/ccp",
+        num_epochs=5,
+        flags=(
+            *("--arch", LITE0, "--image_size", "224"),
+            *("--weights", str(SHARED / f"weights/{LITE0}.pth")),
+        ),
+        arch=LITE0,
+    ),
+    "posters": DataSet(
+        train=(POSTERS / "images/train", POSTERS / "annotations/train.json"),
+        val=(POSTERS / "images/val", POSTERS / "annotations/val.json"),
+        missing="put the posters into ../shared/posters",
+        num_epochs=5,
+        flags=(
+            *("--arch", LITE0, "--image_size", "192"),
+            *("--weights", str(SHARED / f"weights/{LITE0}.pth")),
+        ),
+        arch=LITE0,
     ),
 }

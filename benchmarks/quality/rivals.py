@@ -113,11 +113,11 @@ class Contender:
         )
         return replace(vocabulary, labels=labels, counts=counts)
 
-    def build(self, vocabulary: Vocabulary) -> HybridNet:
+    def build(self, vocabulary: Vocabulary, arch: str = "resnet18") -> HybridNet:
         """The model with random weights."""
         settings = {"decoder": "none", "stages": DEFAULT_STAGES, **self.settings}
         return self.kind(
-            arch="resnet18",
+            arch=arch,
             num_labels=len(vocabulary),
             label_logits=vocabulary.prior_logits(),
             **settings,

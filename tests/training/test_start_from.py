@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import model as model_module
 import train
+from encoder import MEAN, STD
 from images.transforms import Preprocessing
 from inference.checkpoint import load_checkpoint, save_checkpoint
 from labels.vocabulary import Vocabulary
@@ -22,24 +23,31 @@ from training.start_from import parameters_by_label
 
 OLD = ("cat", "dog", "apple", "zebra")
 SIZES = {"embed_size": 6, "hidden_size": 5, "arch": "resnet18"}
-WIDTHS = {"layer1": 2, "layer2": 3, "layer3": 4, "layer4": 5}
 
 
-def tiny_encoder(arch: str, pretrained: bool = False) -> tuple[nn.Module, dict[str, int]]:
-    """Convolutions in the place of ResNet's stages."""
-    ins = [3, *WIDTHS.values()]
-    stages = zip(WIDTHS, ins, ins[1:], strict=False)
-    convs = {n: nn.Sequential(nn.Conv2d(i, o, 3, 2), nn.BatchNorm2d(o)) for n, i, o in stages}
-    encoder = nn.Sequential()
-    for name, conv in convs.items():
-        encoder.add_module(name, conv)
-    return encoder, WIDTHS
+class TinyEncoder(nn.Sequential):
+    """Convolutions in the place of a ResNet's stages."""
+
+    widths, mean, std = [2, 3, 4, 5], MEAN, STD
+
+    def __init__(self, arch: str, pretrained: bool = False, image_size: int = 224) -> None:
+        sides = zip([3, *self.widths], self.widths, strict=False)
+        convs = [nn.Sequential(nn.Conv2d(i, o, 3, 2), nn.BatchNorm2d(o)) for i, o in sides]
+        super().__init__(*convs)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Images -> feature maps of the stages."""
+        stages = []
+        for part in self:
+            x = part(x)
+            stages.append(x)
+        return stages
 
 
 @pytest.fixture(autouse=True)
 def small(request, monkeypatch):
     if "workdir" not in request.fixturenames:
-        monkeypatch.setattr(model_module, "build_encoder", tiny_encoder)
+        monkeypatch.setattr(model_module, "build_encoder", TinyEncoder)
 
 
 def vocabulary_of(labels: tuple[str, ...]) -> Vocabulary:
