@@ -118,12 +118,14 @@ def input_gradient(
 def filter_gradient(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int
 ) -> Tensor:
-    """The gradient of the weight, in float32."""
+    """The gradient of the weight; in float32, unless the filter is small."""
+    if weight.shape[2] > 3:
+        gradient, x = gradient.float(), x.float()
     geometry = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight)
     only_weight = [False, True, False]
     return torch.ops.aten.convolution_backward(
-        gradient.float(), x.float(), weight.float(), None, *geometry, only_weight
-    )[1]
+        gradient, x, weight.to(x.dtype), None, *geometry, only_weight
+    )[1].float()
 
 
 def _layout(x: Tensor) -> torch.memory_format:
