@@ -5,8 +5,9 @@
                     image-models), e.g. tf_efficientnet_lite0, convnext_tiny, vit_small_patch16_224
 
 To add another one, return it from `build_encoder`. It needs `widths` (the number of channels D of
-each stage, the first stage first), `mean` and `std` (of the pixels it expects, RGB in 0..1), and a
-forward pass from normalised images B×3×S×S to a list with the feature map B×D×h×w of each stage.
+each stage, the first stage first), `mean` and `std` (of the pixels it expects, RGB in 0..1), a
+forward pass from normalised images B×3×S×S to a list with the feature map B×D×h×w of each stage
+and, for --layer_decay, `layers()`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,12 @@ class ResNetEncoder(nn.Sequential):
                 stages.append(x)
         return stages
 
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The parameters of the first convolution, then of each residual block."""
+        blocks = [block for n, part in self.named_children() if "layer" in n for block in part]
+        first = [*self.conv1.parameters(), *self.bn1.parameters()]
+        return [first, *(list(block.parameters()) for block in blocks)]
+
 
 class TimmEncoder(nn.Module):
     """A network of timm. Its stages are the last NUM_STAGES at which the image gets smaller.
@@ -84,6 +91,13 @@ class TimmEncoder(nn.Module):
         """Normalised images B×3×S×S -> feature maps B×D×h×w of the stages."""
         final, stages = self.net.forward_intermediates(x, self.indices, output_fmt="NCHW")
         return [*stages[:-1], self.as_map(final, stages[-1])]
+
+    def layers(self) -> list[list[nn.Parameter]]:
+        """The parameters of each layer, from the image on; timm says what a layer is."""
+        group = import_timm("").models.group_parameters
+        names = group(self.net, self.net.group_matcher(coarse=False))
+        of_name = dict(self.net.named_parameters())
+        return [[of_name[n] for n in names[key] if n in of_name] for key in sorted(names)]
 
     def as_map(self, final: Tensor, last: Tensor) -> Tensor:
         """The network's final features as a map B×D×h×w.

@@ -43,6 +43,7 @@ from labels.vocabulary import Vocabulary, check_suffix
 from model import settings_of
 from training.data import TrainAndVal, TrainingData, choose_train_and_val, make_loaders
 from training.flags import add_train_flags
+from training.recipe import STARTS, fill_in
 from training.report import report_end, report_epoch, report_finished
 from training.resume import (
     LAST,
@@ -120,6 +121,7 @@ def train(args: argparse.Namespace, images: TrainAndVal, about: dict, device: to
         weight_decay=args.weight_decay,
         ema_decay=args.ema_decay,
         compiled=args.compile,
+        layer_decay=args.layer_decay,
     )
     saver, amp = start_or_continue(args, data, state, about, earlier, changes)
     with saver:  # SIGTERM and Ctrl-C save before they end the run
@@ -182,7 +184,7 @@ def choose_run(args: argparse.Namespace) -> tuple[TrainAndVal, dict]:
     about = {
         "model": settings_of(vars(args)),
         "vocabulary": images.vocabulary.to_dict(),
-        "preprocessing": Preprocessing(args.image_size).to_dict(),
+        "preprocessing": preprocessing_of(args).to_dict(),
         "selected_on": images.selected_on,
         "held_out": images.held_out,
         "data": {"training": fingerprint(images.train), "validation": fingerprint(images.val)},
@@ -200,8 +202,15 @@ def choose_run(args: argparse.Namespace) -> tuple[TrainAndVal, dict]:
 
 
 def default_flags() -> dict[str, object]:
-    """What the flags are that a command does not give."""
-    return vars(get_args_parser().parse_args([]))
+    """What the flags are that a command does not give, for a random start."""
+    flags = vars(get_args_parser().parse_args([]))
+    fill_in(flags)
+    return flags
+
+
+def preprocessing_of(args: argparse.Namespace) -> Preprocessing:
+    """How this run prepares its images."""
+    return Preprocessing(args.image_size, augmentation=args.augmentation)
 
 
 def choose_images(args: argparse.Namespace, vocabulary: Vocabulary | None = None) -> TrainAndVal:
@@ -230,7 +239,7 @@ def load_data(args: argparse.Namespace, images: TrainAndVal, device: torch.devic
     bad = BadImages(args.output_dir / FILE) if args.skip_bad_images else None
     return make_loaders(
         images,
-        Preprocessing(args.image_size),
+        preprocessing_of(args),
         batch_size=args.batch_size,
         seed=args.seed,
         num_workers=args.num_workers,
@@ -291,11 +300,11 @@ def resolve_paths(args: argparse.Namespace) -> None:
     args.output_dir = args.output_dir or Path("runs") / f"{name}-{args.decoder}"
     if args.vocab_path:
         check_suffix(args.vocab_path)
-    starts = [
-        f"--{name}" for name in ("pretrained", "weights", "start_from") if getattr(args, name)
-    ]
+    starts = [f"--{name}" for name in STARTS if getattr(args, name)]
     if len(starts) > 1:
         raise UsageError(f"{starts[0]} and {starts[1]} both set the first weights: give only one")
+    if filled := fill_in(vars(args)):
+        log(f"{'trained weights' if starts else 'random start'}: {', '.join(filled)}")
     if args.start_from:
         args.start_from = find_checkpoint(args.start_from)
     if args.output_dir.exists() and not args.output_dir.is_dir():

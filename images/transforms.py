@@ -16,13 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms.v2 import RandAugment
 
 from images.decode import load_pixels
 from images.shards import ShardMember
 
 ASPECTS = (3 / 4, 4 / 3)  # width / height of a training crop
 GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey (ITU-R BT.601)
+AUGMENTATIONS = ("light", "strong")
 MAX_SIDE = 8192  # pixels: a batch of four such images takes 0.8 GB
+RAND_AUGMENT = RandAugment(num_ops=2, magnitude=9)
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,15 @@ class Preprocessing:
     Training: a random crop with at least `min_crop` of the area and an aspect ratio within ASPECTS,
     flipped with probability 0.5; brightness, contrast and saturation change by up to `jitter`.
     (If an image is so long that no crop fulfils both, the area counts and the aspect ratio comes
-    as close as possible.) Raises ValueError for values that make no image.
+    as close as possible.) With augmentation "strong", two random operations of RandAugment follow,
+    such as rotate or posterize (Cubuk et al., NeurIPS 2020).
+    Raises ValueError for values that make no image.
     """
 
     image_size: int
     min_crop: float = 0.7
     jitter: float = 0.2
+    augmentation: str = "light"
 
     def __post_init__(self) -> None:
         # a checkpoint may hold any values
@@ -46,8 +52,10 @@ class Preprocessing:
             raise ValueError(f"image_size is not a whole number from 1 to {MAX_SIDE}")
         if not (0 < self.min_crop <= 1 and 0 <= self.jitter <= 1):
             raise ValueError("min_crop or jitter is not between 0 and 1")
+        if self.augmentation not in AUGMENTATIONS:
+            raise ValueError(f"augmentation is not one of {', '.join(AUGMENTATIONS)}")
 
-    def to_dict(self) -> dict[str, float]:
+    def to_dict(self) -> dict[str, float | str]:
         """The values for a checkpoint; `Preprocessing(**values)` restores it."""
         return asdict(self)
 
@@ -66,6 +74,7 @@ class Preprocessing:
             down,
             flip < 0.5,
             *(1 + self.jitter * (2 * u - 1) for u in colours),
+            int(rng.integers(2**62)) if self.augmentation == "strong" else None,
         )
 
     def cache_side(self) -> int:
@@ -85,6 +94,7 @@ class Transform:
     area                 share of the image's area in the crop
     shape, across, down  0 to 1: narrowest to widest crop, left to right, top to bottom
     brightness, contrast, saturation   factors; 1 changes nothing
+    seed                 of RandAugment's random numbers; None: without it
     """
 
     side: int
@@ -96,6 +106,7 @@ class Transform:
     brightness: float = 1.0
     contrast: float = 1.0
     saturation: float = 1.0
+    seed: int | None = None
 
     def from_file(self, path: Path | ShardMember) -> Tensor:
         """Image file -> 3×S×S uint8. Raises UsageError as `load_pixels` does."""
@@ -118,9 +129,9 @@ class Transform:
         image = F.interpolate(crop[None], size, mode="bilinear", antialias=True)[0]
         if self.flipped:
             image = image.flip(2)
-        if (self.brightness, self.contrast, self.saturation) == (1, 1, 1):
-            return image
-        return self._change_colours(image)
+        if (self.brightness, self.contrast, self.saturation) != (1, 1, 1):
+            image = self._change_colours(image)
+        return image if self.seed is None else rand_augment(image, self.seed)
 
     def extent(self, aspect: float) -> tuple[float, float]:
         """Width and height of the crop, as shares of the image's width and height."""
@@ -146,3 +157,10 @@ class Transform:
         offset = self.brightness * (1 - self.contrast) * mean_grey + 0.5  # to round
         x.mul_(gain * self.saturation).add_(grey.mul_(gain * (1 - self.saturation)).add_(offset))
         return x.clamp_(0, 255).int().byte()  # direct from float takes three times as long
+
+
+def rand_augment(image: Tensor, seed: int) -> Tensor:
+    """3×S×S uint8 after two random operations; torch's own random numbers stay as they are."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return RAND_AUGMENT(image)

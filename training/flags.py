@@ -6,13 +6,16 @@ import argparse
 from pathlib import Path
 
 from encoder import NUM_STAGES, check_arch
+from images.transforms import AUGMENTATIONS
 from labels.options import add_label_flags
 from model import DECODERS, DEFAULT_STAGES
+from training.recipe import describe_default
 from util.cli import (
     fraction,
     non_negative_float,
     non_negative_int,
     positive_float,
+    positive_fraction,
     positive_int,
 )
 
@@ -58,9 +61,20 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     net("--start_from", type=Path, help="start at an earlier run's best.pt, e.g. with more labels")
     net("--freeze_encoder", action="store_true", help="train only the rest; for very few images")
     opt = parser.add_argument_group("optimisation").add_argument
-    opt("--num_epochs", type=positive_int, default=10, help="raise it for a random start")
+    opt("--num_epochs", type=positive_int, help=describe_default("num_epochs"))
     opt("--batch_size", type=positive_int, default=32, help="lower it if memory runs out")
-    opt("--learning_rate", type=positive_float, default=2e-3, help="peak; 1e-4 if pretrained")
+    opt("--learning_rate", type=positive_float, help=f"peak; {describe_default('learning_rate')}")
+    opt(
+        "--layer_decay",
+        type=positive_fraction,
+        help="learning rate of an encoder layer, as a share of the next layer's; "
+        + describe_default("layer_decay"),
+    )
+    opt(
+        "--augmentation",
+        choices=AUGMENTATIONS,
+        help=f"strong: RandAugment, too; {describe_default('augmentation')}",
+    )
     opt("--weight_decay", type=non_negative_float, default=1e-2, help="raise it if it overfits")
     opt(
         "--cnn_loss_weight",

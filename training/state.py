@@ -42,6 +42,7 @@ class TrainState:
         weight_decay: float = 0.0,
         ema_decay: float = 0.998,
         compiled: bool = False,
+        layer_decay: float = 1.0,
     ) -> None:
         # copied before a GPU packs the LSTM's weights
         self.ema = copy.deepcopy(model).requires_grad_(False).to(device)
@@ -53,11 +54,12 @@ class TrainState:
         pairs = list(zip(self.ema.state_dict().values(), model.state_dict().values(), strict=True))
         self.averaged = [pair for pair in pairs if pair[0].is_floating_point()]
         self.copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counters
-        self.optimizer = build_optimizer(model, learning_rate, weight_decay)
+        self.optimizer = build_optimizer(model, learning_rate, weight_decay, layer_decay)
         total_steps = max(num_epochs * steps_per_epoch, 2)
         warm_up = max(0.2, 1.5 / total_steps)  # OneCycleLR divides by zero at 0.2 of 5 steps
+        peaks = [group["lr"] for group in self.optimizer.param_groups]
         self.scheduler = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer, learning_rate, total_steps=total_steps, pct_start=warm_up
+            self.optimizer, peaks, total_steps=total_steps, pct_start=warm_up
         )
         self.epoch, self.step, self.steps, self.best_nll = 0, 0, 0, math.inf
         self.sums, self.pending, self.is_whole = np.zeros(3), [], True
@@ -161,15 +163,35 @@ class TrainState:
 
 
 def build_optimizer(
-    model: nn.Module, learning_rate: float, weight_decay: float
+    model: HybridNet, learning_rate: float, weight_decay: float, layer_decay: float = 1.0
 ) -> torch.optim.Optimizer:
-    """AdamW; weight decay on matrices and filters, not on biases and BatchNorm."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
+    """AdamW; weight decay on matrices and filters, not on biases and BatchNorm.
+
+    layer_decay: the learning rate of a layer of the encoder is this times that of the next layer;
+    what follows the encoder has `learning_rate` (Clark et al., ELECTRA, ICLR 2020).
+    """
+    depth = {}  # parameter -> how many layers are between it and the encoder's end, from 1
+    if layer_decay != 1:
+        for back, layer in enumerate(reversed(model.encoder.layers()), start=1):
+            depth |= dict.fromkeys(layer, back)
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            key = depth.get(parameter, 0), parameter.ndim > 1
+            groups.setdefault(key, []).append(parameter)
+    ordered = sorted(groups.items(), key=lambda item: (item[0][0], not item[0][1]))
+    return torch.optim.AdamW(
+        [
+            {
+                "params": parameters,
+                "lr": learning_rate * layer_decay**back,
+                "weight_decay": weight_decay if is_matrix else 0.0,
+            }
+            for (back, is_matrix), parameters in ordered
+        ],
+        lr=learning_rate,
+        fused=True,
+    )
 
 
 def clip_gradients(model: nn.Module) -> None:

@@ -158,6 +158,11 @@ def fraction(text: str) -> float:
     return _number(text, float, lambda x: 0 <= x < 1, "at least 0 and below 1")
 
 
+def positive_fraction(text: str) -> float:
+    """argparse type: a number above 0, at most 1."""
+    return _number(text, float, lambda x: 0 < x <= 1, "above 0 and at most 1")
+
+
 def _number(text: str, kind: type, accept: Callable[[float], bool], what: str):
     try:
         value = kind(text)

@@ -20,6 +20,7 @@ import argparse
 import copy
 import sys
 import time
+import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,7 +38,7 @@ from quality_results import (  # noqa: E402
     format_table,
     read_results,
 )
-from quality_sets import SETS  # noqa: E402
+from quality_sets import SETS, DataSet  # noqa: E402
 from rivals import CONTENDERS, Asymmetric  # noqa: E402
 
 from benchmarks.machine import describe_machine  # noqa: E402
@@ -49,7 +50,7 @@ from labels.read import read_labels  # noqa: E402
 from labels.targets import encode_targets  # noqa: E402
 from labels.vocabulary import Vocabulary, count_labels, save_vocabulary  # noqa: E402
 from model import HybridNet  # noqa: E402
-from train import choose_images, load_data, train_one_epoch  # noqa: E402
+from train import choose_images, load_data, preprocessing_of, train_one_epoch  # noqa: E402
 from training.data import TrainingData  # noqa: E402
 from training.saver import checked_steps  # noqa: E402
 from training.setup import load_weights_file, set_deterministic  # noqa: E402
@@ -120,17 +121,20 @@ def main(args: argparse.Namespace) -> None:
     if not args.table:
         first, *others = args.seeds
         runs = [comparison.run(m, r, first) for r in args.learning_rates for m in args.models]
-        run_missing(runs, args.num_workers)
+        run_missing(runs, data, args.num_workers)
         results = read_results(RESULTS)
         rates = {model: comparison.best_rate(results, model) for model in args.models}
         runs = [comparison.run(m, rates[m], seed) for seed in others for m in args.models]
-        run_missing(runs, args.num_workers)
+        run_missing(runs, data, args.num_workers)
     part = "holdout" if args.holdout else "val"
     print(format_table(read_results(RESULTS), comparison, args.models, part))
 
 
-def run_missing(runs: list[Run], num_workers: int) -> None:
-    """First the runs that no other process works on, then those that it did not finish."""
+def run_missing(runs: list[Run], data_set: DataSet, num_workers: int) -> None:
+    """Train and test on `data_set` what RESULTS lacks.
+
+    First the runs that no other process works on, then those that it did not finish.
+    """
     for wait in (False, True):
         for run in runs:
             folder = run_folder(run)
@@ -141,19 +145,19 @@ def run_missing(runs: list[Run], num_workers: int) -> None:
                 continue
             with lock:
                 if run not in read_results(RESULTS):
-                    append_result(train_and_test(run, folder, num_workers), RESULTS)
+                    append_result(train_and_test(run, data_set, folder, num_workers), RESULTS)
 
 
 def run_folder(run: Run) -> Path:
     """Where a run keeps its lock and its vocabulary."""
     size = "all" if run.limit is None else run.limit
     name = f"{run.data}-{size}-{run.epochs}-epochs-{run.model}-{run.learning_rate:g}-{run.seed}"
-    return RUNS / name
+    return RUNS / f"{name}-{zlib.crc32(run.recipe.encode()):08x}"
 
 
-def train_and_test(run: Run, folder: Path, num_workers: int) -> dict:
+def train_and_test(run: Run, data_set: DataSet, folder: Path, num_workers: int) -> dict:
     """Train a model; its metrics on the hold-out and on the val images, as a line of RESULTS."""
-    data_set, contender = SETS[run.data], EVERYONE[run.model]
+    contender = EVERYONE[run.model]
     for path in (*data_set.train, *data_set.val):
         if not path.exists():
             raise UsageError(f"{path} does not exist: {data_set.missing}")
@@ -180,7 +184,7 @@ def train_and_test(run: Run, folder: Path, num_workers: int) -> dict:
         best = learn(model, data, device, amp, flags)
     except RunError as error:  # a loss is not finite
         return {**result, "diverged": str(error)}
-    preprocessing = Preprocessing(flags.image_size)
+    preprocessing = preprocessing_of(flags)
     on_val = predict_val(best.model, data_set.val, vocabulary, preprocessing, num_workers, amp)
     return {
         **result,
@@ -223,6 +227,7 @@ def learn(
         learning_rate=flags.learning_rate,
         weight_decay=flags.weight_decay,
         ema_decay=flags.ema_decay,
+        layer_decay=flags.layer_decay,
     )
     seconds, best = 0.0, None
     for epoch in range(1, flags.num_epochs + 1):

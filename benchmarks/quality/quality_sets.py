@@ -9,6 +9,7 @@ from pathlib import Path
 from rivals import Contender
 
 from train import get_args_parser as train_args_parser
+from training.recipe import PRETRAINED, fill_in
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -24,20 +25,27 @@ class DataSet:
     num_epochs: int
     flags: tuple[str, ...]  # other flags of train.py
     arch: str = "resnet18"
+    tuned: tuple[str, ...] = ()  # further flags, those that recipe.py varies
 
     @property
     def recipe(self) -> str:
         """The flags as they are kept with each result: of a path only its last part."""
-        return " ".join(Path(flag).name for flag in self.flags)
+        return " ".join(Path(flag).name for flag in (*self.flags, *self.tuned))
 
     def args(self, contender: Contender, learning_rate: float, seed: int) -> argparse.Namespace:
         """train.py's arguments."""
         images, annotations = map(str, self.train)
-        given = ["--image_path", images, "--annotations", annotations, *self.flags]
+        given = ["--image_path", images, "--annotations", annotations, *self.flags, *self.tuned]
         given += ["--learning_rate", str(learning_rate), "--seed", str(seed)]
         args = train_args_parser().parse_args(given)
         vars(args).update(contender.flags)
+        fill_in(vars(args))
         return args
+
+
+def tuned_flags(layer_decay: float, augmentation: str) -> tuple[str, ...]:
+    """Flags for a pretrained encoder. Results keep them, so that a new default is a new recipe."""
+    return ("--layer_decay", f"{layer_decay:g}", "--augmentation", augmentation)
 
 
 def coco_paths(root: Path, name: str) -> tuple[Path, Path]:
@@ -96,6 +104,7 @@ SETS = {
             *("--weights", str(SHARED / f"weights/{LITE0}.pth")),
         ),
         arch=LITE0,
+        tuned=tuned_flags(PRETRAINED["layer_decay"], PRETRAINED["augmentation"]),
     ),
     "posters": DataSet(
         train=(POSTERS / "images/train", POSTERS / "annotations/train.json"),
@@ -107,5 +116,6 @@ SETS = {
             *("--weights", str(SHARED / f"weights/{LITE0}.pth")),
         ),
         arch=LITE0,
+        tuned=tuned_flags(PRETRAINED["layer_decay"], PRETRAINED["augmentation"]),
     ),
 }

@@ -1,0 +1,72 @@
+"""Compare train.py's defaults for pretrained encoders with other recipes, on the hold-out.
+
+    python benchmarks/quality/recipe.py ccp-lite0 --layer_decays 1 0.8
+    python benchmarks/quality/recipe.py posters --augmentations light strong --table
+
+Trains HybridNet (chain, seed 0) with every combination that is given and not in results.jsonl yet,
+then prints a line for each. The val images have no say.
+Needs the packages of requirements-dev.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from quality import RESULTS, run_missing  # noqa: E402
+from quality_results import METRICS, Run, look_up, read_results  # noqa: E402
+from quality_sets import SETS, tuned_flags  # noqa: E402
+
+from training.recipe import PRETRAINED  # noqa: E402
+from util.cli import ArgumentParser, non_negative_int, positive_int, run_script  # noqa: E402
+
+
+def get_args_parser() -> argparse.ArgumentParser:
+    parser = ArgumentParser(__doc__)
+    add = parser.add_argument
+    pretrained = [name for name, data in SETS.items() if data.tuned]
+    add("data", choices=pretrained, help="data set with a pretrained encoder")
+    for name, kind in (("learning_rate", float), ("layer_decay", float), ("augmentation", str)):
+        add(f"--{name}s", nargs="+", type=kind, default=[PRETRAINED[name]], help="to be compared")
+    add("--num_epochs", nargs="+", type=positive_int, help="instead of the data set's own number")
+    add("--seeds", nargs="+", type=int, default=[0], help="one run for each")
+    add("--threads", type=positive_int, default=1, help="threads of this process")
+    add("--num_workers", type=non_negative_int, default=0, help="processes that load images")
+    add("--table", action="store_true", help="train nothing")
+    return parser
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train what is missing, then print the table."""
+    torch.set_num_threads(args.threads)
+    data = SETS[args.data]
+    all_epochs = args.num_epochs or [data.num_epochs]
+    print(
+        "| learning rate | layer decay | augmentation | epochs | seed | set NLL | mAP | OF1 | EM |"
+    )
+    print("|" + " --- |" * 9)
+    combinations = itertools.product(
+        args.learning_rates, args.layer_decays, args.augmentations, all_epochs, args.seeds
+    )
+    for rate, decay, augmentation, epochs, seed in combinations:
+        varied = replace(data, tuned=tuned_flags(decay, augmentation))
+        run = Run(args.data, varied.recipe, None, epochs, "chain", rate, seed)
+        if not args.table:
+            run_missing([run], varied, args.num_workers)
+        found = read_results(RESULTS).get(run)
+        cells = [f"{rate:g}", f"{decay:g}", augmentation, str(epochs), str(seed)]
+        for name in ("set NLL", "mAP", "OF1", "EM"):
+            value = look_up(found["holdout"], METRICS[name]) if found and "val" in found else None
+            cells.append("–" if value is None else f"{value:.2f}")
+        print(f"| {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    run_script(main, get_args_parser())
