@@ -9,7 +9,7 @@ from pathlib import Path
 from rivals import Contender
 
 from train import get_args_parser as train_args_parser
-from training.recipe import PRETRAINED, fill_in
+from training.recipe import PRETRAINED, RANDOM, fill_in
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -54,11 +54,38 @@ def coco_paths(root: Path, name: str) -> tuple[Path, Path]:
     return root / "images" / file, root / "annotations" / f"{file}.json"
 
 
-SCENES, DRAWN, DRAWN_FULL, CCP, POSTERS = (
-    *(ROOT / "data" / name for name in ("scenes", "coco-drawn", "coco-drawn-full")),
+SCENES, DRAWN, DRAWN_FULL, COCO_PHOTOS, CCP, POSTERS = (
+    *(ROOT / "data" / n for n in ("scenes", "coco-drawn", "coco-drawn-full", "coco-photos")),
     *(SHARED / name for name in ("ccp", "posters")),
 )
+SPLITS = ("train", "val")
 LITE0 = "tf_efficientnet_lite0"
+
+
+def split_paths(folder: Path) -> tuple[tuple[Path, Path], tuple[Path, Path]]:
+    """Images and annotations of train and val."""
+    if folder == COCO_PHOTOS:
+        names = [(f"images/{n}2014", f"annotations/instances_{n}2014.json") for n in SPLITS]
+    else:
+        names = [(f"images/{n}", f"annotations/{n}.json") for n in SPLITS]
+    train, val = ((folder / images, folder / labels) for images, labels in names)
+    return train, val
+
+
+def lite0_set(folder: Path, image_size: int, missing: str, pretrained: bool = True) -> DataSet:
+    """Real photos for EfficientNet-Lite0, whose weights are ImageNet's or random."""
+    recipe = PRETRAINED if pretrained else RANDOM
+    weights = ("--weights", str(SHARED / f"weights/{LITE0}.pth")) if pretrained else ()
+    return DataSet(
+        *split_paths(folder),
+        missing=missing,
+        num_epochs=recipe["num_epochs"],
+        flags=("--arch", LITE0, "--image_size", str(image_size), *weights),
+        arch=LITE0,
+        tuned=tuned_flags(recipe["layer_decay"], recipe["augmentation"]),
+    )
+
+
 SETS = {
     "scenes": DataSet(
         train=(SCENES / "images/train", SCENES / "annotations/instances_train.json"),
@@ -85,37 +112,17 @@ SETS = {
         ),
     ),
     "ccp": DataSet(
-        train=(CCP / "images/train", CCP / "annotations/train.json"),
-        val=(CCP / "images/val", CCP / "annotations/val.json"),
-        missing="put Clothing Co-Parsing into ../shared/ccp",
+        *split_paths(CCP),
+        missing=f"put Clothing Co-Parsing into {CCP}",
         num_epochs=8,
         flags=(
             *("--image_size", "128"),
             *("--weights", str(SHARED / "weights/resnet18-conv1-layer3.pth")),
         ),
     ),
-    "ccp-lite0": DataSet(
-        train=(CCP / "images/train", CCP / "annotations/train.json"),
-        val=(CCP / "images/val", CCP / "annotations/val.json"),
-        missing="put Clothing Co-Parsing into ../shared/ccp",
-        num_epochs=5,
-        flags=(
-            *("--arch", LITE0, "--image_size", "224"),
-            *("--weights", str(SHARED / f"weights/{LITE0}.pth")),
-        ),
-        arch=LITE0,
-        tuned=tuned_flags(PRETRAINED["layer_decay"], PRETRAINED["augmentation"]),
-    ),
-    "posters": DataSet(
-        train=(POSTERS / "images/train", POSTERS / "annotations/train.json"),
-        val=(POSTERS / "images/val", POSTERS / "annotations/val.json"),
-        missing="put the posters into ../shared/posters",
-        num_epochs=5,
-        flags=(
-            *("--arch", LITE0, "--image_size", "192"),
-            *("--weights", str(SHARED / f"weights/{LITE0}.pth")),
-        ),
-        arch=LITE0,
-        tuned=tuned_flags(PRETRAINED["layer_decay"], PRETRAINED["augmentation"]),
-    ),
+    "ccp-lite0": lite0_set(CCP, 224, "put Clothing Co-Parsing there"),
+    "ccp-lite0-random": lite0_set(CCP, 224, "put Clothing Co-Parsing there", pretrained=False),
+    "posters": lite0_set(POSTERS, 192, "put the posters there"),
+    "posters-random": lite0_set(POSTERS, 192, "put the posters there", pretrained=False),
+    "coco-photos": lite0_set(COCO_PHOTOS, 224, "run python benchmarks/quality/coco_photos.py"),
 }
