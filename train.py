@@ -42,8 +42,8 @@ from labels.search import find_labels
 from labels.vocabulary import Vocabulary, check_suffix
 from model import settings_of
 from training.data import TrainAndVal, TrainingData, choose_train_and_val, make_loaders
-from training.flags import add_train_flags
-from training.recipe import STARTS, fill_in
+from training.flags import TrainArgumentParser, add_train_flags
+from training.recipe import STARTS
 from training.report import report_end, report_epoch, report_finished
 from training.resume import (
     LAST,
@@ -75,7 +75,7 @@ from training.signals import lock_output_dir
 from training.start_from import load_start
 from training.state import TrainState, clip_gradients
 from training.validation import validate
-from util.cli import ArgumentParser, code_commit, run_script
+from util.cli import code_commit, run_script
 from util.device import autocast, pick_device, resolve_amp
 from util.distributed import all_gather, process_group, rank, rank_zero_first, world_size
 from util.errors import UsageError
@@ -83,7 +83,7 @@ from util.log import counted, log, progress
 
 
 def get_args_parser() -> argparse.ArgumentParser:
-    parser = ArgumentParser(__doc__)
+    parser = TrainArgumentParser(__doc__)
     add_train_flags(parser)
     return parser
 
@@ -202,10 +202,8 @@ def choose_run(args: argparse.Namespace) -> tuple[TrainAndVal, dict]:
 
 
 def default_flags() -> dict[str, object]:
-    """What the flags are that a command does not give, for a random start."""
-    flags = vars(get_args_parser().parse_args([]))
-    fill_in(flags)
-    return flags
+    """What the flags are that a command does not give."""
+    return vars(get_args_parser().parse_args([]))
 
 
 def preprocessing_of(args: argparse.Namespace) -> Preprocessing:
@@ -303,8 +301,6 @@ def resolve_paths(args: argparse.Namespace) -> None:
     starts = [f"--{name}" for name in STARTS if getattr(args, name)]
     if len(starts) > 1:
         raise UsageError(f"{starts[0]} and {starts[1]} both set the first weights: give only one")
-    if filled := fill_in(vars(args)):
-        log(f"{'trained weights' if starts else 'random start'}: {', '.join(filled)}")
     if args.start_from:
         args.start_from = find_checkpoint(args.start_from)
     if args.output_dir.exists() and not args.output_dir.is_dir():

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from encoder import NUM_STAGES, check_arch
 from images.transforms import AUGMENTATIONS
 from labels.options import add_label_flags
 from model import DECODERS, DEFAULT_STAGES
-from training.recipe import describe_default
+from training.recipe import describe_default, fill_in
 from util.cli import (
+    ArgumentParser,
     fraction,
     non_negative_float,
     non_negative_int,
@@ -18,6 +20,16 @@ from util.cli import (
     positive_fraction,
     positive_int,
 )
+
+
+class TrainArgumentParser(ArgumentParser):
+    """Parses train.py's flags; those that are not given get the recipe's values."""
+
+    def parse_args(self, words: Sequence[str] | None = None) -> argparse.Namespace:
+        """Parse, then fill in what depends on where the encoder's weights come from."""
+        args = super().parse_args(words)
+        fill_in(vars(args))
+        return args
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:

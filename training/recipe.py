@@ -17,14 +17,11 @@ def recipe_for(flags: Mapping[str, object]) -> dict[str, object]:
     return PRETRAINED if any(flags.get(name) for name in STARTS) else RANDOM
 
 
-def fill_in(flags: dict[str, object]) -> list[str]:
-    """Give the flags that are None their defaults, in place; returns those that got one, in words.
-
-    flags: train.py's, by name.
-    """
-    filled = {name: value for name, value in recipe_for(flags).items() if flags[name] is None}
-    flags.update(filled)
-    return [f"--{name} {value}" for name, value in filled.items()]
+def fill_in(flags: dict[str, object]) -> None:
+    """Give the flags of train.py that are None their defaults, in place."""
+    for name, value in recipe_for(flags).items():
+        if flags[name] is None:
+            flags[name] = value
 
 
 def describe_default(name: str) -> str:

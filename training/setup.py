@@ -147,8 +147,8 @@ def log_run_summary(
     log(f"{flags['arch']} + {flags['decoder']}: {parameters:,} parameters, {trained:,} trained")
     log(
         f"{counted(flags['num_epochs'], 'epoch')} of {counted(len(loader), 'step')}, batches of "
-        f"{loader.batch_sampler.batch_size} at {flags['image_size']} px, peak learning rate "
-        f"{flags['learning_rate']:g}, {device}, {precision}, {processes}"
-        f"commit {code_commit()}"
+        f"{loader.batch_sampler.batch_size} at {flags['image_size']} px, {flags['augmentation']} "
+        f"augmentation, peak learning rate {flags['learning_rate']:g}, layer decay "
+        f"{flags['layer_decay']:g}, {device}, {precision}, {processes}commit {code_commit()}"
     )
     log(f"writing to {flags['output_dir']}")

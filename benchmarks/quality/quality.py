@@ -45,11 +45,12 @@ from benchmarks.machine import describe_machine  # noqa: E402
 from data_loader import LabelledImages, load_data_set, make_loader  # noqa: E402
 from evaluation.metrics import all_metrics  # noqa: E402
 from images.transforms import Preprocessing  # noqa: E402
+from inference.checkpoint import save_checkpoint  # noqa: E402
 from inference.predictions import Predictions, encode_batches, predicted_sets  # noqa: E402
 from labels.read import read_labels  # noqa: E402
 from labels.targets import encode_targets  # noqa: E402
 from labels.vocabulary import Vocabulary, count_labels, save_vocabulary  # noqa: E402
-from model import HybridNet  # noqa: E402
+from model import HybridNet, settings_of  # noqa: E402
 from train import choose_images, load_data, preprocessing_of, train_one_epoch  # noqa: E402
 from training.data import TrainingData  # noqa: E402
 from training.saver import checked_steps  # noqa: E402
@@ -164,7 +165,7 @@ def train_and_test(run: Run, data_set: DataSet, folder: Path, num_workers: int) 
     log(f"{run.data}: {run.model} (seed {run.seed}, learning rate {run.learning_rate:g})")
     flags = data_set.args(contender, run.learning_rate, run.seed)
     flags.num_epochs, flags.limit, flags.num_workers = run.epochs, run.limit, num_workers
-    flags.decoder = contender.settings.get("decoder", "none")
+    vars(flags).update({"decoder": "none", **contender.settings})
     flags.output_dir, flags.vocab_path = folder, folder / "vocab.json"
     listed = read_labels(flags.annotations, flags.image_path)
     listed, _ = load_data_set(flags.image_path, listed, limit=run.limit)
@@ -185,6 +186,8 @@ def train_and_test(run: Run, data_set: DataSet, folder: Path, num_workers: int) 
     except RunError as error:  # a loss is not finite
         return {**result, "diverged": str(error)}
     preprocessing = preprocessing_of(flags)
+    if type(model) is HybridNet:  # evaluate.py and sample.py can read it
+        save_best(best, vocabulary, preprocessing, data, flags, folder)
     on_val = predict_val(best.model, data_set.val, vocabulary, preprocessing, num_workers, amp)
     return {
         **result,
@@ -209,6 +212,35 @@ class Best:
     epoch: int
     holdout: Validation
     seconds: float  # of training, all epochs
+
+
+def save_best(
+    best: Best,
+    vocabulary: Vocabulary,
+    preprocessing: Preprocessing,
+    data: TrainingData,
+    flags: argparse.Namespace,
+    folder: Path,
+) -> None:
+    """Write the run's best.pt, as train.py does."""
+    paths = {k: str(v) if isinstance(v, Path) else v for k, v in vars(flags).items()}
+    checkpoint = {
+        "commit": code_commit(),
+        "model": settings_of(vars(flags)),
+        "vocabulary": vocabulary.to_dict(),
+        "preprocessing": preprocessing.to_dict(),
+        "weights": best.model.state_dict(),
+        "temperature": best.model.decoder.temperature,
+        "prior_weight": best.model.decoder.prior_weight,
+        "threshold": best.holdout.threshold,
+        "label_thresholds": best.holdout.label_thresholds,
+        "epoch": best.epoch,
+        "metrics": best.holdout.metrics,
+        "selected_on": data.images.selected_on,
+        "held_out": data.images.held_out,
+        "flags": paths,
+    }
+    save_checkpoint(checkpoint, folder / "best.pt")
 
 
 def learn(

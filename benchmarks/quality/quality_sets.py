@@ -9,7 +9,7 @@ from pathlib import Path
 from rivals import Contender
 
 from train import get_args_parser as train_args_parser
-from training.recipe import PRETRAINED, RANDOM, fill_in
+from training.recipe import PRETRAINED, RANDOM
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -39,7 +39,6 @@ class DataSet:
         given += ["--learning_rate", str(learning_rate), "--seed", str(seed)]
         args = train_args_parser().parse_args(given)
         vars(args).update(contender.flags)
-        fill_in(vars(args))
         return args
 
 

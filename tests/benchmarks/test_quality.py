@@ -1,5 +1,6 @@
 """The comparison with rivals: each model trains and decodes, is what it claims, and is run once."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 from conftest import REPO
 from filelock import FileLock
 
+from inference.checkpoint import load_checkpoint, restore
 from inference.predictions import decode
 from labels.vocabulary import Vocabulary
 from training.saver import LossError
@@ -21,6 +23,7 @@ import ablations
 import quality
 import quality_results
 import quality_sets
+import recipe
 import rivals
 
 VOCABULARY = Vocabulary(("person", "dog", "cat"), (9, 5, 2), 12)
@@ -291,6 +294,28 @@ def test_a_run_is_made_once(tiny_scenes, monkeypatch):
     assert (chain["model"], chain["epochs"], chain["limit"]) == ("chain", 1, None)
     monkeypatch.setattr(quality, "train_and_test", lambda *_: pytest.fail("it was run again"))
     quality.main(args)
+    saved = list((tiny_scenes.parent / "runs").rglob("best.pt"))
+    assert len(saved) == 1  # of HybridNet itself
+    model, vocabulary, _ = restore(load_checkpoint(saved[0]), saved[0])
+    assert model.decoder.temperature == chain["temperature"]
+    assert model.decoder.num_labels == len(vocabulary)
+
+
+def test_recipe_compares_what_is_missing(tiny_scenes, capsys, monkeypatch):
+    """A line for each combination; a combination that is there is not trained again."""
+    tiny = quality.SETS["scenes"]
+    tuned = dataclasses.replace(tiny, tuned=quality_sets.tuned_flags(1.0, "light"))
+    monkeypatch.setitem(recipe.SETS, "ccp-lite0", tuned)
+    monkeypatch.setattr(recipe, "RESULTS", quality.RESULTS)
+    flags = ["ccp-lite0", "--layer_decays", "1", "0.5", "--augmentations", "light", "strong"]
+    recipe.main(recipe.get_args_parser().parse_args([*flags, "--table"]))
+    assert capsys.readouterr().out.count("| – |") == 4 * 2  # two cells share a bar
+    recipe.main(recipe.get_args_parser().parse_args(["ccp-lite0", "--layer_decays", "0.5"]))
+    assert "layer_decay 0.5 --augmentation light" in tiny_scenes.read_text()
+    capsys.readouterr()
+    recipe.main(recipe.get_args_parser().parse_args([*flags, "--table"]))
+    lines = [line for line in capsys.readouterr().out.splitlines() if "–" not in line]
+    assert len(lines) == 2 + 1
 
 
 def test_a_run_that_another_process_works_on_is_left_to_it(tiny_scenes, monkeypatch):
@@ -309,7 +334,7 @@ def test_a_run_that_another_process_works_on_is_left_to_it(tiny_scenes, monkeypa
         return diverged(run.model, run.learning_rate, run.seed)
 
     monkeypatch.setattr(quality, "train_and_test", train_and_test)
-    quality.run_missing(runs, 0)
+    quality.run_missing(runs, quality.SETS["scenes"], 0)
     assert order == ["average"]
     assert len(tiny_scenes.read_text().splitlines()) == 2
 
@@ -331,7 +356,10 @@ def test_a_run_that_diverges_is_recorded_and_the_next_one_starts(tiny_scenes, mo
     "script",
     [
         "quality/quality.py",
+        "quality/coco_photos.py",
         "quality/planted_errors.py",
+        "quality/recipe.py",
+        "quality/rescoring.py",
         "robustness/kills.py",
         "robustness/mutations.py",
         "speed/bench.py",

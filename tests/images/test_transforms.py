@@ -4,6 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 from conftest import rgb, smooth
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,3 +89,26 @@ def test_all_colours_together_in_any_order():
         for name in order:
             expected = getattr(ImageEnhance, name)(expected).enhance(factors[name])
         assert np.abs(rgb(seen) - np.asarray(expected, float)).max() <= 4
+
+
+def test_strong_augmentation_repeats_and_leaves_torchs_random_numbers_alone():
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 60, 3), dtype=np.uint8)
+    light, strong = (Preprocessing(32, augmentation=name) for name in ("light", "strong"))
+    before = torch.get_rng_state()
+    changed = 0
+    for seed in range(8):
+        one, again = (
+            strong.train_transform(np.random.default_rng(seed))(pixels, 1.2) for _ in range(2)
+        )
+        assert torch.equal(one, again)
+        assert (one.shape, one.dtype) == ((3, 32, 32), torch.uint8)
+        plain = light.train_transform(np.random.default_rng(seed))(pixels, 1.2)
+        changed += not torch.equal(one, plain)
+    assert changed > 4
+    assert torch.equal(before, torch.get_rng_state())
+    assert strong.eval_transform() == light.eval_transform()
+
+
+def test_unknown_augmentation_is_refused():
+    with pytest.raises(ValueError, match="augmentation is not one of light, strong"):
+        Preprocessing(32, augmentation="heavy")
