@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from model import ChainDecoder, HybridNet, bernoulli_nll
 
-CHAIN = {"decoder": "chain"}
+CHAIN, FROZEN = {"decoder": "chain"}, {"freeze_encoder": True}
 
 
 class Maximum(HybridNet):
@@ -114,5 +114,7 @@ ABLATIONS = {
     "chain-image-first": Contender("image embedding before the first label only", AtStart, CHAIN),
     "chain-random-start": Contender("decoder not started at zero", RandomStart, CHAIN),
     "chain-sampled": Contender("a fourth of the labels read are sampled", SampledPrefixes, CHAIN),
+    "chain-frozen": Contender("the encoder is not trained", settings=CHAIN | FROZEN),
+    "none-frozen": Contender("CNN alone, the encoder is not trained", settings=FROZEN),
 }
 EVERYONE = {**CONTENDERS, **ABLATIONS}
