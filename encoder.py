@@ -12,7 +12,9 @@ and, for --layer_decay, `layers()`.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import re
 from collections import OrderedDict
 from types import ModuleType
 
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 
 from util.amx_conv import use_matmul_convs
 from util.depthwise_conv import use_fast_depthwise_convs
+from util.fetch import short_waits
 
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # of torchvision
 NUM_STAGES = 4  # at most, of every encoder
@@ -36,7 +39,15 @@ def build_encoder(arch: str, pretrained: bool = False, image_size: int = 224) ->
     """
     check_arch(arch)
     kind = ResNetEncoder if arch in ARCHS else TimmEncoder
-    return use_fast_depthwise_convs(use_matmul_convs(kind(arch, pretrained, image_size)))
+    with short_waits() if pretrained else contextlib.nullcontext():
+        try:
+            encoder = kind(arch, pretrained, image_size)
+        except Exception as error:  # the errors of fetching have no common class
+            if not pretrained or isinstance(error, ValueError):
+                raise
+            reason = str(getattr(error, "reason", error)).strip()
+            raise OSError(re.split(r"\n|\. ", reason)[0][:200]) from error
+    return use_fast_depthwise_convs(use_matmul_convs(encoder))
 
 
 class ResNetEncoder(nn.Sequential):
@@ -115,19 +126,17 @@ class TimmEncoder(nn.Module):
 
 
 def create_net(timm: ModuleType, arch: str, pretrained: bool, image_size: int) -> nn.Module:
-    """The network without its classifier. Raises ValueError or OSError as `build_encoder` does."""
-    fixed = timm.get_pretrained_cfg(arch).fixed_input_size
-    size = {"img_size": image_size} if fixed else {}
+    """The network without its classifier. Raises ValueError as `build_encoder` does."""
+    config = timm.get_pretrained_cfg(arch)
+    if pretrained and not config.has_weights:
+        raise ValueError(f"pretrained: timm has no weights of {arch}")
+    size = {"img_size": image_size} if config.fixed_input_size else {}
     try:
         net = timm.create_model(arch, pretrained=pretrained, num_classes=0, **size)
     except (AssertionError, TypeError, ValueError) as error:
         if not size:
             raise
         raise ValueError(f"arch {arch} takes no images of {image_size} pixels ({error})") from None
-    except Exception as error:  # the errors of fetching have no common class
-        if not pretrained:
-            raise
-        raise OSError(str(error).strip().partition("\n")[0]) from error
     if not hasattr(net, "forward_intermediates"):
         raise ValueError(f"arch {arch} gives no feature maps in timm {timm.__version__}")
     return net
@@ -175,3 +184,8 @@ def weights_licence(arch: str) -> str | None:
     if arch in ARCHS:
         return None
     return import_timm(arch).get_pretrained_cfg(arch).license or None
+
+
+def is_noncommercial(licence: str) -> bool:
+    """Whether a licence forbids commercial use, by its name, such as cc-by-nc-4.0."""
+    return bool(re.search(r"\bnc\b|non-?commercial", licence, re.IGNORECASE))

@@ -1,7 +1,7 @@
 """Checkpoints: one file with all that evaluate.py and sample.py need.
 
 A checkpoint is a dictionary of plain types and tensors, so `torch.load(weights_only=True)` reads
-it and no file can run code:
+it. Here `read_torch_file` does, which no file can make run code, hang or fill the memory:
 
     format          "hybridnet-checkpoint-1"
     commit          git commit of the code that wrote it, see `code_commit` (may be missing)
@@ -27,14 +27,14 @@ last.pt is also written within epochs; the one before it is kept as previous.pt.
 from __future__ import annotations
 
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from images.transforms import Preprocessing
-from inference.checkpoint_checks import check_archive, check_fit, check_parts, check_settings
+from inference.checkpoint_checks import check_fit, check_parts, check_settings
+from inference.torch_file import BadFileError, read_torch_file
 from labels.vocabulary import Vocabulary
 from model import HybridNet, settings_of
 from util.cli import code_commit
@@ -77,14 +77,11 @@ def load_checkpoint(path: Path) -> dict:
     if not path.is_file():
         raise UsageError(f"there is no checkpoint {path}{_others(path)}")
     try:
-        check_archive(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickles that torch did not write
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # torch raises many things for foreign or damaged files
-        checkpoint = None
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != FORMAT_VERSION:
-        raise UsageError(f"{path} is damaged or not a checkpoint of HybridNet's train.py")
+        checkpoint, reason = read_torch_file(path), ""
+    except (OSError, BadFileError) as error:
+        checkpoint, reason = None, f" ({error})"
+    if not is_checkpoint(checkpoint):
+        raise UsageError(f"{path} is damaged or not a checkpoint of HybridNet's train.py{reason}")
     try:
         check_names(checkpoint)
     except ValueError as error:
@@ -94,6 +91,11 @@ def load_checkpoint(path: Path) -> dict:
     except (ValueError, TypeError) as error:
         raise UsageError(f"{path} is damaged: {error}") from None
     return checkpoint
+
+
+def is_checkpoint(content: object) -> bool:
+    """Whether a file with this content was written by `save_checkpoint`, or looks like that."""
+    return isinstance(content, dict) and content.get("format") == FORMAT_VERSION
 
 
 def check_names(checkpoint: dict) -> None:

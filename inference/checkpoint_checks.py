@@ -1,61 +1,20 @@
-"""Checks of checkpoints from strangers: reading one costs no more than its own size.
+"""Checks of checkpoints from strangers: what `read_torch_file` read has the right types and sizes.
 
-`torch.load(weights_only=True)` runs no code, but it accepts any sizes and types. All functions
-here raise ValueError with the reason.
+All functions here raise ValueError with the reason.
 """
 
 from __future__ import annotations
 
-import pickletools
 import sys
-import zipfile
 from collections.abc import Iterable
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 import torch
 
 from model import HybridNet, settings_of
 
-MAX_REUSED_TUPLES = 32  # at most 3**10 steps of hashing
 MAX_INT = 2**16  # of a model's settings
 PATH_FLAGS = ("image_path", "annotations", "val_image_path", "val_annotations")
-
-
-def check_archive(path: Path) -> None:
-    """The file is a zip as torch writes it, without compression, so it cannot unpack to more."""
-    with zipfile.ZipFile(path) as archive:
-        records = archive.infolist()
-        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-            raise ValueError("a record is compressed")
-        if sum(record.file_size for record in records) > path.stat().st_size:
-            raise ValueError("its records are larger than the file")
-        if len({record.filename for record in records}) < len(records):
-            raise ValueError("two of its records have the same name")
-        if archive.testzip():  # torch itself ignores the checksums
-            raise ValueError("a record does not match its checksum")
-        for record in records:
-            if record.filename.endswith(".pkl"):
-                check_pickle(archive.read(record))
-
-
-def check_pickle(data: bytes) -> None:
-    """The pickle does not reuse tuples more than torch.save does.
-
-    A tuple of twice the same tuple, over 90 levels, takes 400 bytes and forever to hash: each level
-    doubles the work. torch.save reuses only a few tuples, such as Adam's betas.
-    """
-    tuples: set[int] = set()  # places in the pickle's memo that hold a tuple
-    reused, is_tuple = 0, False  # is_tuple: whether the value on top of the stack is one
-    for opcode, place, _ in pickletools.genops(data):
-        if opcode.name in ("BINPUT", "LONG_BINPUT"):
-            (tuples.add if is_tuple else tuples.discard)(place)
-            continue
-        again = opcode.name in ("BINGET", "LONG_BINGET") and place in tuples
-        is_tuple = again or "TUPLE" in opcode.name
-        reused += again
-    if reused > MAX_REUSED_TUPLES:
-        raise ValueError("it reuses too many tuples")
 
 
 def check_parts(checkpoint: dict) -> None:

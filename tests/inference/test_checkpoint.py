@@ -65,8 +65,9 @@ def test_wrong_parts(small):
     for value in (None, [], "resnet18"):
         assert "its model has no settings" in damage("model", value)
     assert "do not fit" in damage("model", {**settings, "hidden_size": 60_000})
-    boundless = torch.zeros(1).expand(2**20, 2**20)
-    for tensor in (boundless, torch.eye(3).to_sparse(), torch.full((3,), float("nan")), "text"):
+    boundless = {**weights, "classifier.bias": torch.zeros(1).expand(2**20, 2**20)}
+    assert "larger than the file" in damage("weights", boundless)
+    for tensor in (torch.eye(3).to_sparse(), torch.full((3,), float("nan")), "text"):
         assert "weights" in damage("weights", {**weights, "classifier.bias": tensor})
     for value in (float("nan"), float("inf"), 10**400, "0.5", None, True):
         assert "threshold" in damage("threshold", value)
