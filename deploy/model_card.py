@@ -15,6 +15,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from encoder import ARCHS, is_noncommercial, weights_licence
 from evaluation.metrics import RULES, SCORE_METRICS, SET_METRICS, SET_NLL, Metric
 from labels.vocabulary import Vocabulary
 from report.page import number
@@ -102,6 +103,7 @@ def write_card(
             sample=_block(f"python sample.py photo.jpg --checkpoint {shlex.quote(str(path))}"),
             measured=_block(results["command"]) if results else None,
             flags=_block(*_flags(checkpoint["flags"])),
+            **_start(checkpoint),
         )
         .encode("utf-8", "replace")
     )
@@ -110,6 +112,24 @@ def write_card(
 def _score_metrics() -> dict[str, Metric]:
     """The metrics of the card's first table."""
     return {**SCORE_METRICS, "set_nll": SET_NLL}
+
+
+def _start(checkpoint: dict) -> dict[str, object]:
+    """Where the first weights came from, and the licence that is stated for such weights.
+
+    start: the flag of train.py, or None. start_file: the name of the flag's file. owner, licence,
+    noncommercial: of the weights that can be fetched for this encoder.
+    """
+    flags, arch = checkpoint["flags"], checkpoint["model"]["arch"]
+    start = next((n for n in ("pretrained", "weights", "start_from") if flags.get(n)), None)
+    licence = weights_licence(arch) if start in ("pretrained", "weights") else None
+    return {
+        "start": start,
+        "start_file": Path(str(flags.get(start))).name,
+        "owner": "torchvision" if arch in ARCHS else "timm",
+        "licence": licence,
+        "noncommercial": bool(licence) and is_noncommercial(licence),
+    }
 
 
 def _flags(flags: dict) -> list[str]:

@@ -209,9 +209,11 @@ class _Unpickler:
         return function
 
     def storage(
-        self, kind: str, of: Skipped, key: str, device: str, numel: int, view: None = None
-    ) -> str:
-        """Read a storage, unless it was read before; returns its key."""
+        self, kind: str, of: Skipped, key: str, device: str, numel: int = 0, view: None = None
+    ) -> str | Skipped:
+        """Read a storage, unless it was read before; returns its key. Of a module: its class."""
+        if kind == "module":
+            return of
         dtype = DTYPES.get(of.name.rpartition(".")[2])
         if kind != "storage" or dtype is None or view is not None or type(key) is not str:
             raise BadFileError(f"it holds {of.name[:60]}, which is not read")

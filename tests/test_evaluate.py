@@ -175,7 +175,7 @@ class Hostile:
 def test_a_hostile_checkpoint_runs_no_code(workdir):
     torch.save({"format": "hybridnet-checkpoint-1", "weights": Hostile()}, "bad.pt")
     assert "damaged" in refusal(sample, "data/images", "--checkpoint", "bad.pt")
-    assert "is not a state dict" in refusal(train, *TRAIN, "--weights", "bad.pt")
+    assert "holds no state dict" in refusal(train, *TRAIN, "--weights", "bad.pt")
     assert not (workdir / "hacked").exists()
 
 

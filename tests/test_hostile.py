@@ -5,14 +5,17 @@ import json
 import os
 import struct
 import sys
+import zipfile
 import zlib
 from collections import Counter
 
 import numpy as np
 import pytest
-from conftest import REPO, coco, one_error, run, write_json, write_picture
+import torch
+from conftest import REPO, TRAIN, coco, one_error, refusal, run, write_json, write_picture
 from PIL import Image
 
+import train
 from images.decode import MAX_PIXELS, load_image, load_pixels
 from images.find import find_images
 from images.transforms import Preprocessing
@@ -279,3 +282,38 @@ def test_a_large_vocabulary_can_be_read_back(tmp_path):
     many = Vocabulary(tuple(f"{i:07}" for i in range(70_000)), (1,) * 70_000, 300)
     save_vocabulary(many, tmp_path / "v.pkl")
     assert load_vocabulary(tmp_path / "v.pkl") == many
+
+
+# --- weights ----------------------------------------------------------------------------------
+
+
+def test_weights_that_would_block_or_never_end(workdir):
+    """train.py --weights, as a user runs it: a pipe, and a pickle that torch.load never ends."""
+    os.mkfifo("pipe.pth")
+    levels = b"".join(b"](h%ch%ceq%c" % (i, i, i + 1) for i in range(90))
+    with zipfile.ZipFile("endless.pth", "w") as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02]q\x00" + levels + b")R.")
+    for name, reason in (("pipe.pth", "it is not an ordinary file"), ("endless.pth", "is damaged")):
+        result = run("train.py", *TRAIN, "--weights", name, cwd=workdir, timeout=120)
+        assert one_error(result).startswith(f"error: cannot read --weights {name}: ")
+        assert reason in result.stderr
+
+
+def test_weights_made_to_do_harm(workdir):
+    with zipfile.ZipFile("bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"\x80\x02N.")
+        archive.writestr("x/data/0", bytes(10**8))
+    torch.save({"conv1.weight": torch.zeros(1).expand(64, 3, 10**4, 10**4)}, "boundless.pth")
+    torch.save({"conv1.weight": torch.full((64, 3, 7, 7), float("inf"))}, "inf.pth")
+    torch.save({"conv1.weight": torch.eye(3).to_sparse()}, "sparse.pth")
+    torch.save({"\x1b[2J\n": torch.ones(1), "layer1." + "x" * 10**5: torch.ones(1)}, "names.pth")
+    for name, reason in (
+        ("bomb.pth", "a record is compressed"),
+        ("boundless.pth", "its tensors are larger than the file"),
+        ("inf.pth", "conv1.weight has values that are not finite"),
+        ("sparse.pth", "it holds no state dict"),
+        ("names.pth", "none of its tensors"),
+    ):
+        sentence = refusal(train, *TRAIN, "--weights", name)
+        assert reason in sentence
+        assert len(sentence) < 300

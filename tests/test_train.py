@@ -250,13 +250,9 @@ def partial_weights(workdir):
 def test_a_frozen_encoder_keeps_its_weights(workdir, partial_weights, capsys):
     flags = (*TRAIN, "--weights", "part.pth", "--freeze_encoder", "--num_epochs", 1)
     call(train, *flags)
-    err = capsys.readouterr().err
-    loaded = next(line for line in err.splitlines() if "tensors from part.pth" in line)
-    missing = next(line for line in err.splitlines() if "tensors start at random" in line)
-    assert f"{len(partial_weights)} tensors" in loaded
-    assert all(name in loaded for name in partial_weights)
-    assert "layer4.0.conv1.weight" in missing
-    assert "layer3" not in missing
+    said = "encoder: 90 of 120 tensors from part.pth; at random: layer4 (30 tensors)\n"
+    assert said in capsys.readouterr().err
+    assert len(partial_weights) == 90
     last = load(workdir / "runs/instances-chain/last.pt")
     for weights in (last["weights"], last["training"]["weights"]):
         for name, tensor in partial_weights.items():
@@ -272,23 +268,44 @@ def test_encoder_weights_that_do_not_fit(workdir, partial_weights):
     assert "conv1.weight has shape (64, 1, 7, 7)" in refusal(
         train, *TRAIN, "--weights", "shape.pth"
     )
-    torch.save({"backbone.conv1.weight": torch.zeros(64, 3, 7, 7)}, "names.pth")
+    torch.save({"stem.weight": torch.zeros(64, 3, 7, 7)}, "names.pth")
     assert "none of its tensors" in refusal(train, *TRAIN, "--weights", "names.pth")
-    assert "needs" in refusal(train, *TRAIN, "--weights", "part.pth", "--arch", "resnet50")
+    assert "the encoder's has" in refusal(
+        train, *TRAIN, "--weights", "part.pth", "--arch", "resnet50"
+    )
     torch.save([1, 2], "list.pth")
     torch.save({"conv1.weight": 3}, "number.pth")
     (workdir / "text.pth").write_text("hello")
     (workdir / "class.pth").write_bytes(pickle.dumps(io.BytesIO()))
-    for name in ("list.pth", "number.pth", "text.pth", "class.pth"):
-        assert "is not a state dict" in refusal(train, *TRAIN, "--weights", name)
-    for name in ("absent.pth", "data"):
-        assert "cannot read --weights" in refusal(train, *TRAIN, "--weights", name)
+    for name, reason in (
+        *(("list.pth", "it holds no state dict"), ("number.pth", "it holds no state dict")),
+        *(("text.pth", "not written by torch.save"), ("class.pth", "not written by torch.save")),
+        *(("absent.pth", "No such file"), ("data", "not an ordinary file")),
+    ):
+        sentence = refusal(train, *TRAIN, "--weights", name)
+        assert sentence.startswith(f"cannot read --weights {name}")
+        assert reason in sentence
 
 
-def test_missing_tensors_of_the_shared_weights(shared, workdir, capsys):
+def test_the_shared_weights_of_three_stages(shared, workdir, capsys):
     path = shared / "weights/resnet18-conv1-layer3.pth"
     labels = vocabulary.Vocabulary(("person",), (1,), 2)
     model = setup.build_model({"decoder": "none"}, labels, pretrained=False, weights=path)
-    missing = capsys.readouterr().err.splitlines()[-1]
-    assert missing.count("layer4") == missing.split("tensors")[1].count(",") + 1
+    said = f"encoder: 90 of 120 tensors from {path}; at random: layer4 (30 tensors)\n"
+    assert capsys.readouterr().err == said
     assert torch.equal(model.encoder.conv1.weight, load(path)["conv1.weight"])
+
+
+def test_the_encoder_of_an_earlier_run(trained, workdir, capsys):
+    """Its other weights are not used: the labels may be others."""
+    best = trained.output / "best.pt"
+    call(
+        train, *TRAIN, "--num_epochs", 1, "--decoder", "none", "--freeze_encoder", "--weights", best
+    )
+    said = f"encoder: all 120 tensors from {best} (its averaged weights)\n"
+    assert said in capsys.readouterr().err
+    ours = load(workdir / "runs/instances-none/best.pt")["weights"]
+    theirs = load(best)["weights"]
+    names = [name for name in ours if name.startswith("encoder.")]
+    assert len(names) == 120
+    assert all(torch.equal(ours[name], theirs[name]) for name in names)

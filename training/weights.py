@@ -7,6 +7,7 @@ classifier is ignored, and what is missing starts at random.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -143,14 +144,19 @@ def fitting_arch(state: Mapping[str, Tensor], names: list[str]) -> str | None:
     """The first of these encoders all of whose tensors are in `state`."""
     for name in names:
         try:
-            with torch.device("meta"):  # takes no memory
-                encoder = build_encoder(name)
-            fitting = match(encoder, state)
+            encoder = empty_encoder(name)
+            if not find_missing(encoder, match(encoder, state)):
+                return name
         except ValueError:
             continue
-        if not find_missing(encoder, fitting):
-            return name
     return None
+
+
+@functools.cache
+def empty_encoder(arch: str) -> nn.Module:
+    """The encoder without numbers, which takes no memory."""
+    with torch.device("meta"):
+        return build_encoder(arch)
 
 
 def check_values(fitting: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:

@@ -54,9 +54,10 @@ from model import HybridNet, settings_of  # noqa: E402
 from train import choose_images, load_data, preprocessing_of, train_one_epoch  # noqa: E402
 from training.data import TrainingData  # noqa: E402
 from training.saver import checked_steps  # noqa: E402
-from training.setup import load_weights_file, set_deterministic  # noqa: E402
+from training.setup import set_deterministic  # noqa: E402
 from training.state import TrainState  # noqa: E402
 from training.validation import Validation, decode_all, validate  # noqa: E402
+from training.weights import load_weights_file  # noqa: E402
 from util.cli import (  # noqa: E402
     ArgumentParser,
     code_commit,
@@ -178,7 +179,7 @@ def train_and_test(run: Run, data_set: DataSet, folder: Path, num_workers: int) 
     data = load_data(flags, choose_images(flags), device)
     model = contender.build(vocabulary, data_set.arch)
     if flags.weights:
-        load_weights_file(model, flags.weights)
+        load_weights_file(model.encoder, data_set.arch, flags.weights)
     amp = autocast(device, resolve_amp("auto", device, {}))
     result = {**asdict(run), "commit": code_commit()}
     try:

@@ -285,3 +285,29 @@ def test_the_card_has_the_evaluation_of_this_checkpoint_only(trained, tmp_path, 
         metrics.write_text(json.dumps(other))
         assert "41.24" not in card_of(checkpoint, path)
         assert "metrics are left out" in capsys.readouterr().err
+
+
+def test_the_licence_of_the_first_weights(trained):
+    checkpoint = load(trained.output / "best.pt")
+
+    def licence(arch: str = "resnet18", **flags: object) -> str:
+        changed = {**checkpoint, "flags": {**checkpoint["flags"], **flags}}
+        changed["model"] = {**checkpoint["model"], "arch": arch}
+        card = html.unescape(card_of(changed, trained.output / "best.pt"))
+        return " ".join(card.split("before you share the model.")[1].split("## Labels")[0].split())
+
+    assert licence() == "The encoder started from random weights."
+    assert licence(pretrained=True).endswith("torchvision states no licence for them.")
+    timm, nc = "tf_efficientnet_lite0", "convnextv2_tiny"
+    assert licence(timm, pretrained=True) == (
+        f"The encoder started from the weights of {timm} that timm offers. timm states this "
+        "licence for them: apache-2.0."
+    )
+    assert licence(timm, weights="files/my<b>lite0.pth") == (
+        "The encoder started from weights in the file my<b>lite0.pth. Their licence is not known "
+        f"here. For its own weights of {timm}, timm states this licence: apache-2.0."
+    )
+    assert licence(weights="a.pth").endswith("Their licence is not known here.")
+    assert licence(start_from="runs/a/best.pt").endswith("Its licence is not known here.")
+    for flags in ({"pretrained": True}, {"weights": "a.pth"}):
+        assert licence(nc, **flags).endswith("cc-by-nc-4.0. This licence forbids commercial use.")
