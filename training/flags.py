@@ -68,8 +68,8 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     net("--decoder", choices=DECODERS, default="chain", help="none: the CNN alone, as a control")
     net("--embed_size", type=positive_int, default=256, help="size of the image-label embedding")
     net("--hidden_size", type=positive_int, default=256, help="LSTM units; raise for many labels")
-    net("--pretrained", action="store_true", help="start from ImageNet weights; best if you can")
-    net("--weights", type=Path, help="start from a state dict with torchvision's names")
+    net("--pretrained", action="store_true", help="fetch ImageNet weights; best if you can")
+    net("--weights", type=Path, help="start from a file of such weights, or of best.pt")
     net("--start_from", type=Path, help="start at an earlier run's best.pt, e.g. with more labels")
     net("--freeze_encoder", action="store_true", help="train only the rest; for very few images")
     opt = parser.add_argument_group("optimisation").add_argument
