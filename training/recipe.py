@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 RANDOM = {"learning_rate": 2e-3, "layer_decay": 1.0, "augmentation": "light", "num_epochs": 10}
-PRETRAINED = {"learning_rate": 1e-3, "layer_decay": 1.0, "augmentation": "light", "num_epochs": 5}
+PRETRAINED = {"learning_rate": 2e-3, "layer_decay": 1.0, "augmentation": "light", "num_epochs": 5}
 STARTS = ("pretrained", "weights", "start_from")  # flags that give the encoder trained weights
 
 
