@@ -133,6 +133,7 @@ def zip_of(tmp_path, body: bytes, **records: bytes):
     path = tmp_path / "x.pt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("x/data.pkl", b"\x80\x02" + body + b".")
+        archive.writestr("x/version", "3\n")
         for name, data in records.items():
             archive.writestr(f"x/data/{name}", data)
     return path
@@ -192,6 +193,14 @@ def test_tensors_larger_than_the_file(tmp_path):
     large = b"](" + tensor(storage(b"M\x00\x40"), b"M\x00\x40\x85") * 9 + b"e"
     with pytest.raises(BadFileError, match="larger than the file"):
         read_torch_file(zip_of(tmp_path, large, **{"0": bytes(4 * 2**14)}))
+
+
+def test_parameters_as_torch_0_3_wrote_them(tmp_path):
+    """A call of the class, and its state: requires_grad, volatile, hooks."""
+    body = tensor(storage(b"K\x02"), b"K\x02\x85")
+    body = b"ctorch.nn.parameter\nParameter\n" + body + b"\x85R\x88\x89}\x87b"
+    path = zip_of(tmp_path, body, **{"0": bytes(8)})
+    assert same(read_torch_file(path), torch.load(path, weights_only=True).detach())
 
 
 def test_archives_that_are_not_as_torch_writes_them(tmp_path, data):
