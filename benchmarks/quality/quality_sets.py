@@ -71,14 +71,16 @@ def split_paths(folder: Path) -> tuple[tuple[Path, Path], tuple[Path, Path]]:
     return train, val
 
 
-def lite0_set(folder: Path, image_size: int, missing: str, pretrained: bool = True) -> DataSet:
+def lite0_set(
+    folder: Path, image_size: int, num_epochs: int, missing: str, pretrained: bool = True
+) -> DataSet:
     """Real photos for EfficientNet-Lite0, whose weights are ImageNet's or random."""
     recipe = PRETRAINED if pretrained else RANDOM
     weights = ("--weights", str(SHARED / f"weights/{LITE0}.pth")) if pretrained else ()
     return DataSet(
         *split_paths(folder),
         missing=missing,
-        num_epochs=recipe["num_epochs"],
+        num_epochs=num_epochs,
         flags=("--arch", LITE0, "--image_size", str(image_size), *weights),
         arch=LITE0,
         tuned=tuned_flags(recipe["layer_decay"], recipe["augmentation"]),
@@ -119,9 +121,9 @@ SETS = {
             *("--weights", str(SHARED / "weights/resnet18-conv1-layer3.pth")),
         ),
     ),
-    "ccp-lite0": lite0_set(CCP, 224, "put Clothing Co-Parsing there"),
-    "ccp-lite0-random": lite0_set(CCP, 224, "put Clothing Co-Parsing there", pretrained=False),
-    "posters": lite0_set(POSTERS, 192, "put the posters there"),
-    "posters-random": lite0_set(POSTERS, 192, "put the posters there", pretrained=False),
-    "coco-photos": lite0_set(COCO_PHOTOS, 224, "run python benchmarks/quality/coco_photos.py"),
+    "ccp-lite0": lite0_set(CCP, 224, 5, "put Clothing Co-Parsing there"),
+    "ccp-lite0-random": lite0_set(CCP, 224, 5, "put Clothing Co-Parsing there", pretrained=False),
+    "posters": lite0_set(POSTERS, 192, 4, "put the posters there"),
+    "posters-random": lite0_set(POSTERS, 192, 4, "put the posters there", pretrained=False),
+    "coco-photos": lite0_set(COCO_PHOTOS, 224, 10, "run python benchmarks/quality/coco_photos.py"),
 }
