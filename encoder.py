@@ -18,15 +18,19 @@ import re
 from collections import OrderedDict
 from types import ModuleType
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
 from util.amx_conv import use_matmul_convs
 from util.depthwise_conv import use_fast_depthwise_convs
+from util.distributed import stand_in
+from util.errors import UsageError
 from util.fetch import short_waits
 
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # of torchvision
 NUM_STAGES = 4  # at most, of every encoder
+MAX_TABLES = 2**31  # bytes of a network's own tables: some grow with the fourth power of S
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0..1
 
 
@@ -36,6 +40,8 @@ def build_encoder(arch: str, pretrained: bool = False, image_size: int = 224) ->
     pretrained: with ImageNet weights, fetched from the internet. image_size: S, for networks that
     take one size only. Raises ValueError if there is no such encoder, or if it takes no images of
     this size; OSError if the weights cannot be fetched.
+
+    On torch's device "meta" it costs no memory. There a forward pass is tried, too.
     """
     check_arch(arch)
     kind = ResNetEncoder if arch in ARCHS else TimmEncoder
@@ -97,14 +103,50 @@ class TimmEncoder(nn.Module):
         self.widths.append(self.net.num_features)
         config = timm.data.resolve_model_data_config(self.net)
         self.mean, self.std = config["mean"], config["std"]
+        if next(self.parameters()).is_meta:
+            self.try_images(arch, image_size)
+
+    def train(self, mode: bool = True) -> TimmEncoder:
+        """As in every module; also drops what the network has computed from earlier weights.
+
+        Some networks keep such values while they are tested, and drop them in train(True) only.
+        """
+        super().train(True)
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Normalised images B×3×S×S -> feature maps B×D×h×w of the stages."""
-        final, stages = self.net.forward_intermediates(x, self.indices, output_fmt="NCHW")
+        if x.shape[0] == 0:  # many networks cannot reshape a batch without images
+            with stand_in():
+                return [stage[:0] for stage in self(x.new_zeros(1, *x.shape[1:]))]
+        final, stages = self.net.forward_intermediates(x, indices=self.indices, output_fmt="NCHW")
         return [*stages[:-1], self.as_map(final, stages[-1])]
 
+    def try_images(self, arch: str, image_size: int) -> None:
+        """Raise ValueError if the network cannot encode images of this size; on the device meta."""
+        tables = sum(table.numel() * table.element_size() for table in self.buffers())
+        if tables > MAX_TABLES:
+            reason = f"its tables take {tables / 1e9:.0f} GB"
+            raise ValueError(_misfit(arch, image_size, reason))
+        if any(isinstance(part, nn.LSTM) for part in self.modules()):
+            return  # takes minutes on this device
+        x = torch.empty(2, 3, image_size, image_size, device="meta")
+        try:
+            with torch.no_grad():
+                maps = self(x.contiguous(memory_format=torch.channels_last))
+        except Exception as error:  # the networks' errors have no common class
+            raise ValueError(_misfit(arch, image_size, error)) from None
+        if [m.shape[:2] for m in maps] != [(2, width) for width in self.widths]:
+            raise ValueError(_misfit(arch, image_size, "its feature maps have other channels"))
+
     def layers(self) -> list[list[nn.Parameter]]:
-        """The parameters of each layer, from the image on; timm says what a layer is."""
+        """The parameters of each layer, from the image on; timm says what a layer is.
+
+        Raises UsageError for the few networks of which it does not.
+        """
+        if not hasattr(self.net, "group_matcher"):
+            name = type(self.net).__name__
+            raise UsageError(f"--layer_decay: timm does not say what the layers of a {name} are")
         group = import_timm("").models.group_parameters
         names = group(self.net, self.net.group_matcher(coarse=False))
         of_name = dict(self.net.named_parameters())
@@ -117,8 +159,11 @@ class TimmEncoder(nn.Module):
         before the final layers.
         """
         height, width = last.shape[2:]
+        if not isinstance(final, Tensor):
+            raise ValueError("it has several final feature maps")
         if final.ndim == 4:
-            return final if final.shape[2:] == last.shape[2:] else final.permute(0, 3, 1, 2)
+            last_is_channels = getattr(self.net, "output_fmt", "NCHW") == "NHWC"
+            return final.permute(0, 3, 1, 2) if last_is_channels else final
         tokens = final[:, -height * width :]  # class tokens come first
         if tokens.shape[1] < height * width:  # only class tokens
             return last
@@ -133,13 +178,29 @@ def create_net(timm: ModuleType, arch: str, pretrained: bool, image_size: int) -
     size = {"img_size": image_size} if config.fixed_input_size else {}
     try:
         net = timm.create_model(arch, pretrained=pretrained, num_classes=0, **size)
-    except (AssertionError, TypeError, ValueError) as error:
-        if not size:
-            raise
-        raise ValueError(f"arch {arch} takes no images of {image_size} pixels ({error})") from None
+    except Exception as error:  # the networks' errors have no common class
+        if not pretrained:
+            raise ValueError(_misfit(arch, image_size, error)) from None
+        if "loading state_dict" in str(error):
+            what = f"timm's weights of {arch} are not for images of {image_size} pixels"
+            raise ValueError(f"pretrained: {what}") from None
+        raise
     if not hasattr(net, "forward_intermediates"):
         raise ValueError(f"arch {arch} gives no feature maps in timm {timm.__version__}")
     return net
+
+
+def _misfit(arch: str, image_size: int, reason: object) -> str:
+    """The sentence on a network that cannot be used. reason: an error, or a phrase."""
+    own = import_timm(arch).get_pretrained_cfg(arch).input_size[-1]
+    hint = f"; it was made for {own} pixels" if own != image_size else ""
+    reason = _first_line(reason)
+    return f"arch {arch} cannot encode images of {image_size} pixels ({reason}){hint}"
+
+
+def _first_line(reason: object) -> str:
+    """What an error says, in at most 200 characters."""
+    return str(reason).strip().partition("\n")[0][:200] or type(reason).__name__
 
 
 def choose_stages(reductions: list[int]) -> list[int]:
@@ -156,10 +217,11 @@ def check_arch(arch: str) -> None:
     if arch in ARCHS:
         return
     timm = import_timm(arch)
-    # is_model looks at names that the package has; "hf-hub:..." and "local-dir:..." would fetch
-    # or read a file, and a checkpoint from a stranger could name one
-    if not timm.is_model(arch):
-        near = difflib.get_close_matches(arch, [*ARCHS, *timm.list_models()], n=3)
+    # only names that the package lists: "hf-hub:..." and "local-dir:..." would fetch or read a
+    # file, and a checkpoint from a stranger could name one
+    names = [*ARCHS, *(timm.list_pretrained() if "." in arch else timm.list_models())]
+    if arch not in names:
+        near = difflib.get_close_matches(arch[:60], names, n=3)
         hint = f"; near it are {', '.join(near)}" if near else ""
         raise ValueError(
             f"arch is {arch[:60]!r}; possible are {', '.join(ARCHS)} and timm's networks{hint}"

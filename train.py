@@ -66,6 +66,7 @@ from training.setup import (
     SCENES,
     SCENES_IMAGE_SIZE,
     build_model,
+    check_model,
     draw_default_set,
     log_run_summary,
     name_data_set,
@@ -173,6 +174,7 @@ def choose_run(args: argparse.Namespace) -> tuple[TrainAndVal, dict]:
     """
     is_given = args.output_dir is not None
     resolve_paths(args)
+    check_model(settings_of(vars(args)), args.image_size)
     earlier = None
     if args.accept_changes:
         args.output_dir = args.output_dir if is_given else newest_run(args.output_dir)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from inference.checkpoint import load_checkpoint, save_checkpoint
-from model import settings_of
+from model import HybridNet, settings_of
 from training.data import Part
 from training.state import TrainState
 from util.distributed import rank
@@ -163,6 +163,8 @@ def find_changes(earlier: dict, about: dict, defaults: dict) -> Changes:
 def continue_run(state: TrainState, earlier: dict, changes: Changes) -> None:
     """Set `state` to where the checkpoint `earlier` was written. Raises UsageError."""
     if changes:
+        if "image_size" in changes.flags:
+            check_shapes(state.model, earlier, changes.flags["image_size"])
         log(f"WARNING: continuing, although {changes}; an unfinished epoch starts again")
     try:
         state.load(earlier, bool(changes))
@@ -170,6 +172,20 @@ def continue_run(state: TrainState, earlier: dict, changes: Changes) -> None:
         raise _damaged() from None
     if "validation" in changes.data:
         state.best_nll = math.inf  # it was measured on other images
+
+
+def check_shapes(model: HybridNet, earlier: dict, change: str) -> None:
+    """Raise UsageError if the encoder's weights are for images of one size only.
+
+    model: for the new size. earlier: the checkpoint. change: of the size, as a phrase.
+    """
+    weights = earlier["weights"]
+    for name, tensor in model.encoder.state_dict(prefix="encoder.").items():
+        if name in weights and weights[name].shape != tensor.shape:
+            raise UsageError(
+                f"{change}, but the weights of {earlier['model']['arch']} are for one size: choose "
+                "another --output_dir"
+            )
 
 
 def _damaged() -> UsageError:

@@ -68,6 +68,18 @@ def build_model(
     return model
 
 
+def check_model(settings: dict[str, object], image_size: int) -> None:
+    """Raise UsageError if no HybridNet has these settings for images of this size.
+
+    Costs no memory and, in most networks, less than a second.
+    """
+    try:
+        with torch.device("meta"):
+            HybridNet(1, image_size=image_size, **settings)
+    except ValueError as error:
+        raise UsageError(f"--{error}") from None
+
+
 def set_deterministic(device: torch.device) -> None:
     """On a CPU, make the same seed give the same weights to the bit."""
     if device.type == "cpu":

@@ -40,12 +40,13 @@ def copy_weights(model: HybridNet, vocabulary: Vocabulary, path: Path, checkpoin
     shared = [label for label in vocabulary.labels if label in old.rank]
     here = torch.tensor([vocabulary.rank[label] for label in shared], dtype=torch.long)
     there = torch.tensor([old.rank[label] for label in shared], dtype=torch.long)
-    weights, by_label = source.state_dict(), parameters_by_label(checkpoint["model"])
+    size = checkpoint["preprocessing"]["image_size"]
+    by_label = parameters_by_label({**checkpoint["model"], "image_size": size})
+    weights = source.state_dict()
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if name not in by_label:
                 if tensor.shape != weights[name].shape:  # of an encoder that takes one size only
-                    size = checkpoint["preprocessing"]["image_size"]
                     raise UsageError(
                         f"--start_from {path} was trained on images of another size: give "
                         f"--image_size {size}"
@@ -66,7 +67,10 @@ def copy_weights(model: HybridNet, vocabulary: Vocabulary, path: Path, checkpoin
 
 
 def parameters_by_label(settings: dict[str, object]) -> set[str]:
-    """The names of the parameters that have a row for each label: one label more is a row more."""
+    """The names of the parameters that have a row for each label: one label more is a row more.
+
+    settings: arguments of HybridNet.
+    """
     with torch.device("meta"):
         models = [HybridNet(number, **settings).state_dict() for number in (1, 2)]
     shapes: list[dict[str, torch.Size]] = [{k: v.shape for k, v in m.items()} for m in models]

@@ -113,29 +113,44 @@ class _Sum(torch.autograd.Function):
 
 
 class GlobalBatchNorm(nn.BatchNorm2d):
-    """BatchNorm with the statistics of the whole batch, over all processes.
+    """BatchNorm, also BatchNorm1d, with the statistics of the whole batch, over all processes.
 
     torch's SyncBatchNorm does the same, but only on GPUs.
     """
 
+    stands_in = False  # within `stand_in`
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        """BatchNorm2d would refuse what BatchNorm1d takes."""
+
     def forward(self, x: Tensor) -> Tensor:
-        """B×D×h×w -> B×D×h×w; B may differ between processes, and be 0."""
+        """B×D×h×w, or B×D, to the same; B may differ between processes, and be 0."""
         if not self.training:
             return super().forward(x)
-        x32 = x.float()
-        count = x.new_tensor([float(x.numel() // x.shape[1])], dtype=torch.float32)
+        x32, num_counted = x.float(), 0 if GlobalBatchNorm.stands_in else len(x)
+        per_image, shape = (0, *range(2, x.ndim)), (1, -1, *[1] * (x.ndim - 2))
+        count = x.new_tensor([num_counted * x[0:1, 0].numel()], dtype=torch.float32)
         count = sum_over_processes(count)  # of values per channel
-        mean = _Sum.apply(x32.sum((0, 2, 3))) / count
-        centred = x32 - mean.view(1, -1, 1, 1)
-        variance = _Sum.apply(centred.square().sum((0, 2, 3))) / count
+        mean = _Sum.apply(x32[:num_counted].sum(per_image)) / count
+        centred = x32 - mean.view(shape)
+        variance = _Sum.apply(centred[:num_counted].square().sum(per_image)) / count
         with torch.no_grad():
             unbiased = variance * count / (count - 1).clamp_min(1)
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(unbiased, self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        y = centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
-        return y.to(x.dtype)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+
+
+@contextlib.contextmanager
+def stand_in() -> Iterator[None]:
+    """A process without images encodes some all the same; they count in no BatchNorm."""
+    GlobalBatchNorm.stands_in = True
+    try:
+        yield
+    finally:
+        GlobalBatchNorm.stands_in = False
 
 
 class GlobalBatchNormAct(GlobalBatchNorm):
@@ -150,7 +165,8 @@ def wrap_ddp(model: nn.Module) -> nn.Module:
     """`model` in DistributedDataParallel with global BatchNorm; one process: unchanged."""
     if not dist.is_initialized():
         return model
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    kinds = nn.BatchNorm1d, nn.BatchNorm2d
+    norms = [m for m in model.modules() if isinstance(m, kinds)]
     with_act = [m for m in norms if type(m).__name__ == "BatchNormAct2d"]
     if next(model.parameters()).is_cuda and not with_act:
         # would lose the activation of BatchNormAct2d

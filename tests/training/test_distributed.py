@@ -17,7 +17,7 @@ from torch.multiprocessing import spawn
 from images import sampler
 from images.sampler import EpochBatchSampler
 from util import distributed
-from util.distributed import GlobalBatchNorm, gather_batches
+from util.distributed import GlobalBatchNorm, gather_batches, stand_in, wrap_ddp
 
 FLAGS = ("--image_path", "data/images", "--image_size", 48, "--num_epochs", 2, "--amp", "off")
 FLAGS += ("--batch_size", 11, "--val_fraction", 0, "--learning_rate", 1e-4)
@@ -150,6 +150,72 @@ def test_checkpoints_are_interchangeable(runs):
     again = run("train.py", *FLAGS, *flags, cwd=folder)
     assert again.returncode == 0, again.stderr
     assert "two is finished (2 epochs)" in again.stderr
+
+
+@pytest.mark.parametrize("arch", ["test_efficientnet", "test_vit"])
+def test_networks_of_timm_train_as_one(tmp_path, arch):
+    """One has BatchNorm with an activation in it; the other cannot reshape a batch without images.
+
+    Of the epoch's two steps, the second has one image: the second process gets none.
+    """
+    pytest.importorskip("timm", reason="timm has these networks")
+    tiny = write_tiny_set(tmp_path)
+    flags = (*FLAGS, "--keep_unlabelled", "--arch", arch, "--num_epochs", 1, "--batch_size", 11)
+    flags += ("--learning_rate", 1e-5)
+    one = run("train.py", *flags, "--output_dir", "one", cwd=tiny.folder)
+    two = torchrun(2, "train.py", *flags, "--output_dir", "two", cwd=tiny.folder)
+    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
+    a, b = (json.loads(result.stdout) for result in (one, two))
+    for name in ("train_loss", "val_set_nll"):
+        assert b[name] == pytest.approx(a[name], rel=1e-4)
+    a, b = (
+        torch.load(tmp_path / name / "last.pt")["training"]["weights"] for name in ("one", "two")
+    )
+    statistics = [name for name in a if "running_" in name]
+    assert bool(statistics) == (arch == "test_efficientnet")
+    for name in statistics:
+        torch.testing.assert_close(b[name], a[name], rtol=1e-3, atol=1e-5)
+
+
+def _stand_in(number: int, folder: str) -> None:
+    """One of two processes; the second has no image and lets one stand in."""
+    store = torch.distributed.FileStore(f"{folder}/store", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=number, world_size=2)
+    net = make_net()
+    ddp, x = wrap_ddp(net), torch.load(f"{folder}/x.pt")
+    if number == 0:
+        y = ddp(x)
+    else:
+        with stand_in():
+            y = ddp(torch.ones_like(x[:1]))[:0]
+    (2 * (y**3).sum()).backward()  # DDP takes the mean over processes
+    gradients = {f"gradient of {n}": p.grad for n, p in net.named_parameters()}
+    torch.save({**net.state_dict(), **gradients}, f"{folder}/{number}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def make_net() -> nn.Module:
+    """BatchNorm of all kinds that timm's networks have."""
+    norm_act = pytest.importorskip("timm.layers", reason="timm has it").BatchNormAct2d
+    torch.manual_seed(0)
+    first = nn.Conv2d(3, 4, 3), norm_act(4, act_layer=nn.SiLU), nn.Conv2d(4, 5, 2)
+    return nn.Sequential(
+        *first, nn.BatchNorm2d(5), nn.Flatten(), nn.Linear(45, 6), nn.BatchNorm1d(6)
+    )
+
+
+def test_an_image_that_stands_in_changes_nothing(tmp_path):
+    net = make_net()
+    x = torch.randn(7, 3, 6, 6, generator=torch.Generator().manual_seed(0))
+    torch.save(x, tmp_path / "x.pt")
+    spawn(_stand_in, (str(tmp_path),), nprocs=2)
+    (net(x) ** 3).sum().backward()
+    expected = net.state_dict() | {f"gradient of {n}": p.grad for n, p in net.named_parameters()}
+    for number in range(2):
+        found = torch.load(tmp_path / f"{number}.pt")
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, atol=1e-3, rtol=1e-4)
 
 
 def test_two_processes_evaluate_as_one(runs):
