@@ -3,6 +3,7 @@
     python annotate.py photos/
     python annotate.py photos/ --label_list labels.txt
     python annotate.py photos/ --checkpoint runs/photos
+    python annotate.py photos/ --checkpoint runs/photos --rules rules.txt
     python annotate.py photos/ --checkpoint runs/photos --annotations labels.csv --order review
     python annotate.py photos/ --annotations labels.csv --issues label_issues.csv
 
@@ -51,6 +52,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--label_list", type=Path, metavar="TXT", help="labels to offer, one on each line")
     add("--order", choices=ORDERS, help="default: uncertain with --checkpoint, else name")
     add("--issues", type=Path, metavar="CSV", help="review label_issues.csv of evaluate.py")
+    add("--rules", type=Path, metavar="TXT", help="probabilities given rules such as puppy -> dog")
     add("--port", type=non_negative_int, default=8000, help="0: any free one")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: if faster")
@@ -91,7 +93,7 @@ def load_scorer(args: argparse.Namespace, paths: Sequence[Path]) -> Scorer:
     from annotation.scorer import Scorer
     from inference.predictor import load
 
-    return Scorer(load(args.checkpoint, args.device, args.amp), paths)
+    return Scorer(load(args.checkpoint, args.device, args.amp, args.rules), paths)
 
 
 def choose_order(args: argparse.Namespace) -> str:
@@ -103,6 +105,8 @@ def choose_order(args: argparse.Namespace) -> str:
         raise UsageError("name the labels to review with --annotations")
     if order == "review" and not (args.checkpoint or args.issues):
         raise UsageError("--order review needs --checkpoint, or --issues label_issues.csv")
+    if args.rules and not args.checkpoint:
+        raise UsageError("--rules needs --checkpoint: they change its probabilities")
     if order == "uncertain" and not args.checkpoint:
         raise UsageError("--order uncertain needs --checkpoint")
     return order

@@ -21,6 +21,11 @@ the page label_issues.html you keep or correct each one:
 
     python evaluate.py --label_issues 100 --split all --folds 5
 
+Rules that no predicted set breaks (docs/RULES.md), and those that the annotations never break:
+
+    python evaluate.py --find_rules > rules.txt
+    python evaluate.py --rules rules.txt
+
 A report as one HTML page; finished evaluations of the same images side by side:
 
     python evaluate.py --report
@@ -52,7 +57,6 @@ from evaluation.analysis import (
 from evaluation.choice import (
     SPLITS,
     TRAINED_ON,
-    Chosen,
     choose_images,
     choose_output_dir,
     identify,
@@ -68,6 +72,7 @@ from evaluation.judging import (
     load_subject,
     restore_folds,
 )
+from evaluation.kept_rules import rule_results
 from evaluation.metrics import PROTOCOLS, protocol_metrics
 from evaluation.pointing import pointing_game, read_label_objects
 from evaluation.results import describe_run, metric_results, report_results
@@ -76,14 +81,15 @@ from images.cache import ImageCache
 from images.transforms import Preprocessing
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.predictions import DECISIONS
+from inference.rules import LabelRules, load_rules
+from labels.find_rules import rules_file
 from labels.options import FLAGS, add_label_flags, options_from
-from labels.tags import respell, spellings
 from labels.targets import left_out
 from labels.vocabulary import Vocabulary
 from report.gallery import draw_gallery
 from report.influence import save_influence
-from report.label_issues import write_label_issues
-from report.page import render, write_report
+from report.label_issues import write_issues
+from report.page import write_comparison, write_report
 from report.text import format_comparison, format_tables
 from training.folds import make_folds, train_folds
 from util.cli import (
@@ -98,7 +104,7 @@ from util.device import autocast, pick_device, resolve_amp
 from util.distributed import all_gather, process_group, rank, rank_zero_first
 from util.errors import UsageError
 from util.files import make_folder, without_nan, write_atomically
-from util.log import counted, is_first, is_launched, log
+from util.log import is_first, is_launched, log
 
 SKIPPED = "skipped_images.jsonl"  # training has a list of bad images of its own in this folder
 
@@ -127,6 +133,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--folds", type=fold_count, metavar="K", help="train K models; each judges what it lacked")
     add("--influence", action="store_true", help="which labels go together: label_influence.csv")
     add("--pointing", action="store_true", help="do class activation maps peak on the objects?")
+    add("--rules", type=Path, metavar="TXT", help="rules for label sets, such as puppy -> dog")
+    add("--find_rules", action="store_true", help="print rules that the annotations never break")
     add("--report", action="store_true", help="also write the page report.html")
     add(
         "--compare",
@@ -149,6 +157,8 @@ def main(args: argparse.Namespace) -> None:
     """Compare finished evaluations, or evaluate, together with torchrun's other processes."""
     if args.compare:
         return print_comparison(args) if is_first() else None
+    if args.find_rules:
+        return print_rules(args) if is_first() else None
     device = pick_device(args.device)
     with process_group(device):
         run(args, device)
@@ -162,17 +172,22 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     flags = checkpoint["flags"]
     given = {name: value for name in FLAGS if (value := getattr(args, name))}
     options = options_from(flags | given)
+    rules = load_rules(args.rules, vocabulary.labels) if args.rules else None
     split = args.split or ("all" if args.folds else None)
     chosen = choose_images(args.image_path, args.annotations, split, checkpoint, options)
     # as in training, if the images are from the same data set
     skip_bad = args.skip_bad_images or (chosen.is_own and flags.get("skip_bad_images") is True)
     subject = load_subject(chosen, vocabulary, args.keep_unlabelled, args.limit, skip_bad)
-    output_dir = choose_output_dir(args.output_dir, path.parent, chosen, args.limit, args.folds)
+    output_dir = choose_output_dir(
+        args.output_dir, path.parent, chosen, args.limit, args.folds, rules
+    )
     make_folder(output_dir)
     objects = None
     if args.pointing:
         objects = read_label_objects(subject.images, vocabulary, options)
     known = reveal_labels(subject.targets, args.reveal) if args.reveal else None
+    if args.reveal and rules:
+        rules.check_facts(known, vocabulary.labels)
     judges, leak = [Judge(model, checkpoint, np.arange(len(subject.paths)))], ""
     if args.folds:
         here = {"image_path": chosen.image_path, "annotations": chosen.annotations}
@@ -187,7 +202,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     flips = bool(args.label_issues or args.influence)
     started = time.perf_counter()
     judged = judge_images(
-        judges, subject, reader, amp, device, args.num_samples, known, flips, args.pointing
+        judges, subject, reader, amp, device, args.num_samples, known, flips, args.pointing, rules
     )
     seconds = time.perf_counter() - started
     if rank() > 0:
@@ -195,14 +210,14 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     results = {
         "command": command_line(),
         **describe_run(checkpoint, path, chosen.annotations),
-        **identify(chosen, args.limit, args.folds),
+        **identify(chosen, args.limit, args.folds, rules),
         "protocol": ("all images" if args.keep_unlabelled else "images with labels")
         + (" (the first ones)" if args.limit else ""),
         "leak": leak,
         "num_samples": args.num_samples,
         **metric_results(judged.predictions, judged.sets, vocabulary.labels, args.decide),
         "images_per_second": round(len(judged.subject.paths) / seconds, 1),
-        **asked_results(args, judged, known, objects, vocabulary.labels),
+        **asked_results(args, judged, known, objects, vocabulary.labels, rules),
     }
     if args.report:
         results["left_out"] = left_out(judged.subject.images, vocabulary)
@@ -227,26 +242,6 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         log(f"wrote {output_dir / 'report.html'} and pr_curves.csv")
     print(as_json if args.json else tables)
     log(f"wrote {output_dir / 'metrics.json'}, evaluate.log and {PREDICTIONS}")
-
-
-def write_issues(
-    results: dict, subject: Subject, chosen: Chosen, vocabulary: Vocabulary, output_dir: Path
-) -> None:
-    """--label_issues: the page on which they are kept or corrected, and the list as CSV."""
-    row = {name: i for i, name in enumerate(chosen.listed.file_names)}
-    issues = [{**issue, "row": row[issue["file_name"]]} for issue in results["label_issues"]]
-    listed = respell(chosen.listed, spellings(chosen.listed, vocabulary))
-    paths = dict(zip([row[name] for name in subject.images.file_names], subject.paths, strict=True))
-    about = f"by {results['checkpoint']}"
-    if results["folds"]:
-        about = f"out of sample, by {results['folds']} models, each trained without the photo"
-    elif chosen.is_own and chosen.part in TRAINED_ON:
-        about += ", which was trained on these photos and so finds few of their errors"
-    if left_out := len(chosen.rows) - len(subject.paths):
-        about += f"; {counted(left_out, 'photo was', 'photos were')} not judged, such as those "
-        about += "without labels if --keep_unlabelled is not given"
-    write_label_issues(issues, listed, paths, output_dir, about)
-    log(f"wrote {output_dir / 'label_issues.html'}, to correct labels, and label_issues.csv")
 
 
 def train_judges(
@@ -287,9 +282,12 @@ def asked_results(
     known: np.ndarray | None,
     objects: list[dict] | None,
     labels: tuple[str, ...],
+    rules: LabelRules | None,
 ) -> dict:
     """The results that only a flag asks for."""
     found, decoded, p, subject = {}, judged.decoded, judged.predictions, judged.subject
+    if rules:
+        found["rules"] = rule_results(p, rules, subject.images.file_names)
     if args.protocol:
         found["paper"] = protocol_metrics(args.protocol, p.targets, p.marginals)
     if args.reveal:
@@ -298,7 +296,7 @@ def asked_results(
     if args.label_issues:
         names = subject.images.file_names
         found["label_issues"] = issue_results(
-            decoded, args.label_issues, names, subject.paths, labels
+            decoded, args.label_issues, names, subject.paths, labels, rules
         )
     if args.influence:
         found["influence_agreement"] = influence_agreement(decoded.influence, subject.targets)
@@ -321,6 +319,18 @@ def write_results(results: dict, tables: str, output_dir: Path) -> str:
     return as_json
 
 
+def print_rules(args: argparse.Namespace) -> None:
+    """--find_rules: print them as a rules file; no model runs."""
+    checkpoint = load_checkpoint(find_checkpoint(args.checkpoint))
+    vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], "the checkpoint's vocabulary")
+    options = options_from(checkpoint["flags"] | {n: v for n in FLAGS if (v := getattr(args, n))})
+    # not of the test images: rules must not come from the images that they are tested on
+    split = args.split or (None if args.image_path else "train")
+    chosen = choose_images(args.image_path, args.annotations, split, checkpoint, options)
+    images = chosen.images if args.keep_unlabelled else chosen.images.labelled()
+    print(rules_file(images, vocabulary))
+
+
 def print_comparison(args: argparse.Namespace) -> None:
     """--compare: print the table or its JSON; with --report also write comparison.html."""
     defaults = vars(get_args_parser().parse_args([]))
@@ -332,14 +342,6 @@ def print_comparison(args: argparse.Namespace) -> None:
     if args.report:
         write_comparison(found, text, args.output_dir or args.compare[0].parent)
     print(json.dumps(without_nan(found), indent=1) if args.json else text)
-
-
-def write_comparison(found: dict, text: str, output_dir: Path) -> None:
-    """Write comparison.html from what `compare` found."""
-    make_folder(output_dir)
-    page = render("comparison.html", c=found, text=text)
-    write_atomically(output_dir / "comparison.html", lambda t: t.write_bytes(page))
-    log(f"wrote {output_dir / 'comparison.html'}")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
     python sample.py photo.jpg
     python sample.py holiday/ --checkpoint runs/scenes-chain/best.pt --output tagged
     python sample.py photo.jpg --known person --known dog --absent cat
+    python sample.py photo.jpg --rules rules.txt
     python sample.py photo.jpg --decide map --num_sets 5 --standard_errors
     python sample.py photo.jpg --json | jq .predicted
     python sample.py photo.jpg --annotations data/labels.csv
@@ -22,7 +23,6 @@ import argparse
 import hashlib
 import json
 import os
-import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -41,12 +41,10 @@ from report.inputs import Inputs, left_out_if_gone, list_inputs
 from report.marked import PROGRAM, SHEET, check_free
 from report.prediction_files import (
     ABOUT,
-    LINES,
-    TABLE,
-    UNREADABLE,
     PredictionFiles,
     cannot_be_listed,
     check_about,
+    report_written,
 )
 from report.sample_text import format_result
 from report.side_by_side import draw_side_by_side, format_side_by_side, join_results
@@ -55,7 +53,7 @@ from report.truth import Labeller, legend, read_truths
 from training.signals import lock_output_dir
 from util.cli import ArgumentParser, code_commit, non_negative_int, positive_int, run_script
 from util.errors import RunError, UsageError
-from util.log import counted, log, printable, progress, some
+from util.log import log, printable, progress, some
 
 ON_SHEET = 200  # images on the contact sheet at most, the first ones
 NOTES = 5  # images that cannot be read: the first ones are named on the console, a file has all
@@ -90,6 +88,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--standard_errors", action="store_true", help="add the errors of the probabilities")
     add("--known", action="append", default=[], metavar="LABEL", help="a label on the image")
     add("--absent", action="append", default=[], metavar="LABEL", help="a label not on the image")
+    add("--rules", type=Path, metavar="TXT", help="rules for label sets, such as puppy -> dog")
     add("--batch_size", type=positive_int, default=64, help="lower it if memory runs out")
     add("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
@@ -104,7 +103,7 @@ def main(args: argparse.Namespace) -> None:
     if not args.images:
         raise UsageError("name an IMAGE, before flags of several values such as --checkpoint")
     paths = [find_checkpoint(path) for path in args.checkpoint or [None]]
-    models = [load(path, args.device, args.amp) for path in paths]
+    models = [load(path, args.device, args.amp, args.rules) for path in paths]
     for model in models:
         model.encode_known(args.known, args.absent)  # an unknown label is an error before all work
     inputs = list_inputs(args.images)
@@ -210,7 +209,7 @@ def label_all(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -> N
         num_read = len(files.names)
         if num_read:
             draw_all(args, labeller, inputs.root, files, output)
-            report(args, inputs, files, output)
+            report_written(files, min(num_read, args.num_slides), inputs.root)
         check_outcome(inputs, failed, num_read)
 
 
@@ -232,6 +231,8 @@ def describe_run(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -
     }
     if args.annotations:
         about["flags"]["annotations"] = str(args.annotations[0])
+    if model.rules:
+        about["flags"]["rules"] = [rule.text for rule in model.rules.rules]
     if args.decide in model.thresholds:
         values = np.broadcast_to(model.thresholds[args.decide], len(model.labels)).tolist()
         about["thresholds"] = dict(zip(model.labels, values, strict=True))
@@ -322,18 +323,6 @@ def draw_all(
                 tiles.append(make_tile(photo, result["predicted"], lettering))
         if tiles:
             save_contact_sheet(tiles, sheet)
-
-
-def report(args: argparse.Namespace, inputs: Inputs, files: PredictionFiles, output: Path) -> None:
-    """Say what was written, and how to train on it."""
-    slides = counted(min(len(files.names), args.num_slides), "slide")
-    images = counted(len(files.names), "image")
-    log(f"{output}: {TABLE} and {LINES} ({images}), {slides}, {SHEET}")
-    if files.num_unreadable:
-        log(f"{output / UNREADABLE} lists what cannot be read: {files.num_unreadable:,}")
-    paths = shlex.quote(str(inputs.root)), shlex.quote(str(output / TABLE))
-    log("to train on these labels, correct them first and run")
-    log("  python train.py --image_path {} --annotations {}".format(*paths))
 
 
 def check_outcome(inputs: Inputs, failed: dict[str, str], num_read: int) -> None:

@@ -43,21 +43,25 @@ class Scorer:
     ) -> dict[str, float]:
         """P(label | photo, what is known) of all labels, most probable first.
 
-        Labels that the model does not know say nothing. Raises UsageError for an unreadable photo.
+        Labels that the model does not know say nothing. Raises UsageError for an unreadable photo,
+        and if what is known breaks the rules.
         """
         facts = self.predictor.encode_known(
             [label for label in known if label in self._known],
             [label for label in absent if label in self._known],
         )
-        encoding = self.encode(photo)
-        samples = sample_label_sets(self.predictor.model, encoding, self.num_samples, known=facts)
+        encoding, model = self.encode(photo), self.predictor.model
+        samples = sample_label_sets(
+            model, encoding, self.num_samples, known=facts, rules=self.predictor.rules
+        )
         marginals = samples.marginals[0].tolist()
         order = sorted(range(len(self.labels)), key=lambda i: -marginals[i])
         return {self.labels[i]: marginals[i] for i in order}
 
     def rate_uncertainty(self, photo: int) -> Rating:
         """The sum of the labels' entropies, in nats. Raises UsageError for an unreadable photo."""
-        samples = sample_label_sets(self.predictor.model, self._encode(photo), ROUGH)
+        model, rules = self.predictor.model, self.predictor.rules
+        samples = sample_label_sets(model, self._encode(photo), ROUGH, rules=rules)
         p = samples.marginals[0].double().clamp(1e-9, 1 - 1e-9)
         return Rating(float(-(p * p.log() + (1 - p) * (1 - p).log()).sum()))
 

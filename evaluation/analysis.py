@@ -17,10 +17,12 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from evaluation.kept_rules import breaking_labels
 from evaluation.metrics import all_metrics
 from evaluation.pointing import map_peaks
 from inference.decoding import sample_label_sets
 from inference.predictions import Predictions, decode, encode_batches
+from inference.rules import LabelRules
 from model import Encoding, HybridNet, bernoulli_nll
 from util.distributed import all_gather, gather_batches
 from util.errors import UsageError
@@ -69,13 +71,21 @@ def flip_each_label(model: HybridNet, encoding: Encoding, targets: Tensor) -> Fl
     return Flips(torch.stack(flip_logits, 1), torch.stack(influence).triu(1))
 
 
-def label_issues(flip_logit: np.ndarray, targets: np.ndarray, how_many: int) -> Iterator[tuple]:
+def label_issues(
+    flip_logit: np.ndarray,
+    targets: np.ndarray,
+    how_many: int,
+    rules: LabelRules | None = None,
+) -> Iterator[tuple]:
     """The annotations most likely wrong, worst first: (image, label, 'missing' or 'surplus', P).
 
     flip_logit is N×C, as in `Flips`. P is the probability that the annotation is right, given the
-    image and its other annotations; the order is that of `suspicions`.
+    image and its other annotations; the order is that of `suspicions`. Annotations that break a
+    rule come first.
     """
     doubts = suspicions(flip_logit, targets, targets.sum(0), len(targets))
+    if rules:
+        doubts += (np.ptp(doubts) + 1) * breaking_labels(doubts, targets, rules)
     for position in np.argsort(-doubts, axis=None, kind="stable")[:how_many]:
         image, label = divmod(int(position), flip_logit.shape[1])
         kind = "surplus" if targets[image, label] else "missing"
@@ -157,19 +167,21 @@ def decode_and_analyse(
     known: np.ndarray | None = None,
     flips: bool = False,
     peaks: bool = False,
+    rules: LabelRules | None = None,
 ) -> Decoded:
     """Encode each image once and compute everything asked.
 
     num_samples: label sets sampled per image for the marginals. known: N×C revealed labels.
     flips: whether to flip each annotation. peaks: whether to find the class activation maps' peaks.
+    rules: given for all predictions, not for the flips.
     """
     places, rows, conditioned, flip_logits, influence, points = [], [], [], [], 0.0, []
     for encoding, targets, indices in encode_batches(model, batches, amp):
         places.append(indices.numpy())
-        rows.append(decode(model, encoding, targets, num_samples))
+        rows.append(decode(model, encoding, targets, num_samples, rules))
         if known is not None:
             revealed = torch.from_numpy(known[indices.numpy()]).to(targets.device)
-            samples = sample_label_sets(model, encoding, num_samples, known=revealed)
+            samples = sample_label_sets(model, encoding, num_samples, known=revealed, rules=rules)
             conditioned.append(samples.marginals.cpu().numpy())
         if flips:
             found = flip_each_label(model, encoding, targets)
@@ -215,13 +227,14 @@ def issue_results(
     file_names: list[str],
     paths: list,
     labels: tuple[str, ...],
+    rules: LabelRules | None = None,
 ) -> list[dict]:
     """What --label_issues adds: the most suspicious annotations, with their images' files.
 
     marginal: P(label in set | image), which knows nothing of the image's other annotations.
     """
     p = decoded.predictions
-    found = label_issues(decoded.flip_logit, p.targets, how_many)
+    found = label_issues(decoded.flip_logit, p.targets, how_many, rules)
     return [
         {
             "image": str(paths[image]),

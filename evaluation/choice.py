@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from inference.rules import LabelRules
 from labels.annotated import AnnotatedImages
 from labels.options import ReadOptions
 from labels.read import read_labels
@@ -199,14 +200,19 @@ def warn_of_leaks(chosen: Chosen, checkpoint: dict) -> str:
 
 
 def choose_output_dir(
-    given: Path | None, run: Path, chosen: Chosen, limit: int | None, folds: int | None
+    given: Path | None,
+    run: Path,
+    chosen: Chosen,
+    limit: int | None,
+    folds: int | None,
+    rules: LabelRules | None = None,
 ) -> Path:
     """Where the results go, so that none of other images are replaced.
 
     run: the checkpoint's folder, for a whole default evaluation; all others get a folder in it.
     Raises UsageError if `given` has whole results of other images of the same annotations.
     """
-    identity = identify(chosen, limit, folds)
+    identity = identify(chosen, limit, folds, rules)
     if given:
         found = _results_in(given) or {}
         is_same_set = found.get("annotations") == identity["annotations"]
@@ -220,7 +226,7 @@ def choose_output_dir(
         return given
     words = ["" if chosen.is_own else chosen.annotations.stem]
     words += ["" if chosen.is_default else chosen.part, f"folds-{folds}" if folds else ""]
-    words += [f"first-{limit}" if limit else ""]
+    words += [f"first-{limit}" if limit else "", "rules" if rules else ""]
     name = "-".join(filter(None, words))
     for number in itertools.count(1):
         folder = run / (name if number == 1 else f"{name or chosen.annotations.stem}-{number}")
@@ -234,14 +240,17 @@ def _differs(found: dict, identity: dict[str, object]) -> bool:
     return any(found.get(k, value) != value for k, value in identity.items())
 
 
-def identify(chosen: Chosen, limit: int | None, folds: int | None) -> dict[str, object]:
-    """What says in metrics.json which images were evaluated, and by how many models."""
+def identify(
+    chosen: Chosen, limit: int | None, folds: int | None, rules: LabelRules | None = None
+) -> dict[str, object]:
+    """What says in metrics.json which images were evaluated, by how many models, given what."""
     return {
         "image_path": str(chosen.image_path),
         "annotations": str(chosen.annotations),
         "split": chosen.part,
         "limit": limit,
         "folds": folds,
+        "given_rules": [rule.text for rule in rules.rules] if rules else [],
     }
 
 

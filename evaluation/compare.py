@@ -7,7 +7,7 @@ predictions, which the bootstrap needs.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from scipy.stats import wilcoxon
 from evaluation.bootstrap import WeightedMetrics, bootstrap_intervals
 from evaluation.metrics import SHOWN
 from inference.predictions import Predictions, predicted_sets
+from inference.rules import LabelRules
+from labels.rules import parse_rules
 from util.errors import UsageError
 from util.files import write_atomically
 
@@ -27,6 +29,7 @@ def save_predictions(
 ) -> None:
     """Write predictions.npz: the arrays of `Predictions`, labels C and file_names N."""
     arrays = {field.name: getattr(p, field.name) for field in fields(p)}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
 
     def write(path: Path) -> None:
         with path.open("wb") as file:  # given a path, numpy would add its own ending
@@ -67,7 +70,8 @@ def read_run(path: Path) -> Run:
     try:
         with np.load(arrays_path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        p = Predictions(**{field.name: arrays[field.name] for field in fields(Predictions)})
+        required = (field.name for field in fields(Predictions) if field.default is MISSING)
+        p = Predictions(**{name: arrays[name] for name in required})
         labels, names = arrays["labels"].tolist(), arrays["file_names"].tolist()
     except FileNotFoundError:
         raise UsageError(f"{arrays_path} is missing beside {path.name}; {again}") from None
@@ -156,8 +160,11 @@ def _refuse_to_mix(a: Run, b: Run) -> None:
 
 
 def _weighted_metrics(run: Run) -> WeightedMetrics:
-    p = run.predictions
-    sets = predicted_sets(p, run.results["threshold"], run.results["label_thresholds"])
+    p, rules = run.predictions, None
+    if given := run.results.get("given_rules"):
+        given = parse_rules("\n".join(given), run.labels, str(run.path))
+        rules = LabelRules(given, len(run.labels))
+    sets = predicted_sets(p, run.results["threshold"], run.results["label_thresholds"], rules)
     return WeightedMetrics(p.targets, p.marginals, sets, p.set_nll)
 
 

@@ -18,6 +18,7 @@ from images.shards import ShardMember
 from images.transforms import Preprocessing
 from inference.checkpoint import load_checkpoint, restore
 from inference.predictions import Predictions, predicted_sets
+from inference.rules import LabelRules
 from labels.annotated import AnnotatedImages
 from labels.targets import encode_difficult, encode_targets
 from labels.vocabulary import Vocabulary
@@ -118,8 +119,9 @@ def judge_images(
     known: np.ndarray | None,
     flips: bool,
     peaks: bool,
+    rules: LabelRules | None = None,
 ) -> Judged:
-    """Decode every image by its judge; the last four arguments are `decode_and_analyse`'s."""
+    """Decode every image by its judge; the last five arguments are `decode_and_analyse`'s."""
     one, by_label = np.empty((len(subject.paths), 1)), np.empty(subject.targets.shape)
     parts, models = [], {}
     for judge in judges:
@@ -132,6 +134,7 @@ def judge_images(
             None if known is None else known[rows],
             flips,
             peaks,
+            rules,
         )
         parts.append(replace(decoded, indices=rows[decoded.indices]))
         one[rows] = judge.checkpoint["threshold"]
@@ -147,5 +150,5 @@ def judge_images(
         count = f"{subject.difficult.sum():,} labels of difficult objects"
         log(f"{count} are left out, except of the set NLL")
         p = p.without(subject.difficult)
-    sets = predicted_sets(p, one[read], by_label[read])
+    sets = predicted_sets(p, one[read], by_label[read], rules)
     return Judged(subject, decoded, p, sets, one[read], [models[i] for i in read.tolist()])

@@ -19,7 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.quasirandom import SobolEngine
 
+from inference.rules import LabelRules
+from inference.set_probabilities import log_probs_of
 from model import Encoding, HybridNet
+
+FEW_SETS = 1024  # that keep the rules: then none is sampled. Always so for 10 labels or fewer
 
 
 @dataclass(frozen=True)
@@ -27,11 +31,11 @@ class Samples:
     """K label sets sampled for each image, and estimates from them."""
 
     label_sets: Tensor  # B×K×C bool
-    weights: Tensor  # B×K  of the sets, with sum 1; all 1/K unless labels are known
-    marginals: Tensor  # B×C  P(label in set | image, known labels), averaged over the samples
+    weights: Tensor  # B×K  of the sets, with sum 1; all 1/K unless labels are known or rules given
+    marginals: Tensor  # B×C  P(label in set | image, known labels, rules), averaged over the sets
     standard_errors: Tensor  # B×C  of the marginals, from their variance over the samples
-    effective_size: Tensor  # B  number of equally weighted samples with the same error, 1 to K
-    log_evidence: Tensor  # B  log P(known labels | image), estimated; 0 if nothing is known
+    effective_size: Tensor  # B  number of equally weighted samples with the same error; inf: exact
+    log_evidence: Tensor  # B  log P(known labels, rules kept | image), estimated; 0 without both
 
 
 @torch.no_grad()
@@ -41,6 +45,7 @@ def sample_label_sets(
     num_samples: int = 32,
     seed: int = 0,
     known: Tensor | None = None,
+    rules: LabelRules | None = None,
 ) -> Samples:
     """Sample label sets label by label; estimate marginals by Rao-Blackwell averaging.
 
@@ -52,19 +57,26 @@ def sample_label_sets(
 
     known: B×C, 1 for labels known to be on the image, -1 for labels known to be absent, else 0.
     Known labels are fixed while sampling, and the weight of a sample is the probability that the
-    model gives to what was fixed (likelihood weighting). Labels ranked before a known label are
-    averaged as 0/1 outcomes, with a control variate.
+    model gives to what was fixed (likelihood weighting). Labels ranked before a known label, or
+    before a label with a rule, are averaged as 0/1 outcomes, with a control variate.
+
+    rules: all sampled sets keep them. A label that must come next, or cannot, is fixed in the same
+    way. If at most FEW_SETS or num_samples sets keep the rules, they are all taken instead of
+    samples, with their probabilities: then everything is exact, and K is their number.
 
     Most samples begin alike, which saves most of the work: samples with the same labels so far
     share a decoder state, and those of the same image also share their logits.
     """
+    if rules and (sets := rules.all_sets(max(num_samples, FEW_SETS))) is not None:
+        return _weigh(model, encoding, sets.to(encoding.cnn_logits.device), known)
     decoder = model.decoder
     (num_images, num_labels), device = encoding.cnn_logits.shape, encoding.cnn_logits.device
     num_rows = num_images * num_samples
     sobol = SobolEngine(min(num_labels, SobolEngine.MAXDIM), scramble=True, seed=seed)
     # logarithms of uniform random numbers, one per step and sample
     uniforms = sobol.draw(num_samples).T.clamp_min(1e-30).log().to(device)
-    is_known = known is not None and bool(known.any())  # else all weights are equal
+    is_known = known is not None and bool(known.any())
+    is_weighted = is_known or rules is not None  # else all weights are equal
     if known is None:
         known = torch.zeros_like(encoding.cnn_logits)
 
@@ -76,6 +88,7 @@ def sample_label_sets(
     node_image = torch.arange(num_images, device=device)
     node_prefix = torch.zeros_like(node_image)  # of each node: its labels so far, a decoder state
     node_last = torch.full_like(node_image, -1)
+    prefix_sets = torch.zeros(1, num_labels, dtype=bool, device=device)
     state = decoder.initial_state(1)
     positions = torch.arange(num_labels, device=device)
     for step in range(num_labels + 1):
@@ -84,8 +97,10 @@ def sample_label_sets(
             encoding.image_embedding[node_image],
             encoding.cnn_logits[node_image],
         )  # M×C
-        if is_known:
+        if is_weighted:
             fact = known[node_image]
+            if rules:
+                fact = rules.fixed(prefix_sets[node_prefix], fact if is_known else None)
             log_likelihood = torch.where(fact == 0, 0.0, F.logsigmoid(fact * z))
             z = torch.where(fact == 0, z, fact * torch.inf)
         later = positions > node_last[:, None]  # M×C
@@ -98,7 +113,7 @@ def sample_label_sets(
         # label j's probability given the labels before it comes from the step that decides on j
         decided = later[node] & (positions <= drawn[:, None])
         conditionals[alive] += torch.where(decided, z.sigmoid()[node], 0.0)
-        if is_known:
+        if is_weighted:
             log_weights[alive] += torch.where(decided, log_likelihood[node], 0.0).sum(1)
 
         goes_on = drawn < num_labels
@@ -113,6 +128,8 @@ def sample_label_sets(
         )
         node_image, node_prefix = node_image[parent], new_prefix
         state = decoder.advance(state[prefixes // num_labels], prefixes % num_labels)
+        prefix_sets = prefix_sets[prefixes // num_labels]
+        prefix_sets[torch.arange(len(prefixes), device=device), prefixes % num_labels] = True
 
     shape = (num_images, num_samples, num_labels)
     label_sets, conditionals = label_sets.view(shape), conditionals.view(shape)
@@ -120,7 +137,10 @@ def sample_label_sets(
     weights = log_weights.softmax(1)
     # Knowledge of later labels enters through the weights, which belong to the outcomes, so these
     # are averaged. The control variate is outcome - conditional: its mean is 0 except for chance.
-    free = (known != 0).flip(1).cumsum(1).flip(1) == 0  # B×C  nothing known from here on
+    bound = known != 0  # B×C
+    if rules:
+        bound[:, rules.involved] = True
+    free = bound.flip(1).cumsum(1).flip(1) == 0  # B×C  nothing known and no rule from here on
     values = torch.where(free[:, None], conditionals, label_sets.float())
     chance = (values - conditionals) / num_samples  # B×K×C
     marginals = (weights[..., None] * values - chance).sum(1)
@@ -132,6 +152,26 @@ def sample_label_sets(
         errors.square().sum(1).sqrt().float(),
         (1 / weights.square().sum(1)).float(),
         (log_weights.logsumexp(1) - math.log(num_samples)).float(),
+    )
+
+
+def _weigh(
+    model: HybridNet, encoding: Encoding, label_sets: Tensor, known: Tensor | None
+) -> Samples:
+    """All label sets that are possible, N×C, with their exact probabilities given `known`."""
+    log_probs = log_probs_of(model, encoding, label_sets)
+    if known is not None:
+        agrees = ((2 * label_sets.float() - 1) * known[:, None] >= 0).all(2)  # B×N
+        log_probs = log_probs.where(agrees, -torch.inf)
+    weights = log_probs.softmax(1)
+    marginals = (weights @ label_sets.double()).clamp(0, 1).float()
+    return Samples(
+        label_sets.expand(len(weights), -1, -1),
+        weights.float(),
+        marginals,
+        torch.zeros_like(marginals),
+        torch.full_like(marginals[:, 0], torch.inf),
+        log_probs.logsumexp(1).float(),
     )
 
 
@@ -164,7 +204,7 @@ class BestSets:
     log_probs: Tensor  # B×K  exact log P(set | image); -inf where fewer than K sets exist
     certain: Tensor  # B bool  it is proved that no other set is more probable
     lower: Tensor | None  # B×C  proved: lower <= P(label in set | image) <= upper
-    upper: Tensor | None  # B×C  both are None if labels are known
+    upper: Tensor | None  # B×C  both are None if labels are known or rules given
 
     @property
     def covered(self) -> Tensor:
@@ -179,6 +219,7 @@ def most_probable_sets(
     num_sets: int = 1,
     max_expansions: int = 64,
     known: Tensor | None = None,
+    rules: LabelRules | None = None,
 ) -> BestSets:
     """The most probable label sets by best-first search, for all images at once.
 
@@ -190,10 +231,10 @@ def most_probable_sets(
 
     Finished sets and open beginnings always have total probability 1, which bounds the marginals.
     The search is exact if no open beginning is more probable than the K-th set (`certain`). It
-    also stops after `max_expansions` (at least num_sets).
+    also stops after `max_expansions` (at least num_sets), for an image without a set later.
 
-    known: B×C as in `sample_label_sets`; only sets that agree with it are searched. log_probs are
-    still log P(set | image): subtract Samples.log_evidence to get log P(set | image, known).
+    known, rules: as in `sample_label_sets`; only sets that agree with them are searched. log_probs
+    are still log P(set | image): subtract Samples.log_evidence to get log P(set | image, known).
     """
     decoder = model.decoder
     (num_images, num_labels), device = encoding.cnn_logits.shape, encoding.cnn_logits.device
@@ -209,45 +250,54 @@ def most_probable_sets(
     last = torch.full((num_images,), -1, device=device)
     state = decoder.initial_state(num_images)
     kth = min(num_sets, width)
+    is_known = known is not None and bool(known.any())
     if known is None:
         known = torch.zeros_like(encoding.cnn_logits)
+    certain = torch.ones(num_images, dtype=bool, device=device)
 
-    for n in range(width):
+    # beyond the width only the last row changes, until every image has a set: after as many labels
+    # as are fixed or probable
+    for n in range(max(width, num_labels + 1)):
+        row, next_row = min(n, width - 1), min(n + 1, width - 1)
         z = decoder.logits(
             state, encoding.image_embedding[active], encoding.cnn_logits[active]
         )  # A×C
         later = positions > last[:, None]
         fact = known[active]
+        if rules:
+            fact = rules.fixed(sets[active, row], fact if is_known else None)
         yes = torch.where(later & (fact >= 0), F.logsigmoid(z), -torch.inf)
         no = torch.where(fact <= 0, F.logsigmoid(-z), -torch.inf)
         past = torch.where(later, no, 0.0).cumsum(1)  # log P(no label up to and with j)
         before = F.pad(past[:, :-1], (1, 0))
-        opened[active, n] = log_prob[:, None] + before + yes
-        finished[active, n] = log_prob + past[:, -1]
-        states[active, n] = state
+        opened[active, row] = log_prob[:, None] + before + yes
+        finished[active, row] = log_prob + past[:, -1]
+        states[active, row] = state
 
-        frontier = opened[active, : n + 1].flatten(1)
+        frontier = opened[active, : row + 1].flatten(1)
         best_open, where = frontier.max(1)
         probable = later & (torch.where(fact == 0, z, fact) > 0)
-        dive = n * num_labels + probable.int().argmax(1)
+        dive = row * num_labels + probable.int().argmax(1)
         where = torch.where(probable.any(1), dive, where)
         log_prob = frontier.gather(1, where[:, None]).squeeze(1)
         search_on = best_open > finished[active].topk(kth, dim=1).values[:, -1]
+        if n + 1 >= width:
+            certain[active[search_on]] = False
+            search_on &= finished[active].isinf().all(1)
         active, where, log_prob = active[search_on], where[search_on], log_prob[search_on]
-        if n + 1 == width or not len(active):
+        if not len(active):
             break
         parent, last = where // num_labels, where % num_labels
         opened[active, parent, last] = -torch.inf
-        sets[active, n + 1] = sets[active, parent]
-        sets[active, n + 1, last] = True
+        sets[active, next_row] = sets[active, parent]
+        sets[active, next_row, last] = True
         state = decoder.advance(states[active, parent], last)
 
-    certain = torch.ones(num_images, dtype=bool, device=device)
-    certain[active] = False
-    lower, upper = _marginal_bounds(sets, finished, opened) if not known.any() else (None, None)
+    is_constrained = is_known or rules is not None
+    bounds = (None, None) if is_constrained else _marginal_bounds(sets, finished, opened)
     log_probs, best = finished.topk(kth, dim=1)
     label_sets = sets.gather(1, best[..., None].expand(-1, -1, num_labels))
-    return BestSets(label_sets, log_probs, certain, lower, upper)
+    return BestSets(label_sets, log_probs, certain, *bounds)
 
 
 def _marginal_bounds(sets: Tensor, finished: Tensor, opened: Tensor) -> tuple[Tensor, Tensor]:

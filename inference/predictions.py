@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from inference.decoding import expected_f1_sets, most_probable_sets, sample_label_sets
+from inference.rules import LabelRules
+from inference.valid_sets import nearest_valid_sets, valid_f1_sets
 from model import Encoding, HybridNet, bernoulli_nll
 
 # rules that choose a label set; evaluation/metrics.py has their descriptions
@@ -17,18 +19,34 @@ DECISIONS = ("threshold", "label_f1", "map", "f1")
 
 
 def predicted_sets(
-    p: Predictions, threshold: float | np.ndarray, label_thresholds: list[float] | np.ndarray
+    p: Predictions,
+    threshold: float | np.ndarray,
+    label_thresholds: list[float] | np.ndarray,
+    rules: LabelRules | None = None,
 ) -> dict[str, np.ndarray]:
     """The label sets N×C bool of each decision rule, by its name.
 
-    Thresholds may differ between images: threshold is then N×1, label_thresholds N×C.
+    Thresholds may differ between images: threshold is then N×1, label_thresholds N×C. rules: those
+    that p was decoded with; all sets keep them.
     """
     return {
-        "threshold": p.marginals >= threshold,
-        "label_f1": p.marginals >= np.array(label_thresholds),
+        "threshold": thresholded_sets(p.marginals, threshold, rules),
+        "label_f1": thresholded_sets(p.marginals, np.array(label_thresholds), rules),
         "map": p.best_sets,
         "f1": p.f1_sets,
     }
+
+
+def thresholded_sets(
+    marginals: np.ndarray, threshold: float | np.ndarray, rules: LabelRules | None
+) -> np.ndarray:
+    """The labels N×C bool with marginals N×C of at least the threshold.
+
+    With rules it is the set that keeps them at the lowest expected cost, see `nearest_valid_sets`.
+    """
+    if rules is None:
+        return marginals >= threshold
+    return nearest_valid_sets(marginals.astype(np.float64) - threshold, rules)
 
 
 @dataclass(frozen=True)
@@ -40,17 +58,20 @@ class Predictions:
     best_sets: np.ndarray  # N×C bool  the most probable set found
     f1_sets: np.ndarray  # N×C bool  the set with the highest expected F1
     certain: np.ndarray  # N bool  it is proved that no set is more probable
-    set_nll: np.ndarray  # N  -log P(targets | image), nats
+    set_nll: np.ndarray  # N  -log P(targets | image), nats; not given the rules
+    log_kept: np.ndarray | None = None  # N  log P(rules are kept | image); None without rules
 
     @classmethod
     def join(cls, batches: Iterable[Predictions]) -> Predictions:
         """The predictions of several batches, in order."""
         rows = [[getattr(b, field.name) for field in fields(cls)] for b in batches]
-        return cls(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+        columns = zip(*rows, strict=True)
+        return cls(*(None if c[0] is None else np.concatenate(c) for c in columns))
 
     def select(self, rows: np.ndarray) -> Predictions:
         """The predictions of these images, in this order."""
-        return Predictions(*(getattr(self, field.name)[rows] for field in fields(self)))
+        columns = (getattr(self, field.name) for field in fields(self))
+        return Predictions(*(None if c is None else c[rows] for c in columns))
 
     def without(self, pairs: np.ndarray) -> Predictions:
         """A copy where these image-label pairs, N×C bool, are not true, not predicted and score 0.
@@ -62,16 +83,24 @@ class Predictions:
 
 
 def decode(
-    model: HybridNet, encoding: Encoding, targets: Tensor, num_samples: int = 32
+    model: HybridNet,
+    encoding: Encoding,
+    targets: Tensor,
+    num_samples: int = 32,
+    rules: LabelRules | None = None,
 ) -> Predictions:
-    """The predictions for a batch of encoded images and its targets B×C."""
+    """The predictions for a batch of encoded images and its targets B×C, given the rules."""
     with torch.no_grad():
         nll = bernoulli_nll(model.set_logits(encoding, targets), targets)
-    samples = sample_label_sets(model, encoding, num_samples)
-    best = most_probable_sets(model, encoding)
+    samples = sample_label_sets(model, encoding, num_samples, rules=rules)
+    best = most_probable_sets(model, encoding, rules=rules)
     f1 = expected_f1_sets(samples.label_sets, samples.weights)
+    if rules:
+        f1 = valid_f1_sets(f1, samples.label_sets, samples.weights, rules)
     best_sets = best.label_sets[:, 0]
-    columns = (targets.bool(), samples.marginals, best_sets, f1, best.certain, nll)
+    columns = [targets.bool(), samples.marginals, best_sets, f1, best.certain, nll]
+    if rules:
+        columns.append(samples.log_evidence)
     return Predictions(*(column.cpu().numpy() for column in columns))
 
 

@@ -8,6 +8,7 @@ print(model.predict("photo.jpg")["predicted"])
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -29,6 +30,8 @@ from inference.decoding import (
     sample_label_sets,
 )
 from inference.predictions import DECISIONS
+from inference.rules import LabelRules, load_rules
+from inference.valid_sets import nearest_valid_sets, valid_f1_sets
 from labels.vocabulary import Vocabulary
 from model import Encoding, HybridNet
 from util.device import autocast, pick_device, resolve_amp
@@ -38,11 +41,13 @@ from util.errors import UsageError
 LIMIT = 1 << 24
 
 
-def load(path: str | Path, device: str = "auto", amp: str = "auto") -> Predictor:
+def load(
+    path: str | Path, device: str = "auto", amp: str = "auto", rules: str | Path | None = None
+) -> Predictor:
     """The model of a checkpoint, or of a run's folder, ready to predict.
 
-    device: auto, cpu, cuda, cuda:1, …; amp: bfloat16 for the encoder, auto, on or off. Raises
-    UsageError if the file or the device cannot be used.
+    device: auto, cpu, cuda, cuda:1, …; amp: bfloat16 for the encoder, auto, on or off. rules: a
+    text file, see labels/rules.py. Raises UsageError if a file or the device cannot be used.
     """
     path = find_checkpoint(Path(path))
     checkpoint, where = load_checkpoint(path), pick_device(device)
@@ -54,6 +59,7 @@ def load(path: str | Path, device: str = "auto", amp: str = "auto") -> Predictor
         {"threshold": checkpoint["threshold"], "label_f1": checkpoint["label_thresholds"]},
         autocast(where, resolve_amp(amp, where, checkpoint["flags"])),
         checkpoint["flags"],
+        load_rules(Path(rules), vocabulary.labels) if rules else None,
     )
 
 
@@ -67,6 +73,7 @@ class Predictor:
     thresholds: dict[str, float | list[float]]  # by decision rule: one for all labels, or C
     amp: torch.autocast
     flags: dict  # of train.py
+    rules: LabelRules | None = None  # all answers are given these
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -137,16 +144,20 @@ class Predictor:
         for start in range(0, num_images, at_once):
             part = _rows(encoding, slice(start, start + at_once))
             few = facts.expand(len(part.cnn_logits), -1)
-            samples = sample_label_sets(self.model, part, num_samples, known=few)
-            best = most_probable_sets(self.model, part, num_sets, known=few)
-            results += self._in_words(samples, best, decide, standard_errors, bool(known or absent))
+            samples = sample_label_sets(self.model, part, num_samples, known=few, rules=self.rules)
+            best = most_probable_sets(self.model, part, num_sets, known=few, rules=self.rules)
+            is_weighted = bool(known or absent or self.rules)
+            results += self._in_words(samples, best, decide, standard_errors, is_weighted)
         if known or absent:
             for result in results:
                 result["known"], result["absent"] = list(known), list(absent)
+        if self.rules:
+            for result in results:
+                result["rules"] = len(self.rules.rules)
         return results
 
     def _in_words(
-        self, samples: Samples, best: BestSets, decide: str, errors: bool, is_known: bool
+        self, samples: Samples, best: BestSets, decide: str, errors: bool, is_weighted: bool
     ) -> list[dict]:
         """The result of each image. All tensors become lists at once: it is the hot path."""
         marginals = samples.marginals  # B×C
@@ -155,10 +166,15 @@ class Predictor:
         if decide in self.thresholds:
             thresholds = marginals.new_tensor(self.thresholds[decide]).expand_as(marginals)
             chosen = marginals >= thresholds
+            if self.rules:
+                gains = (marginals.double() - thresholds.double()).cpu().numpy()
+                chosen = torch.from_numpy(nearest_valid_sets(gains, self.rules)).to(chosen.device)
         elif decide == "map":
             chosen = best.label_sets[:, 0]
         else:
             chosen = expected_f1_sets(samples.label_sets, samples.weights)
+            if self.rules:
+                chosen = valid_f1_sets(chosen, samples.label_sets, samples.weights, self.rules)
         ranked = order.tolist()
         covered = (best.covered / samples.log_evidence.exp()).clamp_max(1)
         columns = {
@@ -176,14 +192,16 @@ class Predictor:
             if best.lower is not None:
                 bounds = torch.stack([best.lower, best.upper], 2)  # B×C×2
                 columns["bounds"] = self._by_label(bounds, ranked)
-        if is_known:
-            columns["effective_sample_size"] = samples.effective_size.tolist()
+        if is_weighted:
+            sizes = samples.effective_size.tolist()  # inf: exact
+            columns["effective_sample_size"] = [None if n == math.inf else n for n in sizes]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def encode_known(self, known: Sequence[str], absent: Sequence[str]) -> Tensor:
         """1×C: 1 for known labels, -1 for absent labels, 0 for all others.
 
-        Raises UsageError for a label that the model does not know and for one that is in both.
+        Raises UsageError for a label that the model does not know, for one that is in both, and if
+        the rules allow no set with these labels.
         """
         for label in (*known, *absent):
             if label not in self.labels:
@@ -192,8 +210,10 @@ class Predictor:
                 raise UsageError(f"the model does not know the label {label!r}{hint}")
         if both := sorted(set(known) & set(absent)):
             raise UsageError(f"the label {both[0]!r} is given as known and as absent; choose one")
-        facts = [(label in known) - (label in absent) for label in self.labels]
-        return self.model.mean.new_tensor([facts])
+        facts = [[(label in known) - (label in absent) for label in self.labels]]
+        if self.rules:
+            self.rules.check_facts(np.array(facts), self.labels)
+        return self.model.mean.new_tensor(facts)
 
     def _by_label(self, values: Tensor, ranked: list[list[int]]) -> list[dict[str, object]]:
         """B×C values, or rows of values, by label in the order given for each image."""

@@ -33,8 +33,8 @@ from report.page_charts import (
 )
 from report.summary import summarise
 from report.training_log import read_log
-from util.files import csv_text, write_atomically
-from util.log import counted
+from util.files import csv_text, make_folder, write_atomically
+from util.log import counted, log
 
 FIRST_PHOTOS = 4  # of the gallery, on the first screen
 TEMPLATES = Path(__file__).parent / "templates"
@@ -162,3 +162,11 @@ def number(value: float | None, digits: int = 1, sign: bool = False) -> str:
     if value is None or math.isnan(value):
         return "–"
     return f"{value:{'+' if sign else ''},.{digits}f}"
+
+
+def write_comparison(found: dict, text: str, output_dir: Path) -> None:
+    """Write comparison.html from what `compare` found."""
+    make_folder(output_dir)
+    page = render("comparison.html", c=found, text=text)
+    write_atomically(output_dir / "comparison.html", lambda t: t.write_bytes(page))
+    log(f"wrote {output_dir / 'comparison.html'}")

@@ -18,15 +18,17 @@ import csv
 import io
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from labels.write import LabelCells, name_cell
-from report.marked import PROGRAM
+from report.marked import PROGRAM, SHEET
 from util.errors import RunError, UsageError
 from util.files import BOM, write_atomically
+from util.log import counted, log
 
 ABOUT, LINES, TABLE, UNREADABLE = (
     *("sample.json", "predictions.jsonl", "predictions.csv"),
@@ -123,6 +125,17 @@ class PredictionFiles:
         probabilities = (f"{result['labels'][label]:.4f}" for label in self.cells.labels)
         names = name_cell(result["image"]), self.cells.join(result["predicted"])
         return _csv_row([*names, *probabilities])
+
+
+def report_written(files: PredictionFiles, num_slides: int, root: Path) -> None:
+    """Say on stderr what was written, and how to train on it. root: the folder of the pictures."""
+    output, images = files.folder, counted(len(files.names), "image")
+    log(f"{output}: {TABLE} and {LINES} ({images}), {counted(num_slides, 'slide')}, {SHEET}")
+    if files.num_unreadable:
+        log(f"{output / UNREADABLE} lists what cannot be read: {files.num_unreadable:,}")
+    paths = shlex.quote(str(root)), shlex.quote(str(output / TABLE))
+    log("to train on these labels, correct them first and run")
+    log("  python train.py --image_path {} --annotations {}".format(*paths))
 
 
 def check_about(folder: Path, about: dict) -> bool:

@@ -25,9 +25,11 @@ def format_result(result: dict, top: int, drawing: Path | None) -> str:
     lines += [f"  {SIGNS['not_known']} {label}" for label in result.get("not_known", ())]
     if result.get("true") == []:
         lines.append("  true labels: none")
-    if "known" in result:
+    given = {"known": "the known labels", "rules": "the rules"}
+    if given := " and ".join(words for key, words in given.items() if key in result):
         size = result["effective_sample_size"]
-        lines.append(f"  given the known labels; as exact as {size:.0f} independent samples")
+        how = "exact" if size is None else f"as exact as {size:.0f} independent samples"
+        lines.append(f"  given {given}; {how}")
     best, *others = result["most_probable_sets"]
     lines.append(f"  most probable set: {name_set(best)}")
     lines += [f"                     {name_set(other)}" for other in others]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from evaluation.metrics import RULES, SCORE_METRICS, SET_METRICS, SET_NLL, SHOWN, Metric
-from util.log import printable
+from util.log import counted, printable, some
 
 
 def format_tables(r: dict) -> str:
@@ -27,6 +27,8 @@ def format_tables(r: dict) -> str:
         "   ".join(_score_cells(r)),
         f"rule map: proved to be the most probable set on {r['map_certain']:.1f} % of the images",
     ]
+    if "rules" in r:
+        lines += ["", *_rule_lines(r["rules"], r["num_images"])]
     if "paper" in r:
         lines += ["", *_paper_lines(r["paper"], r["per_label"])]
     if "intervals" in r:
@@ -76,6 +78,21 @@ def _score_cells(r: dict) -> list[str]:
         f"{name} {r[name]:.{m.digits}f}{units.get(name, '')}" for name, m in SCORE_METRICS.items()
     ]
     return [*cells, f"set NLL {r['set_nll']:.{SET_NLL.digits}f} nats"]
+
+
+def _rule_lines(rules: dict, num_images: int) -> list[str]:
+    """What --rules adds: how often the annotations break them, and the set NLL of all others."""
+    broken = [row for row in rules["broken"] if row["images"]]
+    kept = f"{rules['images_kept']:,} of {num_images:,} annotated sets keep all of them"
+    nll = f"their set NLL {rules['set_nll']:.3f} nats given the rules, "
+    lines = [
+        f"{counted(len(rules['broken']), 'rule')}, which no predicted set breaks; {kept}",
+        nll + f"{rules['set_nll_without']:.3f} without (set NLL above: all images, without)",
+    ]
+    for row in sorted(broken, key=lambda row: -len(row["images"])):
+        count = counted(len(row["images"]), "image")
+        lines.append(f"the annotations of {count} break {row['rule']}: {some(row['images'], 3)}")
+    return lines
 
 
 def _pointing_lines(pointing: dict, width: int) -> list[str]:
