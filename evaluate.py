@@ -325,7 +325,7 @@ def print_rules(args: argparse.Namespace) -> None:
     vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], "the checkpoint's vocabulary")
     options = options_from(checkpoint["flags"] | {n: v for n in FLAGS if (v := getattr(args, n))})
     # not of the test images: rules must not come from the images that they are tested on
-    split = args.split or (None if args.image_path else "train")
+    split = args.split or ("all" if args.image_path else "train")
     chosen = choose_images(args.image_path, args.annotations, split, checkpoint, options)
     images = chosen.images if args.keep_unlabelled else chosen.images.labelled()
     print(rules_file(images, vocabulary))

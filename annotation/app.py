@@ -112,7 +112,7 @@ class Site:
         labels = asked.get(name)
         if not isinstance(labels, list) or not all(type(label) is str for label in labels):
             raise _BadRequest(f"{name} must be texts")
-        in_use = {label for label, _ in self._unscored({})}
+        in_use = {label for label, *_ in self._unscored({})}
         new = [label for label in labels if label not in in_use]
         if any(CONTROLS.search(label) for label in new):
             raise _BadRequest("a label has a control character")
@@ -130,7 +130,6 @@ class Site:
             "version": version,
             "verified": self.store.is_verified(name),
             "labels": list(answer.labels) if answer else None,
-            "threshold": self.scorer.threshold if self.scorer else None,
             "issues": [vars(issue) for issue in self.queue.issues(photo)],
             **self._progress(),
         }
@@ -152,17 +151,22 @@ class Site:
         }
 
     def _ranked(self, photo: int, known: Sequence[str] = (), absent: Sequence[str] = ()) -> list:
-        """Pairs of label and probability, those the network does not know last, with None."""
-        found = {}
+        """Labels with probability and whether to switch them on, most probable first.
+
+        Those the network does not know are last, with None.
+        """
+        found, on = {}, set()
         if self.scorer:
             with self.queue.asking():
                 found = self.scorer.probabilities(photo, known, absent)
-        return [[label, round(p, 4)] for label, p in found.items()] + self._unscored(found)
+            on = self.scorer.predicted(found, known, absent)
+        scored = [[label, round(p, 4), label in on] for label, p in found.items()]
+        return scored + self._unscored(found)
 
     def _unscored(self, found: dict[str, float]) -> list:
         others = dict.fromkeys([*self.label_list, *self.store.labels()])
         others |= dict.fromkeys(self.scorer.labels if self.scorer else ())
-        return [[label, None] for label in others if label not in found]
+        return [[label, None, False] for label in others if label not in found]
 
     def warm(self, photo: int) -> None:
         """Encode the photo that comes next, while the user looks at this one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +14,13 @@ from annotation.order import NEVER, Issue, Rating
 from evaluation.analysis import flip_each_label, suspicions
 from inference.decoding import sample_label_sets
 from inference.predictor import Predictor
+from inference.valid_sets import nearest_valid_sets
 from model import Encoding
 
 MOST_SAMPLES = 128  # label sets: as evaluate.py
 DECISIONS = 32_000  # on labels in all samples: within 100 ms on two cores
 ON = 0.5  # labels of this probability are switched on: then the fewest corrections are expected
+SURE = 1e6  # outweighs all probabilities
 ROUGH = 16  # for the order of the photos, which needs no more
 KEPT = 8  # encodings of the photos that were shown last
 
@@ -29,7 +31,6 @@ class Scorer:
     def __init__(self, predictor: Predictor, paths: Sequence[Path]) -> None:
         self.predictor, self.paths = predictor, paths
         self.labels = predictor.labels
-        self.threshold = ON
         self._known = frozenset(self.labels)
         self.num_samples = max(ROUGH, min(MOST_SAMPLES, DECISIONS // len(self.labels)))
         self.encode = functools.lru_cache(KEPT)(self._encode)
@@ -57,6 +58,17 @@ class Scorer:
         marginals = samples.marginals[0].tolist()
         order = sorted(range(len(self.labels)), key=lambda i: -marginals[i])
         return {self.labels[i]: marginals[i] for i in order}
+
+    def predicted(
+        self, found: Mapping[str, float], known: Collection[str], absent: Collection[str]
+    ) -> set[str]:
+        """The labels to switch on, given `probabilities`: a set that keeps the rules."""
+        if not self.predictor.rules:
+            return {label for label, p in found.items() if p >= ON}
+        sure = {**dict.fromkeys(known, SURE), **dict.fromkeys(absent, -SURE)}
+        gains = np.array([[sure.get(label, found[label] - ON) for label in self.labels]])
+        chosen = nearest_valid_sets(gains, self.predictor.rules)[0]
+        return {self.labels[i] for i in np.flatnonzero(chosen)}
 
     def rate_uncertainty(self, photo: int) -> Rating:
         """The sum of the labels' entropies, in nats. Raises UsageError for an unreadable photo."""

@@ -9,6 +9,7 @@ const windowId = Math.random().toString(36).slice(2);
 let state = null; // of the photo that is shown, as the server sent it
 let acts = []; // what the user decided on it, in order: {label, on}
 let probability = new Map(); // of each label, given the acts
+let predicted = new Set(); // labels to switch on, given the acts
 let numbered = [], before = [], movedAt = 0; // labels of the keys 1 … 9, 0; those before they moved
 let asked = 0; // the last question for probabilities: older answers are dropped
 let busy = false; // an answer is on its way to the disk, or the next photo to the page
@@ -57,7 +58,7 @@ function show(found) {
   if (state && state.photo !== found.photo) drafts.set(state.photo, acts);
   state = found;
   acts = drafts.get(state.photo) || [];
-  probability = new Map(state.ranked);
+  rank(state.ranked);
   [numbered, before, movedAt] = [[], [], 0];
   delete $("frame").dataset.shown; // nobody accepts a photo that they have not seen
   asked += 1;
@@ -78,6 +79,12 @@ function show(found) {
   draw();
   $("said").textContent = `Photo ${state.name}`;
   if (state.upcoming != null) new Image().src = pictureOf(state.upcoming);
+}
+
+// Rows of label, probability, and whether to switch it on.
+function rank(rows) {
+  probability = new Map(rows.map(([label, p]) => [label, p]));
+  predicted = new Set(rows.filter(([, , on]) => on).map(([label]) => label));
 }
 
 // A photo that cannot be read gets no labels: Enter skips it.
@@ -109,8 +116,7 @@ function isOn(label) {
   const act = decided(label);
   if (act) return act.on;
   if (state.labels) return state.labels.includes(label);
-  const p = probability.get(label);
-  return p != null && p >= state.threshold;
+  return predicted.has(label);
 }
 
 const toggle = (label) => decide(label, !isOn(label));
@@ -131,7 +137,7 @@ async function score() {
   const absent = labels.filter((label) => !isOn(label));
   const found = await ask("score", { photo: state.photo, known, absent });
   if (!found || question !== asked) return;
-  probability = new Map(found);
+  rank(found);
   draw();
 }
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from conftest import LABEL_SETS, RANKED, write_picture
@@ -12,6 +13,8 @@ from annotation.photos import list_photos
 from annotation.scorer import Scorer
 from annotation.store import Answer, Store, read_answers
 from inference import predictor
+from inference.rules import LabelRules
+from labels.rules import ONE_OF, Rule
 from util.errors import UsageError
 
 pytest.importorskip("starlette", reason="Starlette serves the page")
@@ -66,7 +69,7 @@ def test_the_state_of_a_photo(client):
     assert state["name"] == "1.jpg"
     assert state["labels"] == ["person", "dog"]
     assert not state["verified"]
-    labels = [label for label, p in state["ranked"]]
+    labels = [label for label, *_ in state["ranked"]]
     assert labels == ["zebra", "cat", "person", "dog"], "the list given, then the most frequent"
     assert client.post("/open", json={"window": "w", "photo": 5}).json()["labels"] is None
 
@@ -229,11 +232,29 @@ def test_scores_are_those_of_the_decoder_given_what_is_known(scored, model):
         expected = model.predict(site.paths[3], num_samples=site.scorer.num_samples, **facts)[
             "labels"
         ]
-        assert dict(found) == pytest.approx(expected, abs=1e-4)
-        assert [label for label, _ in found] == [*expected]
-    assert dict(ranked)["dog"] == pytest.approx(1)
-    assert dict(ranked)["cat"] == 0
-    assert state["threshold"] == 0.5
+        assert {label: p for label, p, _ in found} == pytest.approx(expected, abs=1e-4)
+        assert [label for label, *_ in found] == [*expected]
+        assert {label: on for label, _, on in found} == {k: p >= 0.5 for k, p in expected.items()}
+    found = {label: p for label, p, _ in ranked}
+    assert found["dog"] == pytest.approx(1)
+    assert found["cat"] == 0
+
+
+def test_labels_that_are_switched_on_keep_the_rules(scored, model):
+    """Exactly one label of the group is on, also if none has a probability of 1/2."""
+    client, site = scored
+    rules = [Rule(ONE_OF, tuple(range(len(RANKED))), "one of: all", 1)]
+    site.scorer = Scorer(replace(model, rules=LabelRules(rules, len(RANKED))), site.paths)
+    for absent in ([], ["person"], ["person", "dog"]):
+        asked = {"photo": 3, "known": [], "absent": absent}
+        ranked = client.post("/score", json=asked).json()
+        assert sum(on for _, _, on in ranked) == 1
+        assert sum(p for _, p, _ in ranked) == pytest.approx(1, abs=1e-3)
+        assert ranked[0][2], "the most probable one"
+    asked["known"] = ["cat", "zebra"]
+    refused = client.post("/score", json=asked)
+    assert refused.status_code == 400
+    assert "`one of: all` cannot be kept on an image with" in refused.json()["error"]
 
 
 def test_typed_labels_are_offered_after_those_of_the_network(scored):
@@ -241,8 +262,8 @@ def test_typed_labels_are_offered_after_those_of_the_network(scored):
     state = client.post("/open", json={"window": "w", "photo": 3}).json()
     answer(client, state, ["typed"])
     ranked = client.post("/open", json={"window": "w", "photo": 4}).json()["ranked"]
-    assert ranked[-1] == ["typed", None]
-    assert {label for label, p in ranked if p is not None} == {*RANKED}
+    assert ranked[-1] == ["typed", None, False]
+    assert {label for label, p, _ in ranked if p is not None} == {*RANKED}
 
 
 def test_where_the_network_saw_a_label(scored, model):
