@@ -15,7 +15,8 @@ def rule_results(p: Predictions, rules: LabelRules, file_names: Sequence[str]) -
 
     broken: for each rule the images whose annotations break it. set_nll and set_nll_without: with
     and without the rules, of the images that keep them, in nats (nan if there is none); the others
-    have probability 0 given the rules.
+    have probability 0 given the rules. probability_kept: P(rules are kept | image), estimated, of
+    the median and of the lowest image.
     """
     keeps = rules.keeps(p.targets)
     without = p.set_nll[keeps].astype(np.float64)
@@ -29,6 +30,7 @@ def rule_results(p: Predictions, rules: LabelRules, file_names: Sequence[str]) -
             for rule in rules.rules
         ],
         "images_kept": int(keeps.sum()),
+        "probability_kept": np.exp(np.quantile(p.log_kept.astype(np.float64), [0.5, 0])).tolist(),
         "set_nll": float(given.mean()) if keeps.any() else np.nan,
         "set_nll_without": float(without.mean()) if keeps.any() else np.nan,
     }

@@ -84,10 +84,12 @@ def _rule_lines(rules: dict, num_images: int) -> list[str]:
     """What --rules adds: how often the annotations break them, and the set NLL of all others."""
     broken = [row for row in rules["broken"] if row["images"]]
     kept = f"{rules['images_kept']:,} of {num_images:,} annotated sets keep all of them"
+    median, lowest = (100 * p for p in rules["probability_kept"])
     nll = f"their set NLL {rules['set_nll']:.3f} nats given the rules, "
     lines = [
         f"{counted(len(rules['broken']), 'rule')}, which no predicted set breaks; {kept}",
         nll + f"{rules['set_nll_without']:.3f} without (set NLL above: all images, without)",
+        f"P(rules are kept | image): median {median:.3g} %, lowest {lowest:.3g} %",
     ]
     for row in sorted(broken, key=lambda row: -len(row["images"])):
         count = counted(len(row["images"]), "image")

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import EVALUATE, LABEL_SETS, RANKED, call, coco, refusal, run, write_json
+from conftest import EVALUATE, LABEL_SETS, RANKED, call, coco, refusal, write_json
 
 import annotate
 import evaluate
@@ -37,18 +37,17 @@ def keeps(labels: list[str]) -> bool:
     )
 
 
-def test_evaluate_with_rules(trained, rules, tmp_path):
+def test_evaluate_with_rules(trained, rules, monkeypatch, capsys):
     """Nothing predicted breaks one; annotations that do are named; other results stay."""
-    result = run("evaluate.py", *EVALUATE, "--rules", rules, cwd=trained.folder)
-    assert result.returncode == 0, result.stderr
-    assert (
-        "3 rules, which no predicted set breaks; 4 of 11 annotated sets keep all" in result.stdout
-    )
-    assert "the annotations of 1 image break apple x zebra: img_10.jpg" in result.stdout
+    monkeypatch.chdir(trained.folder)
+    call(evaluate, *EVALUATE, "--rules", rules)
+    printed = capsys.readouterr().out
+    assert "3 rules, which no predicted set breaks; 5 of 11 annotated sets keep all" in printed
+    assert "the annotations of 1 image break apple x zebra: img_10.jpg" in printed
     folder = trained.output / "all-rules"
     found = json.loads((folder / "metrics.json").read_text())
     labelled = [labels for labels in LABEL_SETS if labels]
-    assert found["rules"]["images_kept"] == sum(map(keeps, labelled)) == 4
+    assert found["rules"]["images_kept"] == sum(map(keeps, labelled)) == 5
     broken = {row["rule"]: row["images"] for row in found["rules"]["broken"]}
     assert broken["cat -> person"] == ["img_06.jpg", "img_09.jpg"]
     with np.load(folder / "predictions.npz") as p:
@@ -57,15 +56,20 @@ def test_evaluate_with_rules(trained, rules, tmp_path):
         given = p["set_nll"] + p["log_kept"]
         kept = [keeps(labels) for labels in labelled]
         assert found["rules"]["set_nll"] == pytest.approx(given[kept].mean(), rel=1e-5)
+        probability = np.exp(p["log_kept"])
+        expected = [np.median(probability), probability.min()]
+        assert found["rules"]["probability_kept"] == pytest.approx(expected, rel=1e-3)
     assert found["rules"]["set_nll"] < found["rules"]["set_nll_without"]
 
-    run("evaluate.py", *EVALUATE, cwd=trained.folder)
+    call(evaluate, *EVALUATE)
+    capsys.readouterr()
     plain = json.loads((trained.output / "all/metrics.json").read_text())
     assert plain["set_nll"] == found["set_nll"], "of the model alone"
     assert "rules" not in plain
     paths = [str(trained.output / name / "metrics.json") for name in ("all", "all-rules")]
-    result = run("evaluate.py", "--compare", *paths, "--json", cwd=trained.folder)
-    values = {row["metric"]: row["values"] for row in json.loads(result.stdout)["metrics"]}
+    call(evaluate, "--compare", *paths, "--json")
+    rows = json.loads(capsys.readouterr().out)["metrics"]
+    values = {row["metric"]: row["values"] for row in rows}
     for rule in DECISIONS:
         both = [r["predicted_sets"][rule]["OF1"] for r in (plain, found)]
         assert values[f"{rule} OF1"] == both
@@ -126,13 +130,11 @@ def test_annotations_that_break_rules_are_the_first_issues():
     assert breaking_labels(flip_logit, targets, rules).sum() == 1
 
 
-def test_sample_with_rules(trained, rules, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    flags = ("--checkpoint", trained.output, "--output", "out", "--rules", rules)
+def test_predictions_keep_rules(trained, rules):
+    model, image = load(trained.output, rules=rules), trained.images / "img_02.jpg"
+    encoding = model.encode(image)
     for decide in DECISIONS:
-        image = trained.images / "img_02.jpg"
-        call(sample, image, *flags, "--decide", decide, "--json", "--num_sets", 40)
-        result = json.loads(capsys.readouterr().out)
+        result = model.describe(encoding, decide=decide, num_sets=40, known=["cat"])
         assert keeps(result["predicted"])
         sets = result["most_probable_sets"]
         assert all(keeps(found["labels"]) for found in sets)
@@ -142,16 +144,20 @@ def test_sample_with_rules(trained, rules, tmp_path, monkeypatch, capsys):
         for label in RANKED:
             total = sum(found["probability"] for found in sets if label in found["labels"])
             assert result["labels"][label] == pytest.approx(total, abs=1e-4)
-    call(sample, trained.images, *flags)
+    assert keeps(model.predict(image)["predicted"])
+
+
+def test_sample_with_rules(trained, rules, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    flags = ("--checkpoint", trained.output, "--output", "out", "--num_slides", 0)
+    call(sample, trained.images, *flags, "--rules", rules)
     assert "given the rules; exact" in capsys.readouterr().out
     with open("out/predictions.csv", newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
     assert all(keeps(row["labels"].split("|")) for row in rows)
-    rules.write_text("cat x dog\n")
-    assert "has predictions with --rules apple x zebra, cat -> person" in refusal(
-        sample, trained.images, *flags
-    )
+    why = refusal(sample, trained.images, *flags)
+    assert "has predictions with --rules apple x zebra, cat -> person, one of" in why
 
 
 def test_known_labels_that_break_rules(trained, rules, tmp_path):
@@ -160,11 +166,6 @@ def test_known_labels_that_break_rules(trained, rules, tmp_path):
     assert why == "the rules together cannot be kept on an image with cat, dog"
     why = refusal(sample, trained.images, *flags, "--known", "apple", "--known", "zebra")
     assert why == "the rule `apple x zebra` cannot be kept on an image with apple, zebra"
-
-
-def test_rules_from_python(trained, rules):
-    model = load(trained.output / "best.pt", rules=rules)
-    assert keeps(model.predict(trained.images / "img_03.jpg", known=["cat"])["predicted"])
 
 
 def test_rules_of_annotate_need_a_network(trained, rules):
