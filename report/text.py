@@ -87,7 +87,7 @@ def _rule_lines(rules: dict, num_images: int) -> list[str]:
     median, lowest = (100 * p for p in rules["probability_kept"])
     nll = f"their set NLL {rules['set_nll']:.3f} nats given the rules, "
     lines = [
-        f"{counted(len(rules['broken']), 'rule')}, which no predicted set breaks; {kept}",
+        f"{counted(len(rules['broken']), 'rule')}, which no set but top3 can break; {kept}",
         nll + f"{rules['set_nll_without']:.3f} without (set NLL above: all images, without)",
         f"P(rules are kept | image): median {median:.3g} %, lowest {lowest:.3g} %",
     ]
