@@ -75,12 +75,13 @@ from evaluation.judging import (
 from evaluation.kept_rules import rule_results
 from evaluation.metrics import PROTOCOLS, protocol_metrics
 from evaluation.pointing import pointing_game, read_label_objects
-from evaluation.results import describe_run, metric_results, report_results
+from evaluation.promise_results import keep_promise, promised_thresholds
+from evaluation.results import describe_run, metric_results, report_results, write_results
 from images.bad_images import BadImages
 from images.cache import ImageCache
 from images.transforms import Preprocessing
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
-from inference.predictions import DECISIONS
+from inference.promises import DECIDE, decision
 from inference.rules import LabelRules, load_rules
 from labels.find_rules import rules_file
 from labels.options import FLAGS, add_label_flags, options_from
@@ -103,7 +104,7 @@ from util.cli import (
 from util.device import autocast, pick_device, resolve_amp
 from util.distributed import all_gather, process_group, rank, rank_zero_first
 from util.errors import UsageError
-from util.files import make_folder, without_nan, write_atomically
+from util.files import make_folder, without_nan
 from util.log import is_first, is_launched, log
 
 SKIPPED = "skipped_images.jsonl"  # training has a list of bad images of its own in this folder
@@ -121,7 +122,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--limit", type=positive_int, help="only the first N images, for a quick look")
     add("--cache", type=Path, help="file for decoded images, to evaluate several runs faster")
     add("--num_samples", type=positive_int, default=128, help="label sets sampled for marginals")
-    add("--decide", choices=DECISIONS, default="threshold", help="rule of the per-label P, R, F1")
+    add("--decide", type=decision, default="threshold", metavar="RULE", help=DECIDE)
     add("--protocol", choices=PROTOCOLS, help="also print the metrics of papers on this data set")
     add("--reveal", type=positive_int, metavar="K", help="reveal K true labels, test the others")
     add(
@@ -173,6 +174,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     given = {name: value for name in FLAGS if (value := getattr(args, name))}
     options = options_from(flags | given)
     rules = load_rules(args.rules, vocabulary.labels) if args.rules else None
+    thresholds = promised_thresholds(checkpoint, args.decide, path, args.folds, args.rules)
     split = args.split or ("all" if args.folds else None)
     chosen = choose_images(args.image_path, args.annotations, split, checkpoint, options)
     # as in training, if the images are from the same data set
@@ -207,6 +209,9 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     seconds = time.perf_counter() - started
     if rank() > 0:
         return  # the first process reports for all
+    p, labels = judged.predictions, vocabulary.labels
+    said, promise = keep_promise(args.decide, checkpoint, thresholds, p, labels)
+    judged.sets.update(said)
     results = {
         "command": command_line(),
         **describe_run(checkpoint, path, chosen.annotations),
@@ -215,26 +220,27 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         + (" (the first ones)" if args.limit else ""),
         "leak": leak,
         "num_samples": args.num_samples,
-        **metric_results(judged.predictions, judged.sets, vocabulary.labels, args.decide),
+        **metric_results(p, judged.sets, labels, args.decide),
         "images_per_second": round(len(judged.subject.paths) / seconds, 1),
-        **asked_results(args, judged, known, objects, vocabulary.labels, rules),
+        **asked_results(args, judged, known, objects, labels, rules),
+        **promise,
     }
     if args.report:
         results["left_out"] = left_out(judged.subject.images, vocabulary)
     tables = format_tables(results)
     names = judged.subject.images.file_names
-    save_predictions(judged.predictions, vocabulary.labels, names, output_dir)
+    save_predictions(p, labels, names, output_dir)
     as_json = write_results(results, tables, output_dir)
     if args.influence:
-        stem, in_data = output_dir / "label_influence", co_occurrence(judged.predictions.targets)
-        save_influence(judged.decoded.influence, in_data, vocabulary.labels, stem)
+        stem, in_data = output_dir / "label_influence", co_occurrence(p.targets)
+        save_influence(judged.decoded.influence, in_data, labels, stem)
         log(f"wrote {stem}.csv and label_influence.png")
     if args.label_issues:
         write_issues(results, judged.subject, chosen, vocabulary, output_dir)
     if args.report:
-        p, decided = judged.predictions, judged.sets[args.decide]
-        paths, transform = judged.subject.paths, preprocessing.eval_transform()
-        gallery = draw_gallery(p, decided, vocabulary.labels, paths, judged.models, transform, amp)
+        decided, paths = judged.sets[args.decide], judged.subject.paths
+        transform = preprocessing.eval_transform()
+        gallery = draw_gallery(p, decided, labels, paths, judged.models, transform, amp)
         training = path.parent / "log.jsonl"
         write_report(
             results, p.targets, p.marginals, decided, gallery, training, tables, output_dir
@@ -309,14 +315,6 @@ def asked_results(
         log("resampling the images for the intervals")
         found |= report_results(p, judged.sets)
     return found
-
-
-def write_results(results: dict, tables: str, output_dir: Path) -> str:
-    """Write metrics.json and evaluate.log; return the text of metrics.json."""
-    as_json = json.dumps(without_nan(results), indent=1)
-    for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
-        write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
-    return as_json
 
 
 def print_rules(args: argparse.Namespace) -> None:

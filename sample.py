@@ -33,11 +33,11 @@ from tqdm import tqdm
 from images.decode import load_image
 from inference.batches import load_batches
 from inference.checkpoint import find_checkpoint
-from inference.predictions import DECISIONS
 from inference.predictor import load
+from inference.promises import DECIDE, decision
 from labels.options import add_label_flags
 from report.fonts import choose_fonts
-from report.inputs import Inputs, left_out_if_gone, list_inputs
+from report.inputs import Inputs, check_outcome, left_out_if_gone, list_inputs
 from report.marked import PROGRAM, SHEET, check_free
 from report.prediction_files import (
     ABOUT,
@@ -53,15 +53,11 @@ from report.truth import Labeller, legend, read_truths
 from training.signals import lock_output_dir
 from util.cli import ArgumentParser, code_commit, non_negative_int, positive_int, run_script
 from util.errors import RunError, UsageError
-from util.log import log, printable, progress, some
+from util.log import log, printable, progress
 
 ON_SHEET = 200  # images on the contact sheet at most, the first ones
 NOTES = 5  # images that cannot be read: the first ones are named on the console, a file has all
 OUTPUT = Path("samples")
-DECIDE = (
-    "predict labels above the threshold, labels above their own threshold, the most probable set, "
-    "or the set with the highest expected F1"
-)
 ONE, MANY = 256, 128  # label sets sampled per image; 128 as evaluate.py does
 NUM_SAMPLES = f"label sets sampled per image; default: {ONE} for one image, {MANY} for several"
 CHECKPOINT = (
@@ -83,7 +79,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--num_slides", type=non_negative_int, default=200, help="slides at most, the first ones")
     add("--top", type=positive_int, default=8, help="labels to show at most")
     add("--num_samples", type=positive_int, help=NUM_SAMPLES)
-    add("--decide", choices=DECISIONS, default="threshold", help=DECIDE)
+    add("--decide", type=decision, default="threshold", metavar="RULE", help=DECIDE)
     add("--num_sets", type=positive_int, default=1, help="most probable label sets to list")
     add("--standard_errors", action="store_true", help="add the errors of the probabilities")
     add("--known", action="append", default=[], metavar="LABEL", help="a label on the image")
@@ -106,6 +102,7 @@ def main(args: argparse.Namespace) -> None:
     models = [load(path, args.device, args.amp, args.rules) for path in paths]
     for model in models:
         model.encode_known(args.known, args.absent)  # an unknown label is an error before all work
+        model.thresholds_of(args.decide)  # and so is a promise that cannot be kept
     inputs = list_inputs(args.images)
     args.num_samples = args.num_samples or (ONE if inputs.is_one else MANY)
     truths = read_truths(args.annotations, models, vars(args), inputs)
@@ -233,8 +230,8 @@ def describe_run(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -
         about["flags"]["annotations"] = str(args.annotations[0])
     if model.rules:
         about["flags"]["rules"] = [rule.text for rule in model.rules.rules]
-    if args.decide in model.thresholds:
-        values = np.broadcast_to(model.thresholds[args.decide], len(model.labels)).tolist()
+    if (fixed := model.thresholds_of(args.decide)) is not None:
+        values = np.broadcast_to(fixed, len(model.labels)).tolist()
         about["thresholds"] = dict(zip(model.labels, values, strict=True))
     return about
 
@@ -323,15 +320,6 @@ def draw_all(
                 tiles.append(make_tile(photo, result["predicted"], lettering))
         if tiles:
             save_contact_sheet(tiles, sheet)
-
-
-def check_outcome(inputs: Inputs, failed: dict[str, str], num_read: int) -> None:
-    """Raise UsageError if an image given by name cannot be read, or if none can."""
-    named = [why for name, why in failed.items() if name in inputs.named]
-    if named:
-        raise UsageError(some(named, 3))
-    if not num_read:
-        raise UsageError("none of the images can be read")
 
 
 if __name__ == "__main__":

@@ -125,13 +125,14 @@ def train(args: argparse.Namespace, images: TrainAndVal, about: dict, device: to
         layer_decay=args.layer_decay,
     )
     saver, amp = start_or_continue(args, data, state, about, earlier, changes)
+    most = int(images.train.targets.sum(1).max())  # labels of an image
     with saver:  # SIGTERM and Ctrl-C save before they end the run
         for epoch in range(state.epoch + 1, args.num_epochs + 1):
             steps = saver.steps(data.train_loader, f"epoch {epoch}/{args.num_epochs}")
             train_one_epoch(state, steps, amp, args.decoder, args.cnn_loss_weight)
             losses = saver.end_steps()  # saves: validation may take long
             val_batches = saver.stop.watch(progress(data.val_loader, "validating"))
-            found = validate(state.ema, val_batches, amp)  # the averaged weights are evaluated
+            found = validate(state.ema, val_batches, amp, most)  # of the averaged weights
             is_best = saver.end_epoch(found)  # if so, writes best.pt
             line = {"epoch": epoch, **losses, **found.metrics, "seconds": saver.seconds()}
             report_epoch(data, line, found, is_best, args.num_epochs, args.output_dir)

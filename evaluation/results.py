@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from evaluation.calibration import calibration_bins
 from evaluation.metrics import all_metrics, label_set_sizes, per_label
 from inference.predictions import Predictions
 from labels.text import means_data
+from util.files import without_nan, write_atomically
 
 DECODER_NAMES = {"chain": "label decoder", "softmax": "softmax decoder", "none": "no decoder"}
 DATA_FLAGS = ("image_path", "annotations")  # of train.py
@@ -75,3 +77,11 @@ def report_results(p: Predictions, sets: dict[str, np.ndarray]) -> dict:
         "calibration": calibration_bins(p.targets, p.marginals),
         "label_set_sizes": label_set_sizes(p.targets, sets),
     }
+
+
+def write_results(results: dict, tables: str, output_dir: Path) -> str:
+    """Write metrics.json and evaluate.log; return the text of metrics.json."""
+    as_json = json.dumps(without_nan(results), indent=1)
+    for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
+        write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
+    return as_json

@@ -13,6 +13,7 @@ it. Here `read_torch_file` does, which no file can make run code, hang or fill t
     prior_weight    weight of the labels' log-odds that is added to the logits; fitted there, too
     threshold       labels of at least this probability are predicted; fitted on the hold-out
     label_thresholds  one threshold for each label, for its best expected F1
+    promises        thresholds that promise a precision or recall, see promises.py (may be missing)
     epoch, metrics  the epoch it was saved after, and its metrics on the hold-out
     selected_on     the images that chose epoch, calibration and thresholds
     held_out        names of these images, as the annotations write them, if they were held out from
@@ -33,7 +34,7 @@ import numpy as np
 import torch
 
 from images.transforms import Preprocessing
-from inference.checkpoint_checks import check_fit, check_parts, check_settings
+from inference.checkpoint_checks import check_fit, check_parts, check_promises, check_settings
 from inference.torch_file import BadFileError, read_torch_file
 from labels.vocabulary import Vocabulary
 from model import HybridNet, settings_of
@@ -121,6 +122,7 @@ def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Prep
     vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], str(source))
     try:
         np.broadcast_to(checkpoint["label_thresholds"], len(vocabulary))  # or ValueError
+        check_promises(checkpoint.get("promises"), len(vocabulary))
         preprocessing = Preprocessing(**checkpoint["preprocessing"])
     except (TypeError, ValueError):
         reason = "its thresholds or preprocessing do not fit its labels"

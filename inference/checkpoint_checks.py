@@ -11,6 +11,7 @@ from typing import get_args, get_type_hints
 
 import torch
 
+from inference.promises import KINDS, MOST, TARGETS
 from model import HybridNet, settings_of
 
 MAX_INT = 2**16  # of a model's settings
@@ -80,6 +81,24 @@ def check_fit(settings: dict, num_labels: int, weights: dict[str, torch.Tensor])
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     if shapes != {name: tensor.shape for name, tensor in expected.items()}:
         raise ValueError("its weights do not fit its model")
+
+
+def check_promises(promises: object, num_labels: int) -> None:
+    """They are None or as inference/promises.py describes them."""
+    if promises is None:
+        return
+    columns = {"recall": 1, "precision": min(num_labels, MOST)}
+    if (
+        not isinstance(promises, dict)
+        or set(promises) != {"num_images", *KINDS}
+        or type(promises["num_images"]) is not int
+        or not all(_is_dense(promises[kind]) for kind in KINDS)
+        or any(promises[kind].dtype != torch.float32 for kind in KINDS)
+        or any(
+            promises[kind].shape != (len(TARGETS), columns.get(kind, num_labels)) for kind in KINDS
+        )
+    ):
+        raise ValueError("its promises have wrong values")
 
 
 def _is_number(value: object) -> bool:

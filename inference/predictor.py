@@ -8,6 +8,7 @@ print(model.predict("photo.jpg")["predicted"])
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from inference.decoding import (
     most_probable_sets,
     sample_label_sets,
 )
-from inference.predictions import DECISIONS
+from inference.promises import decision, find_thresholds, is_promise, say, split_promise
 from inference.rules import LabelRules, load_rules
 from inference.valid_sets import nearest_valid_sets, valid_f1_sets
 from labels.vocabulary import Vocabulary
@@ -60,6 +61,7 @@ def load(
         autocast(where, resolve_amp(amp, where, checkpoint["flags"])),
         checkpoint["flags"],
         load_rules(Path(rules), vocabulary.labels) if rules else None,
+        checkpoint.get("promises"),
     )
 
 
@@ -74,6 +76,7 @@ class Predictor:
     amp: torch.autocast
     flags: dict  # of train.py
     rules: LabelRules | None = None  # all answers are given these
+    promises: dict | None = None  # see inference/promises.py
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -126,7 +129,8 @@ class Predictor:
 
         known, absent: labels that are known to be on the images, or not to be.
         decide: the rule for "predicted": threshold (one for all labels), label_f1 (one for each
-        label), map (the most probable set), f1 (the set with the highest expected F1).
+        label), map (the most probable set), f1 (the set with the highest expected F1), or a promise
+        such as precision=0.95, see inference/promises.py.
         num_sets: how many of the most probable sets to list.
         num_samples: label sets sampled for the probabilities.
         standard_errors: adds them, and if no label is known certain bounds of the probabilities.
@@ -134,8 +138,14 @@ class Predictor:
         Images are decoded together, as many at once as LIMIT allows. Raises UsageError for labels
         that the model does not know, ValueError for another rule.
         """
-        if decide not in DECISIONS:
-            raise ValueError(f"decide is {decide!r}; possible are {', '.join(DECISIONS)}")
+        try:
+            decide = decision(decide)
+        except argparse.ArgumentTypeError as error:
+            raise ValueError(f"decide is {decide!r}; it {error}") from None
+        if is_promise(decide) and (known or absent or self.rules):
+            raise UsageError(
+                f"{decide} holds if nothing is known: leave out --known, --absent and --rules"
+            )
         facts = self.encode_known(known, absent)
         num_images, num_labels = encoding.cnn_logits.shape
         width = num_labels + self.model.decoder.initial_state(1).shape[1]
@@ -163,12 +173,16 @@ class Predictor:
         marginals = samples.marginals  # B×C
         order = marginals.argsort(1, descending=True)
         thresholds = None
-        if decide in self.thresholds:
-            thresholds = marginals.new_tensor(self.thresholds[decide]).expand_as(marginals)
+        if (fixed := self.thresholds_of(decide)) is not None:
+            thresholds = marginals.new_tensor(fixed).expand_as(marginals)
             chosen = marginals >= thresholds
             if self.rules:
                 gains = (marginals.double() - thresholds.double()).cpu().numpy()
                 chosen = torch.from_numpy(nearest_valid_sets(gains, self.rules)).to(chosen.device)
+        elif is_promise(decide):
+            by_rank = find_thresholds(self.promises, decide, "this checkpoint")
+            chosen = torch.from_numpy(say(marginals.cpu().numpy(), by_rank, decide))
+            chosen = chosen.to(marginals.device)
         elif decide == "map":
             chosen = best.label_sets[:, 0]
         else:
@@ -196,6 +210,16 @@ class Predictor:
             sizes = samples.effective_size.tolist()  # inf: exact
             columns["effective_sample_size"] = [None if n == math.inf else n for n in sizes]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def thresholds_of(self, decide: str) -> float | list[float] | None:
+        """A rule's threshold for all labels, or C; None for a rule that has none by label.
+
+        Raises UsageError for a promise that cannot be kept.
+        """
+        if not is_promise(decide):
+            return self.thresholds.get(decide)
+        found = find_thresholds(self.promises, decide, "this checkpoint").tolist()
+        return None if split_promise(decide)[0] == "precision" else found
 
     def encode_known(self, known: Sequence[str], absent: Sequence[str]) -> Tensor:
         """1×C: 1 for known labels, -1 for absent labels, 0 for all others.

@@ -11,7 +11,7 @@ from pathlib import Path
 from report.marked import is_marked, may_be_marked
 from util.errors import UsageError
 from util.files import is_file, is_picture, left_out, walk
-from util.log import log
+from util.log import log, some
 
 
 @dataclass(frozen=True)
@@ -90,3 +90,12 @@ def left_out_if_gone() -> Iterator[None]:
         yield
     except UsageError as error:
         log(f"note: {error}; not drawn")
+
+
+def check_outcome(inputs: Inputs, failed: dict[str, str], num_read: int) -> None:
+    """Raise UsageError if an image given by name cannot be read, or if none can."""
+    named = [why for name, why in failed.items() if name in inputs.named]
+    if named:
+        raise UsageError(some(named, 3))
+    if not num_read:
+        raise UsageError("none of the images can be read")

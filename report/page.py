@@ -20,7 +20,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from evaluation.metrics import RULES, SCORE_METRICS, SET_METRICS, SET_NLL
+from evaluation.metrics import SCORE_METRICS, SET_METRICS, SET_NLL
+from evaluation.promise_results import rule_meaning
 from evaluation.ranking import pr_curve
 from images.shards import ShardMember
 from report.page_charts import (
@@ -72,7 +73,7 @@ def write_report(
         photos=photos[FIRST_PHOTOS:],
         cards=_cards(results),
         set_metrics={name: metric.meaning for name, metric in SET_METRICS.items()},
-        rules={rule: RULES[rule] for rule in results["intervals"]["predicted_sets"]},
+        rules={rule: rule_meaning(rule) for rule in results["intervals"]["predicted_sets"]},
         label_chart=label_chart,
         label_curves=label_curves,
         pr_chart=draw_pr_curves(results, thinned, pooled),

@@ -19,6 +19,8 @@ GIVEN = {  # decision rule -> when a label is given
     "f1": "it is in the set of tags with the best expected F1",
 }
 
+PROMISED = "its probability reaches the threshold that keeps the promise"
+
 
 def summarise(results: dict, targets: np.ndarray, predicted: np.ndarray) -> dict[str, object]:
     """The sentences of report.html; targets and predicted N×C bool. In the result,
@@ -53,7 +55,7 @@ def summarise(results: dict, targets: np.ndarray, predicted: np.ndarray) -> dict
         "best": best,
         "worst": worst,
         "notes": _notes(results, labels),
-        "given": GIVEN[results["decide"]].format(threshold=threshold),
+        "given": GIVEN.get(results["decide"], PROMISED).format(threshold=threshold),
         "labels": labels,
     }
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from evaluation.metrics import RULES, SCORE_METRICS, SET_METRICS, SET_NLL, SHOWN, Metric
+from evaluation.metrics import SCORE_METRICS, SET_METRICS, SET_NLL, SHOWN, Metric
+from evaluation.promise_results import rule_meaning
+from report.promise_text import promise_lines
 from util.log import counted, printable, some
 
 
@@ -15,11 +17,11 @@ def format_tables(r: dict) -> str:
     for row in r["per_label"]:
         cells = " ".join(f"{row[k]:6.1f}" for k in ("AP", "precision", "recall", "f1"))
         lines.append(f"{row['label']:<{width}} {row['support']:>7,} {cells}")
-    lines += ["", f"{'predicted sets':<14}" + "".join(f"{name:>8}" for name in SET_METRICS)]
-    for rule, meaning in RULES.items():
-        values = r["predicted_sets"][rule]
+    wide = max(map(len, ("predicted sets", *r["predicted_sets"])))
+    lines += ["", f"{'predicted sets':<{wide}}" + "".join(f"{name:>8}" for name in SET_METRICS)]
+    for rule, values in r["predicted_sets"].items():
         cells = (f"{values[name]:8.{m.digits}f}" for name, m in SET_METRICS.items())
-        lines.append(f"{rule:<14}{''.join(cells)}  {meaning}")
+        lines.append(f"{rule:<{wide}}{''.join(cells)}  {rule_meaning(rule)}")
     lines += [
         "",
         _model_line(r),
@@ -29,6 +31,8 @@ def format_tables(r: dict) -> str:
     ]
     if "rules" in r:
         lines += ["", *_rule_lines(r["rules"], r["num_images"])]
+    if "promise" in r:
+        lines += ["", *promise_lines(r["promise"], r["leak"], width)]
     if "paper" in r:
         lines += ["", *_paper_lines(r["paper"], r["per_label"])]
     if "intervals" in r:
@@ -133,10 +137,11 @@ def _paper_lines(paper: dict, per_label: list[dict]) -> list[str]:
 
 def _interval_lines(intervals: dict) -> list[str]:
     """95 % intervals of the main metrics, a row per decision rule."""
-    lines = [f"{'95 % intervals':<14}" + "".join(f"{name:>16}" for name in SHOWN)]
+    wide = max(map(len, ("95 % intervals", *intervals["predicted_sets"])))
+    lines = [f"{'95 % intervals':<{wide}}" + "".join(f"{name:>16}" for name in SHOWN)]
     for rule, found in intervals["predicted_sets"].items():
         cells = (_span(found[name], SET_METRICS[name]) for name in SHOWN)
-        lines.append(f"{rule:<14}" + "".join(f"{cell:>16}" for cell in cells))
+        lines.append(f"{rule:<{wide}}" + "".join(f"{cell:>16}" for cell in cells))
     if math.isnan(intervals["set_nll"][0]):
         return ["no intervals: too few images"]
     m_ap, set_nll = intervals["mAP"], intervals["set_nll"]

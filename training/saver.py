@@ -151,7 +151,8 @@ class Saver:
 
     def end_epoch(self, found: Validation) -> bool:
         """Count the epoch and, if it is the best so far, write best.pt; returns whether it is."""
-        is_best = self.state.end_epoch(found.metrics, found.threshold, found.label_thresholds)
+        fitted = found.threshold, found.label_thresholds, found.promises
+        is_best = self.state.end_epoch(found.metrics, *fitted)
         if is_best:
             self.save_best()
         return is_best

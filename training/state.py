@@ -65,7 +65,8 @@ class TrainState:
         self.sums, self.pending, self.is_whole = np.zeros(3), [], True
         thresholds = {"threshold": 0.5, "label_thresholds": 0.5}
         calibration = {"temperature": 1.0, "prior_weight": 0.0}
-        self.validated = {**calibration, **thresholds, "epoch": 0, "metrics": {}}
+        unknown = {"promises": None, "epoch": 0, "metrics": {}}
+        self.validated = {**calibration, **thresholds, **unknown}
 
     def update_ema(self) -> None:
         """Average weights and BatchNorm statistics; copy counters.
@@ -95,7 +96,11 @@ class TrainState:
         self.is_whole = True
 
     def end_epoch(
-        self, metrics: dict[str, float], threshold: float, label_thresholds: list[float]
+        self,
+        metrics: dict[str, float],
+        threshold: float,
+        label_thresholds: list[float],
+        promises: dict | None = None,
     ) -> bool:
         """Take over the results of validation; returns whether this epoch is the best so far."""
         self.epoch, self.step, self.sums = self.epoch + 1, 0, np.zeros(3)
@@ -104,6 +109,7 @@ class TrainState:
             "prior_weight": self.ema.decoder.prior_weight,
             "threshold": threshold,
             "label_thresholds": label_thresholds,
+            "promises": promises,
             "epoch": self.epoch,
             "metrics": metrics,
         }
@@ -139,7 +145,7 @@ class TrainState:
         self.model.load_state_dict(state["weights"])
         self.ema.load_state_dict(checkpoint["weights"])
         self.epoch, self.step, self.steps, self.best_nll = state["progress"]
-        self.validated = {name: checkpoint[name] for name in self.validated}
+        self.validated = {name: checkpoint.get(name) for name in self.validated}
         torch.set_rng_state(state["generators"]["cpu"])
         if "cuda" in state["generators"] and torch.cuda.is_available():
             torch.cuda.set_rng_state(state["generators"]["cuda"])

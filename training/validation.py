@@ -12,6 +12,7 @@ from torch import Tensor
 
 from evaluation.calibration import fit_calibration, fit_label_thresholds, fit_threshold
 from evaluation.metrics import average_precision, mean, set_metrics
+from evaluation.promise import fit_promises
 from inference.predictions import Predictions, decode, encode_batches
 from model import Encoding, HybridNet
 from util.distributed import gather_batches
@@ -27,20 +28,25 @@ class Validation:
     metrics: dict[str, float]  # val_set_nll in nats per image; val_mAP, val_OF1, val_EM in percent
     threshold: float  # one for all labels
     label_thresholds: list[float]  # C
+    promises: dict  # see inference/promises.py
     predictions: Predictions
     rows: list[int]  # each prediction's image: its position in the data set
 
 
-def validate(model: HybridNet, batches: Iterable, amp: torch.autocast) -> Validation:
+def validate(
+    model: HybridNet, batches: Iterable, amp: torch.autocast, most_labels: int = 0
+) -> Validation:
     """Calibrate the model on the validation images, then decode and score them.
 
-    Raises RunError if the loss is not finite, UsageError if no image can be read.
+    most_labels: see `fit_promises`. Raises RunError if the loss is not finite, UsageError if no
+    image can be read.
     """
     predictions, rows = decode_all(model, fit_calibration_on(model, batches, amp))
     metrics, threshold, label_thresholds = validation_metrics(predictions)
     if not math.isfinite(metrics["val_set_nll"]):
         raise RunError(f"the validation loss is not finite; {HINT}")
-    return Validation(metrics, threshold, label_thresholds, predictions, rows)
+    promises = fit_promises(predictions.targets, predictions.marginals, most_labels)
+    return Validation(metrics, threshold, label_thresholds, promises, predictions, rows)
 
 
 def fit_calibration_on(
