@@ -78,7 +78,7 @@ BAD_FLAGS = [
     (train, "--val_fraction", "1"),
     (train, "--val_fraction", "-0.1"),
     (train, "--num_workers", "-1"),
-    (train, "--arch", "vgg16"),
+    (train, "--arch", "vgg61"),
     (train, "--decoder", "rnn"),
     (train, "--no_such_flag", "1"),
     (evaluate, "--limit", "0"),
