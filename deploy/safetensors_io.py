@@ -18,8 +18,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from inference.checkpoint import FORMAT_VERSION, PARTS
 from util.errors import UsageError
@@ -34,6 +36,11 @@ def save_export(checkpoint: dict, folder: Path) -> None:
     # safetensors has no channels_last memory format, which the filters here are in
     tensors = {name: tensor.contiguous() for name, tensor in checkpoint["weights"].items()}
     config = {k: v for k, v in checkpoint.items() if k not in LEFT_OUT}
+    if config.get("promises"):  # has tensors
+        config["promises"] = {
+            kind: rows.tolist() if isinstance(rows, Tensor) else rows
+            for kind, rows in config["promises"].items()
+        }
     text = json.dumps(without_nan(config), indent=1, ensure_ascii=False) + "\n"
     data = text.encode("utf-8", "surrogateescape")  # a path may contain bytes that are not text
     write_atomically(folder / TENSORS, lambda t: t.write_bytes(save(tensors, {"format": "pt"})))
@@ -60,4 +67,12 @@ def load_export(folder: str | Path) -> dict:
     checkpoint = {**config, "weights": tensors}
     if missing := [part for part in PARTS if part not in checkpoint]:
         raise UsageError(f"{folder / CONFIG} is damaged: it lacks {', '.join(missing)}")
+    if checkpoint.get("promises"):
+        try:
+            checkpoint["promises"] = {
+                kind: torch.tensor(rows) if isinstance(rows, list) else rows
+                for kind, rows in checkpoint["promises"].items()
+            }
+        except (AttributeError, TypeError, ValueError, RuntimeError):
+            raise UsageError(f"{folder / CONFIG} is damaged: its promises are no numbers") from None
     return checkpoint
