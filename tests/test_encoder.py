@@ -88,7 +88,7 @@ def test_values_computed_from_earlier_weights_are_dropped():
 # --- the scripts ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("arch", ["test_efficientnet", "test_vit", "test_convnext", "regnety_002"])
+@pytest.mark.parametrize("arch", ["test_efficientnet", "test_vit"])  # more: robustness/encoders.py
 def test_from_training_to_export(workdir, monkeypatch, capsys, arch):
     """An interrupted run gives the same bits; its checkpoint serves all scripts."""
 

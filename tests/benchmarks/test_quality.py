@@ -240,8 +240,6 @@ def test_a_run_that_diverges_is_recorded_and_the_next_one_starts(tiny_scenes, mo
         "quality/quality.py",
         "quality/coco_photos.py",
         "quality/planted_errors.py",
-        "quality/recipe.py",
-        "quality/rescoring.py",
         "quality/scene_rules.py",
         "robustness/kills.py",
         "robustness/mutations.py",

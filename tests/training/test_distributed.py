@@ -152,16 +152,12 @@ def test_checkpoints_are_interchangeable(runs):
     assert "two is finished (2 epochs)" in again.stderr
 
 
-@pytest.mark.parametrize("arch", ["test_efficientnet", "test_vit"])
-def test_networks_of_timm_train_as_one(tmp_path, arch):
-    """One has BatchNorm with an activation in it; the other cannot reshape a batch without images.
-
-    Of the epoch's two steps, the second has one image: the second process gets none.
-    """
-    pytest.importorskip("timm", reason="timm has these networks")
+def test_a_network_of_timm_trains_as_one(tmp_path):
+    """Its BatchNorm has an activation in it. The last step has one image: a process gets none."""
+    pytest.importorskip("timm", reason="timm has this network")
     tiny = write_tiny_set(tmp_path)
-    flags = (*FLAGS, "--keep_unlabelled", "--arch", arch, "--num_epochs", 1, "--batch_size", 11)
-    flags += ("--learning_rate", 1e-5)
+    flags = (*FLAGS, "--keep_unlabelled", "--arch", "test_efficientnet", "--num_epochs", 1)
+    flags += ("--batch_size", 11, "--learning_rate", 1e-5)
     one = run("train.py", *flags, "--output_dir", "one", cwd=tiny.folder)
     two = torchrun(2, "train.py", *flags, "--output_dir", "two", cwd=tiny.folder)
     assert one.returncode == two.returncode == 0, one.stderr + two.stderr
@@ -172,7 +168,7 @@ def test_networks_of_timm_train_as_one(tmp_path, arch):
         torch.load(tmp_path / name / "last.pt")["training"]["weights"] for name in ("one", "two")
     )
     statistics = [name for name in a if "running_" in name]
-    assert bool(statistics) == (arch == "test_efficientnet")
+    assert statistics
     for name in statistics:
         torch.testing.assert_close(b[name], a[name], rtol=1e-3, atol=1e-5)
 
