@@ -152,27 +152,6 @@ def test_checkpoints_are_interchangeable(runs):
     assert "two is finished (2 epochs)" in again.stderr
 
 
-def test_a_network_of_timm_trains_as_one(tmp_path):
-    """Its BatchNorm has an activation in it. The last step has one image: a process gets none."""
-    pytest.importorskip("timm", reason="timm has this network")
-    tiny = write_tiny_set(tmp_path)
-    flags = (*FLAGS, "--keep_unlabelled", "--arch", "test_efficientnet", "--num_epochs", 1)
-    flags += ("--batch_size", 11, "--learning_rate", 1e-5)
-    one = run("train.py", *flags, "--output_dir", "one", cwd=tiny.folder)
-    two = torchrun(2, "train.py", *flags, "--output_dir", "two", cwd=tiny.folder)
-    assert one.returncode == two.returncode == 0, one.stderr + two.stderr
-    a, b = (json.loads(result.stdout) for result in (one, two))
-    for name in ("train_loss", "val_set_nll"):
-        assert b[name] == pytest.approx(a[name], rel=1e-4)
-    a, b = (
-        torch.load(tmp_path / name / "last.pt")["training"]["weights"] for name in ("one", "two")
-    )
-    statistics = [name for name in a if "running_" in name]
-    assert statistics
-    for name in statistics:
-        torch.testing.assert_close(b[name], a[name], rtol=1e-3, atol=1e-5)
-
-
 def _stand_in(number: int, folder: str) -> None:
     """One of two processes; the second has no image and lets one stand in."""
     store = torch.distributed.FileStore(f"{folder}/store", 2)
@@ -201,6 +180,7 @@ def make_net() -> nn.Module:
 
 
 def test_an_image_that_stands_in_changes_nothing(tmp_path):
+    """All kinds of BatchNorm have the statistics of the whole batch."""
     net = make_net()
     x = torch.randn(7, 3, 6, 6, generator=torch.Generator().manual_seed(0))
     torch.save(x, tmp_path / "x.pt")
