@@ -235,6 +235,7 @@ def save_best(
         "prior_weight": best.model.decoder.prior_weight,
         "threshold": best.holdout.threshold,
         "label_thresholds": best.holdout.label_thresholds,
+        "promises": best.holdout.promises,
         "epoch": best.epoch,
         "metrics": best.holdout.metrics,
         "selected_on": data.images.selected_on,

@@ -1,7 +1,9 @@
 """Convolutions as matrix products give the same results as PyTorch's convolutions."""
 
 import copy
+from functools import partial
 
+import convolutions
 import pytest
 import torch
 from hypothesis import HealthCheck, example, given, settings
@@ -13,28 +15,13 @@ from util import amx_conv
 from util.amx_conv import MatmulConv2d, use_matmul_convs
 
 BF16 = torch.autocast("cpu", torch.bfloat16)
+results = partial(convolutions.results, most=2)
 
 
 @pytest.fixture(autouse=True)
 def matrix_units(monkeypatch):
     """Use matrix products on any CPU."""
     monkeypatch.setattr(amx_conv, "has_matrix_units", lambda: True)
-
-
-def results(convolution, x, amp):
-    """The output, and the gradients for input and weight of a random sum of the output."""
-    x = x.clone().requires_grad_()
-    convolution.zero_grad()
-    with amp:
-        y = convolution(x)
-    generator = torch.Generator().manual_seed(1)
-    (y.float() * small_integers(y.shape, generator)).sum().backward()
-    return y, x.grad, convolution.weight.grad
-
-
-def small_integers(shape, generator=None):
-    """From -2 to 2: exact in bfloat16, like sums of up to 64 of their products."""
-    return torch.randint(-2, 3, shape, generator=generator).float()
 
 
 @given(
@@ -53,8 +40,8 @@ def small_integers(shape, generator=None):
 def test_equals_pytorch_in_double_precision(kernel, stride, height, width, inputs, outputs, images):
     torch.manual_seed(0)
     plain = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-    plain.weight.data.copy_(small_integers(plain.weight.shape))
-    x = small_integers((images, inputs, height, width))
+    plain.weight.data.copy_(convolutions.small_integers(plain.weight.shape, most=2))
+    x = convolutions.small_integers((images, inputs, height, width), most=2)
     expected = results(plain.double(), x.double(), torch.autocast("cpu", enabled=False))
     ours = use_matmul_convs(copy.deepcopy(plain).float())
     found = results(ours, x.contiguous(memory_format=torch.channels_last), BF16)

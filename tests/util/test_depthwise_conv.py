@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from convolutions import results, small_integers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -13,22 +14,6 @@ from util.depthwise_conv import DepthwiseConv2d, SameDepthwiseConv2d, use_fast_d
 
 BF16 = torch.autocast("cpu", torch.bfloat16)
 OFF = torch.autocast("cpu", enabled=False)
-
-
-def results(convolution, x, amp):
-    """The output, and the gradients for input, weight and bias of a random sum of the output."""
-    x = x.clone().requires_grad_()
-    convolution.zero_grad()
-    with amp:
-        y = convolution(x)
-    generator = torch.Generator().manual_seed(1)
-    (y.float() * small_integers(y.shape, generator)).sum().backward()
-    return [y, x.grad, *(parameter.grad for parameter in convolution.parameters())]
-
-
-def small_integers(shape, generator=None):
-    """From -1 to 1: they and their sums here are exact in bfloat16, or rounded once."""
-    return torch.randint(-1, 2, shape, generator=generator).float()
 
 
 def make(channels, kernel, stride, padding, bias, same=False):
