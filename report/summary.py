@@ -103,9 +103,14 @@ def _exact(r: dict, exact: int) -> str:
 
 
 def _sureness(r: dict) -> str:
-    """How far the numbers may be off, from the intervals of precision and recall."""
+    """How far the numbers may be off, from the intervals of precision and recall.
+
+    Drawing photos again cannot show an error that none of them has. There it is the rule of three:
+    no error on n photos leaves up to 3 / n (Hanley and Lippman-Hand, JAMA 1983).
+    """
     intervals = r["intervals"]["predicted_sets"][r["decide"]]
-    half = max((high - low) / 2 for low, high in (intervals["OP"], intervals["OR"]))
+    unseen = 300 / r["num_images"]
+    half = max((high - low) / 2 or unseen for low, high in (intervals["OP"], intervals["OR"]))
     if math.isnan(half):
         return "One photo says nothing about others."
     if half < 1:

@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 
 from inference.predictions import Predictions
 from report.gallery import choose_photos
-from report.summary import percent, summarise, wilson
+from report.summary import _sureness, percent, summarise, wilson
 
 NAMES = ("person", "cat", "dog", "fig", "kiwi", "lime")
 
@@ -145,3 +145,17 @@ def test_every_label_gets_its_photos(seed, most):
     for kind in (targets & ~predicted, predicted & ~targets, targets & predicted):
         assert (kind[chosen].any(0) == kind.any(0)).all()
     assert choose_photos(p, predicted, [5], 300) == [5, *(i for i in range(300) if i != 5)]
+
+
+@pytest.mark.parametrize(
+    ("num_images", "said"),
+    [
+        (14, "With so few photos, these shares may be off by about 21 percentage points."),
+        (1000, "these shares may differ by less than 1 point."),
+    ],
+)
+def test_no_error_on_a_few_photos_is_no_certainty(num_images, said):
+    """Bootstrap intervals have no width where everything is right."""
+    all_right = {"OP": [100.0, 100.0], "OR": [100.0, 100.0]}
+    r = {"intervals": {"predicted_sets": {"map": all_right}}, "decide": "map"}
+    assert _sureness(r | {"num_images": num_images}).endswith(said)
