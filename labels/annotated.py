@@ -16,6 +16,8 @@ class AnnotatedImages:
 
     splits: train, val or test for each image, if the annotations give them.
     difficult: the labels of each image that VOC's metrics ignore, see voc.py.
+    unknown: the labels of each image of which the annotations do not say whether they are on it.
+    None of them is in its label set. A label that is neither there nor in its label set is absent.
     """
 
     source: str
@@ -25,13 +27,14 @@ class AnnotatedImages:
     kind: str = "COCO"  # NAME of the format
     splits: list[str] | None = None
     difficult: list[tuple[str, ...]] | None = None
+    unknown: list[tuple[str, ...]] | None = None
 
     def __len__(self) -> int:
         return len(self.file_names)
 
     def select(self, keep: list[int]) -> AnnotatedImages:
         """The entries at these positions, in this order."""
-        columns = ("file_names", "label_sets", "splits", "difficult")
+        columns = ("file_names", "label_sets", "splits", "difficult", "unknown")
         given = {name: column for name in columns if (column := getattr(self, name)) is not None}
         return replace(self, **{name: [c[i] for i in keep] for name, c in given.items()})
 
@@ -42,7 +45,7 @@ class AnnotatedImages:
         return replace(chosen, categories=[c for c in self.categories if c not in lacking])
 
     def labels(self) -> set[str]:
-        """The labels that are on some image."""
+        """The labels that are on some image; those that are only ever unknown are not."""
         return {label for s in (self.label_sets, self.difficult or ()) for of in s for label in of}
 
     def labelled(self) -> AnnotatedImages:

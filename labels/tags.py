@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from labels.annotated import AnnotatedImages
@@ -69,17 +69,33 @@ def merge_tags(images: AnnotatedImages) -> AnnotatedImages:
 
 
 def respell(images: AnnotatedImages, spelling: dict[str, str]) -> AnnotatedImages:
-    """Replace every label by its spelling. No image has a label twice."""
+    """Replace every label by its spelling. No image has a label twice.
+
+    If the annotations say different things of two spellings, true counts more than unknown, and
+    unknown more than absent.
+    """
 
     def replaced(sets: list[tuple[str, ...]] | None) -> list[tuple[str, ...]] | None:
         return sets and [tuple(dict.fromkeys(spelling.get(x, x) for x in s)) for s in sets]
 
+    label_sets, unknown = replaced(images.label_sets), replaced(images.unknown)
     return replace(
         images,
-        label_sets=replaced(images.label_sets),
+        label_sets=label_sets,
         difficult=replaced(images.difficult),
+        unknown=unknown and without(unknown, label_sets),
         categories=sorted({spelling.get(label, label) for label in images.categories}),
     )
+
+
+def without(
+    sets: Iterable[tuple[str, ...]], removed: Iterable[Collection[str]]
+) -> list[tuple[str, ...]]:
+    """Each set without the labels that are to be removed from it."""
+    return [
+        tuple(x for x in labels if x not in out) if out else labels
+        for labels, out in zip(sets, removed, strict=True)
+    ]
 
 
 def same_spelling(labels: Iterable[str], known: Iterable[str]) -> list[tuple[str, str]]:

@@ -94,3 +94,16 @@ def encode_difficult(images: AnnotatedImages, vocabulary: Vocabulary) -> np.ndar
     if not images.difficult or not any(images.difficult):
         return None
     return _encode(replace(images, label_sets=images.difficult), vocabulary)[0]
+
+
+def encode_unknown(images: AnnotatedImages, vocabulary: Vocabulary) -> np.ndarray | None:
+    """N×C bool: where the annotations do not say whether a label is there; None if nowhere.
+
+    Nowhere it is true for a label that is on the image, in another spelling of a normalised
+    vocabulary either. Labels that the vocabulary lacks are ignored.
+    """
+    if not images.unknown or not any(images.unknown):
+        return None
+    unknown = _encode(replace(images, label_sets=images.unknown), vocabulary)[0]
+    unknown &= ~_encode(images, vocabulary)[0]
+    return unknown if unknown.any() else None
