@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from evaluation.metrics import SET_METRICS, LabelSets, mean_over_labels, weighted_sum
-from evaluation.ranking import Rankings
+from evaluation.ranking import Rankings, unknown_last
 
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
@@ -27,7 +27,7 @@ class WeightedMetrics:
 
     targets N×C bool, scores N×C, set_nll N in nats; `predicted` maps a decision rule's name to
     N×C bool. `names` says what each row of a result is, by its keys in metrics.json:
-    ("set_nll",), ("mAP",), ("predicted_sets", "map", "EM"), ….
+    ("set_nll",), ("mAP",), ("predicted_sets", "map", "EM"), …. known: N×C bool, see metrics.py.
     """
 
     def __init__(
@@ -36,11 +36,13 @@ class WeightedMetrics:
         scores: np.ndarray,
         predicted: dict[str, np.ndarray],
         set_nll: np.ndarray,
+        known: np.ndarray | None = None,
     ) -> None:
         self.num_images = len(targets)
+        targets = unknown_last(targets, scores, known)[0]
         self.set_nll, self.targets = set_nll.astype(np.float64), targets.astype(np.float32)
-        self.rankings = Rankings(targets, scores)
-        self.label_sets = [LabelSets(targets, sets) for sets in predicted.values()]
+        self.rankings = Rankings(targets, scores, known)
+        self.label_sets = [LabelSets(targets, sets, known) for sets in predicted.values()]
         self.names = [("set_nll",), ("mAP",)]
         self.names += [("predicted_sets", rule, name) for rule in predicted for name in SET_METRICS]
 

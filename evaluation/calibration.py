@@ -1,6 +1,7 @@
 """Calibration: its error, and what is fitted on held-out training images.
 
     targets N×C (0/1)   truth          scores, marginals N×C   label probabilities
+    known   N×C bool    the image-label pairs whose truth is known: only these count; None: all
 
 The fits must never see the split that is reported.
 """
@@ -11,17 +12,20 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from evaluation.ranking import counts_at_positives
+from evaluation.ranking import counts_at_positives, known_pairs
 
 EPSILON = 1e-12  # against division by zero
 NUM_BINS = 15  # of the ECE and of the calibration diagram
 
 
-def fit_threshold(targets: np.ndarray, scores: np.ndarray) -> float:
+def fit_threshold(
+    targets: np.ndarray, scores: np.ndarray, known: np.ndarray | None = None
+) -> float:
     """The one threshold with the best OF1, where score >= threshold is predicted.
 
     0.5 if nothing is true.
     """
+    targets, scores = known_pairs(known, targets, scores)
     targets = targets.astype(bool)
     if not targets.any():
         return 0.5
@@ -37,7 +41,8 @@ def fit_label_thresholds(marginals: np.ndarray) -> np.ndarray:
 
     A rare label has too few positives to fit a threshold on. Calibrated probabilities give its
     expected F1 without the truth, since they add up to the number of positives. The best
-    threshold is half of the best expected F1 (Lipton et al., ECML PKDD 2014).
+    threshold is half of the best expected F1 (Lipton et al., ECML PKDD 2014). As no truth is
+    needed, pairs whose truth is unknown count like all others.
     """
     ranked = -np.sort(-marginals.astype(np.float64), axis=0)
     predicted, true = np.arange(1, len(ranked) + 1)[:, None], ranked.sum(0)
@@ -45,7 +50,10 @@ def fit_label_thresholds(marginals: np.ndarray) -> np.ndarray:
 
 
 def fit_calibration(
-    targets: np.ndarray, logits: np.ndarray, prior: np.ndarray
+    targets: np.ndarray,
+    logits: np.ndarray,
+    prior: np.ndarray,
+    known: np.ndarray | None = None,
 ) -> tuple[float, float]:
     """T and w for which z / T + w p has the lowest binary cross-entropy: z N×C, p the C priors.
 
@@ -55,6 +63,8 @@ def fit_calibration(
     log T and w have normal priors with standard deviation 1/4. Hundreds of labels outweigh these;
     a handful, too few to fit anything, do not.
     """
+    prior = np.broadcast_to(prior, logits.shape)
+    targets, logits, prior = known_pairs(known, targets, logits, prior)
     signs = np.where(targets, -1.0, 1.0)
 
     def loss(fitted: np.ndarray) -> tuple[float, np.ndarray]:
@@ -70,9 +80,13 @@ def fit_calibration(
 
 
 def expected_calibration_error(
-    targets: np.ndarray, scores: np.ndarray, num_bins: int = NUM_BINS
+    targets: np.ndarray,
+    scores: np.ndarray,
+    num_bins: int = NUM_BINS,
+    known: np.ndarray | None = None,
 ) -> float:
     """ECE of all label probabilities in percent, over bins of equal counts."""
+    targets, scores = known_pairs(known, targets, scores)
     ranked, positives = np.sort(scores, axis=None), np.sort(scores[targets.astype(bool)])
     bins = [members for members in np.array_split(ranked, num_bins) if len(members)]
     ends = np.cumsum([len(members) for members in bins])
@@ -87,9 +101,13 @@ def expected_calibration_error(
 
 
 def calibration_bins(
-    targets: np.ndarray, scores: np.ndarray, num_bins: int = NUM_BINS
+    targets: np.ndarray,
+    scores: np.ndarray,
+    num_bins: int = NUM_BINS,
+    known: np.ndarray | None = None,
 ) -> list[dict[str, float]]:
     """The bins of the ECE, lowest scores first: count, mean score and share of true labels."""
+    targets, scores = known_pairs(known, targets, scores)
     order = np.argsort(scores, axis=None, kind="stable")
     _, value, count = np.unique(scores, return_inverse=True, return_counts=True)
     truth = (np.bincount(value.ravel(), targets.ravel()) / count)[value.ravel()]

@@ -5,6 +5,10 @@
     predicted N×C (0/1)  label sets
     weights   N×B        how often each image counts, whole numbers, in each of B resamples;
                          None: every image counts once
+    known     N×C bool   the image-label pairs whose truth is known; None: all of them
+
+Only known pairs count: a label's AP ranks the images where it is known, and a predicted set is
+compared with the true one on the image's known labels. An image without any counts in no metric.
 
 To add a metric, add a line to SCORE_METRICS (of scores) or SET_METRICS (of predicted label
 sets): metrics.json, the tables, the bootstrap and the report loop over these two.
@@ -22,7 +26,13 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation.calibration import EPSILON, expected_calibration_error
-from evaluation.ranking import average_precision, map_at_k, top_k, voc07_average_precision
+from evaluation.ranking import (
+    average_precision,
+    map_at_k,
+    top_k,
+    unknown_last,
+    voc07_average_precision,
+)
 
 PROTOCOLS = {"coco": 3, "nus81": 3, "nus1k": 10, "voc07": None}  # labels predicted per image
 SHOWN = ("CF1", "OF1", "EM", "EBF1")  # the set metrics shown where there is no room for all
@@ -45,10 +55,10 @@ class Metric(NamedTuple):
     digits: int  # after the point
 
 
-# compute(targets N×C, scores N×C) -> percent
+# compute(targets N×C, scores N×C, known=N×C or None) -> percent
 SCORE_METRICS = {
     "mAP": Metric(
-        lambda targets, scores: 100 * mean_over_labels(average_precision(targets, scores)),
+        lambda *pairs, known: 100 * mean_over_labels(average_precision(*pairs, known=known)),
         "mean over labels of AP, %",
         2,
     ),
@@ -95,17 +105,29 @@ SET_METRICS = {
 
 
 def set_metrics(
-    targets: np.ndarray, predicted: np.ndarray, weights: np.ndarray | None = None
+    targets: np.ndarray,
+    predicted: np.ndarray,
+    weights: np.ndarray | None = None,
+    known: np.ndarray | None = None,
 ) -> dict[str, Values]:
     """SET_METRICS of predicted label sets, in percent: floats, or B values each with weights."""
-    return LabelSets(targets, predicted).metrics(weights)
+    return LabelSets(targets, predicted, known).metrics(weights)
 
 
 class LabelSets:
-    """Predicted beside true label sets: all of SET_METRICS that does not depend on weights."""
+    """Predicted beside true label sets: all of SET_METRICS that does not depend on weights.
 
-    def __init__(self, targets: np.ndarray, predicted: np.ndarray) -> None:
+    Both are restricted to the image's known labels. counted: N, whether the image has any; None if
+    all labels of all images are known.
+    """
+
+    def __init__(
+        self, targets: np.ndarray, predicted: np.ndarray, known: np.ndarray | None = None
+    ) -> None:
         self.true, self.predicted = targets.astype(bool), predicted.astype(bool)
+        self.counted = None if known is None else known.any(1)
+        if known is not None:
+            self.true, self.predicted = self.true & known, self.predicted & known
         self.hits = self.true & self.predicted
         self.num_hits, self.num_true, self.num_predicted = (
             sets.sum(1) for sets in (self.hits, self.true, self.predicted)
@@ -134,6 +156,8 @@ class LabelSets:
         hits, predicted = (weighted_sum(sets, weights) for sets in self._hits_and_predicted)
         true = weighted_sum(self.true, weights) if true is None else true
         weights = weights.astype(np.float64)
+        if self.counted is not None:
+            weights *= self.counted[:, None]
         return SetCounts(hits, predicted, true, self, weights, weights.sum(0))
 
     def metrics(
@@ -163,7 +187,7 @@ class SetCounts:
     true: np.ndarray
     images: LabelSets
     weights: np.ndarray | None = None
-    num_images: np.ndarray | None = None  # B, the sum of the weights
+    num_images: np.ndarray | None = None  # B, the sum of the weights of images that count
 
     @property
     def precision(self) -> np.ndarray:
@@ -187,7 +211,8 @@ class SetCounts:
     def over_images(self, values: np.ndarray) -> Values:
         """Mean of N values."""
         if self.weights is None:
-            return mean(values)
+            counted = self.images.counted
+            return mean(values if counted is None else values[counted])
         return values @ self.weights / self.num_images
 
 
@@ -210,29 +235,42 @@ def mean(values: np.ndarray) -> float:
 
 
 def all_metrics(
-    targets: np.ndarray, scores: np.ndarray, predicted: dict[str, np.ndarray]
+    targets: np.ndarray,
+    scores: np.ndarray,
+    predicted: dict[str, np.ndarray],
+    known: np.ndarray | None = None,
 ) -> dict[str, float | dict[str, dict[str, float]]]:
     """All metrics but the set NLL, which needs the model: of the scores, then of each rule's sets.
 
     `predicted` maps a decision rule's name to its N×C sets; top3 and top3@0.5 are added.
-    mAP_labels is the number of labels on any image, which mAP is a mean of.
+    mAP_labels is the number of labels on any image, which mAP is a mean of. A rule predicts a set
+    from all scores, also top3: which labels are known has no influence on a prediction.
     """
-    targets = targets.astype(bool)
+    targets = unknown_last(targets, scores, known)[0]
     rules = {**predicted, "top3": top_k(scores, 3), "top3@0.5": top_k(scores, 3, above=0.5)}
     return {
-        **{name: float(m.compute(targets, scores)) for name, m in SCORE_METRICS.items()},
+        **{n: float(m.compute(targets, scores, known=known)) for n, m in SCORE_METRICS.items()},
         "mAP_labels": int(targets.any(0).sum()),
-        "predicted_sets": {rule: set_metrics(targets, sets) for rule, sets in rules.items()},
+        "predicted_sets": {
+            rule: set_metrics(targets, sets, known=known) for rule, sets in rules.items()
+        },
     }
 
 
 def per_label(
-    labels: tuple[str, ...], targets: np.ndarray, scores: np.ndarray, predicted: np.ndarray
+    labels: tuple[str, ...],
+    targets: np.ndarray,
+    scores: np.ndarray,
+    predicted: np.ndarray,
+    known: np.ndarray | None = None,
 ) -> list[dict]:
-    """AP, precision, recall, F1 in percent and the number of true images of every label."""
-    counts = LabelSets(targets, predicted).count()
+    """AP, precision, recall, F1 in percent and the number of true images of every label.
+
+    With `known` also on how many images the label is known.
+    """
+    counts = LabelSets(targets, predicted, known).count()
     values = {
-        "AP": average_precision(targets, scores),
+        "AP": average_precision(targets, scores, known=known),
         "precision": counts.precision,
         "recall": counts.recall,
         "f1": counts.f1,
@@ -241,6 +279,7 @@ def per_label(
         {
             "label": label,
             "support": int(counts.true[c]),
+            **({} if known is None else {"known": int(known[:, c].sum())}),
             **{name: 100 * float(column[c]) for name, column in values.items()},
         }
         for c, label in enumerate(labels)
@@ -248,7 +287,7 @@ def per_label(
 
 
 def protocol_metrics(
-    protocol: str, targets: np.ndarray, scores: np.ndarray
+    protocol: str, targets: np.ndarray, scores: np.ndarray, known: np.ndarray | None = None
 ) -> dict[str, str | int | float | dict[str, float]]:
     """What papers print for a data set, in percent, from N×C targets and scores.
 
@@ -259,16 +298,16 @@ def protocol_metrics(
     """
     k = PROTOCOLS[protocol]
     found = {"protocol": protocol, "num_images": len(targets), "num_labels": targets.shape[1]}
-    found["mAP"] = 100 * float(mean_over_labels(average_precision(targets, scores)))
+    found["mAP"] = 100 * float(mean_over_labels(average_precision(targets, scores, known=known)))
     if k is None:
-        ap11 = 100 * voc07_average_precision(targets, scores)
+        ap11 = 100 * voc07_average_precision(targets, scores, known)
         return {**found, "mAP11": float(mean_over_labels(ap11)), "AP11": ap11.tolist()}
     sets = {f"top{k}": top_k(scores, k), f"top{k}@0.5": top_k(scores, k, above=0.5)}
     names = ("CP", "CR", "CF1", "OP", "OR", "OF1")
     for rule, predicted in sets.items():
-        values = set_metrics(targets, predicted)
+        values = set_metrics(targets, predicted, known=known)
         found[rule] = {name: values[name] for name in names}
-    return {**found, "mAP@10": map_at_k(targets, scores, 10)}
+    return {**found, "mAP@10": map_at_k(targets, scores, 10, known)}
 
 
 def label_set_sizes(targets: np.ndarray, predicted: dict[str, np.ndarray]) -> dict[str, list[int]]:

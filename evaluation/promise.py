@@ -1,6 +1,7 @@
 """Thresholds that promise a precision or a recall, fitted on the hold-out.
 
     targets N×C (0/1)   truth          marginals N×C   label probabilities
+    known   N×C bool    the image-label pairs whose truth is known; None: all of them
 
 A promise holds on new images like these with probability CONFIDENCE, for any N and any model. The
 method is Learn then Test (Angelopoulos, Bates, Candès, Jordan and Lei, 2021, arXiv 2110.01052):
@@ -13,6 +14,9 @@ is tested rank by rank, because an image has one label of each rank: if the labe
 right often enough, all of them are. Where an image counts at most once, the number of right labels
 is binomial, and the test is exact (Clopper and Pearson, 1934).
 
+A pair whose truth is unknown is neither right nor wrong: it is not counted as said, and the
+promise is about known pairs alone.
+
 The guarantee needs images that chose nothing else, see docs/PROMISE.md.
 """
 
@@ -22,6 +26,7 @@ import numpy as np
 import torch
 from scipy.special import betainc, expit
 
+from evaluation.ranking import unknown_last
 from inference.promises import CONFIDENCE, MOST, NEVER, TARGETS, rank_labels
 
 # thresholds that are tried, from high to low; float32, as marginals and checkpoints are
@@ -31,16 +36,21 @@ BETS = np.array([1, 1 / 2, 1 / 4, 1 / 8, 1 / 16])  # shares of the highest bet
 T_VALUES = np.array(TARGETS)[:, None]  # T×1
 
 
-def fit_promises(targets: np.ndarray, marginals: np.ndarray, most_labels: int = 0) -> dict:
+def fit_promises(
+    targets: np.ndarray,
+    marginals: np.ndarray,
+    most_labels: int = 0,
+    known: np.ndarray | None = None,
+) -> dict:
     """The checkpoint's part `promises`, see inference/promises.py.
 
     most_labels: the most labels that an image can have, for recall over all labels; 0: C.
     """
-    truth, num_labels = targets.astype(bool), targets.shape[1]
-    order, ranked = rank_labels(marginals.astype(np.float32))
-    right = np.take_along_axis(truth, order, axis=1)
-    of_ranks = count_above(right[:, :MOST], ranked[:, :MOST])
-    of_labels = count_above(truth, marginals.astype(np.float32))
+    num_labels, marginals = targets.shape[1], marginals.astype(np.float32)
+    truth, scores = unknown_last(targets, marginals, known)
+    order = rank_labels(marginals)[0][:, :MOST]  # an unknown label has its rank, too
+    of_ranks = count_above(*(np.take_along_axis(a, order, axis=1) for a in (truth, scores)))
+    of_labels = count_above(truth, scores)
     found = {
         "precision": rank_precision(*of_ranks),
         "recall": recall_over_all(truth, marginals, most_labels or num_labels)[:, None],

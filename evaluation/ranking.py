@@ -4,6 +4,8 @@
     scores  N×C         label probabilities; rows are images, columns labels
     weights N×B         how often each image counts, whole numbers, in each of B resamples;
                         None: every image counts once
+    known   N×C bool    the image-label pairs whose truth is known: only these are ranked and
+                        counted; None: all of them
 
 A value that is undefined, such as the AP of a label on no image, is nan.
 """
@@ -14,19 +16,44 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 Counts = tuple[np.ndarray | int, np.ndarray, np.ndarray]
+LAST = -1.0  # below every probability
+
+
+def known_pairs(known: np.ndarray | None, *arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The values of each array, N×C or of one label N, at the known pairs; all if known is None."""
+    return arrays if known is None else tuple(array[known] for array in arrays)
+
+
+def unknown_last(
+    targets: np.ndarray, scores: np.ndarray, known: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Targets as bool, and scores: an unknown pair is not true, and below all known ones.
+
+    Nothing in a ranking changes with what comes after the last true pair. So this gives the
+    ranking of the known pairs.
+    """
+    targets = targets.astype(bool)
+    if known is None:
+        return targets, scores
+    return targets & known, np.where(known, scores, LAST)
 
 
 def average_precision(
-    targets: np.ndarray, scores: np.ndarray, weights: np.ndarray | None = None
+    targets: np.ndarray,
+    scores: np.ndarray,
+    weights: np.ndarray | None = None,
+    known: np.ndarray | None = None,
 ) -> np.ndarray:
     """AP of each label in 0..1: C values, or C×B with weights; nan for a label on no image.
 
     AP = sum over distinct scores s of (recall(s) - recall(above s)) * precision(s). Equal scores
-    are one step, as in scikit-learn's `average_precision_score`. Nothing is interpolated.
+    are one step, as in scikit-learn's `average_precision_score`. Nothing is interpolated. A label
+    ranks the images where it is known.
     """
     if weights is not None:
-        return Rankings(targets, scores).average_precision(weights)
-    labels = zip(targets.T.astype(bool), scores.T, strict=True)
+        return Rankings(targets, scores, known).average_precision(weights)
+    targets, scores = unknown_last(targets, scores, known)
+    labels = zip(targets.T, scores.T, strict=True)
     counts = (counts_at_positives(truth, column) for truth, column in labels)
     return np.array([_average_precision(1, hits, seen) for _, hits, seen in counts])
 
@@ -68,8 +95,11 @@ class Rankings:
     and ones. Each has a row per step of any label and a column per image.
     """
 
-    def __init__(self, targets: np.ndarray, scores: np.ndarray) -> None:
-        steps = [_steps(targets[:, c] > 0, scores[:, c]) for c in range(targets.shape[1])]
+    def __init__(
+        self, targets: np.ndarray, scores: np.ndarray, known: np.ndarray | None = None
+    ) -> None:
+        targets, scores = unknown_last(targets, scores, known)
+        steps = [_steps(targets[:, c], scores[:, c]) for c in range(targets.shape[1])]
         self.first = np.cumsum([0, *(positives.shape[0] for positives, _ in steps)])
         self.positives, self.images = (vstack(part, "csr") for part in zip(*steps, strict=True))
 
@@ -121,14 +151,17 @@ def pr_curve(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     return np.stack([ranked[ends], hits / max(truth.sum(), 1), hits / (ends + 1)], 1)
 
 
-def voc07_average_precision(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
+def voc07_average_precision(
+    targets: np.ndarray, scores: np.ndarray, known: np.ndarray | None = None
+) -> np.ndarray:
     """PASCAL VOC 2007's AP of each label, C values in 0..1; nan for a label on no image.
 
     The mean, over recalls 0, 0.1, ..., 1, of the highest precision at that recall or above
     (Everingham et al. 2010). Equal scores are one step, so the order of rows does not matter.
     """
+    targets, scores = unknown_last(targets, scores, known)
     found = []
-    for truth, column in zip(targets.T.astype(bool), scores.T, strict=True):
+    for truth, column in zip(targets.T, scores.T, strict=True):
         _, hits, seen = counts_at_positives(truth, column)
         # whole numbers: with floats, 3 of 10 might fall short of 0.3 by a rounding error
         reached = 10 * hits >= np.arange(11)[:, None] * len(hits)
@@ -150,14 +183,18 @@ def top_k(scores: np.ndarray, k: int, above: float = -np.inf) -> np.ndarray:
     return (better | (tied & (tied.cumsum(1) <= room))) & (scores > above)
 
 
-def map_at_k(targets: np.ndarray, scores: np.ndarray, k: int = 10) -> float:
+def map_at_k(
+    targets: np.ndarray, scores: np.ndarray, k: int = 10, known: np.ndarray | None = None
+) -> float:
     """mAP@k of Wang et al. (CNN-RNN, CVPR 2016) in percent: a mean over images, not over labels.
 
     AP@k of an image = sum over its first k labels by score of the precision so far at each true
-    one, divided by min(k, number of true labels). Images without labels are left out.
+    one, divided by min(k, number of true labels). Images without labels are left out. An image
+    ranks its known labels.
     """
+    targets, scores = unknown_last(targets, scores, known)
     some = targets.any(1)
-    targets, scores = targets[some].astype(bool), scores[some]
+    targets, scores = targets[some], scores[some]
     best = top_k(scores, k)  # only these are sorted, not all C
     shape = len(scores), min(k, scores.shape[1])
     order = np.argsort(-scores[best].reshape(shape), axis=1, kind="stable")
