@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from images.bad_images import FILE, BadImages, check_images, join_errors
+from images.bad_images import FILE, BadImages, Circle, check_images, join_errors
 from images.cache import ImageCache
 from images.find import find_images, names_file, without_missing
 from images.sampler import EpochBatchSampler
@@ -69,6 +69,7 @@ class LabelledImages(Dataset):
     ) -> None:
         self.paths, self.preprocessing, self.seed, self.cache = paths, preprocessing, seed, cache
         self.bad = bad
+        self._circle: tuple[int, np.ndarray, Circle] | None = None  # epoch, order of images, places
         self.targets = torch.from_numpy(targets).float()  # N×C
         numbers = {}  # shard -> its number; all files of a folder have the number 0
         self.shards = np.array(
@@ -107,16 +108,25 @@ class LabelledImages(Dataset):
     def _replacement(self, epoch: int, index: int) -> list[tuple[Tensor, Tensor, int]]:
         """In training another image for a bad one, chosen by (seed, epoch, index); else none.
 
-        The batch keeps its size, so the mean of the loss stays right with several processes.
+        It is the first readable one from a random place on, in an order that is random for each
+        epoch. So no bad image is tried again and again, and the choice does not depend on which
+        ones this process has met. The batch keeps its size, so the mean of the loss stays right
+        with several processes.
         """
         if self.seed is None:
             return []
-        rng = np.random.default_rng([self.seed, epoch, index, 1])
-        for other in rng.permutation(len(self)).tolist():
+        if self._circle is None or self._circle[0] != epoch:
+            order = np.random.default_rng([self.seed, epoch, 0, 2]).permutation(len(self))
+            self._circle = epoch, order, Circle(len(self))
+        _, order, circle = self._circle
+        start = np.random.default_rng([self.seed, epoch, index, 1]).integers(len(self))
+        while circle.num_left:
+            place = circle.first(int(start))
             try:
-                return [self[epoch, other]]
+                return [self[epoch, int(order[place])]]
             except UsageError as error:
-                self.bad.add(self.paths[other], error)
+                self.bad.add(self.paths[order[place]], error)
+                circle.remove(place)
         raise UsageError(f"none of the {len(self):,} training images can be read")
 
     def collate(self, items: list[tuple[Tensor, Tensor, int]]) -> list[Tensor]:
@@ -158,11 +168,13 @@ def make_loader(
 
 
 def leave_signals_to_parent(worker: int) -> None:
-    """Keep workers alive on Ctrl-C and SIGTERM, which reach them too, until the run has saved.
+    """Keep workers alive on signals, which reach them too, until the run has saved.
 
     A worker that the run does not end ends itself GRACE seconds after SIGTERM.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
 
 

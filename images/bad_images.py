@@ -35,10 +35,15 @@ class BadImages:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._known: set[str] = set()  # images that are listed, as far as this process has read
+        self._size = 0  # bytes of the file that it has read
 
     def add(self, image: Path | ShardMember, error: UsageError) -> None:
         """List an image and log it, unless it is listed already. Raises RunError."""
-        if str(image) in self.read():
+        if str(image) in self._known:
+            return
+        self._read_on()
+        if str(image) in self._known:
             return
         log(f"note: {error}; skipped")
         try:  # one unbuffered append: lines of several processes do not mix
@@ -46,20 +51,61 @@ class BadImages:
                 file.write(_line(image, error))
         except OSError as reason:
             raise RunError(f"cannot write {self.path} ({reason.strerror})") from None
+        self._known.add(str(image))
+
+    def _read_on(self) -> None:
+        """Read the lines that other processes have added. Raises UsageError as `read` does."""
+        entries, self._size = self._entries(self._size)
+        self._known.update(entry["image"] for entry in entries)
 
     def read(self) -> dict[str, str]:
         """Image -> reason. Raises UsageError if the file is damaged."""
+        return {entry["image"]: entry["reason"] for entry in self._entries(0)[0]}
+
+    def _entries(self, start: int) -> tuple[list[dict[str, str]], int]:
+        """The lines from byte `start` on, and where they end."""
         try:
-            entries = [json.loads(line) for line in self.path.read_bytes().splitlines()]
-            return {entry["image"]: entry["reason"] for entry in entries}
+            with self.path.open("rb") as file:
+                file.seek(start)
+                content = file.read()
+            entries = [json.loads(line) for line in content.splitlines()]
+            if all(isinstance(e["image"], str) and isinstance(e["reason"], str) for e in entries):
+                return entries, start + len(content)
         except FileNotFoundError:
-            return {}
+            return [], 0
         except (OSError, ValueError, LookupError, TypeError):
-            raise UsageError(f"{self.path} is damaged: remove it") from None
+            pass
+        raise UsageError(f"{self.path} is damaged: remove it")
 
     def forget(self) -> None:
         """Start with an empty list: a new run begins."""
         self.path.unlink(missing_ok=True)
+
+
+class Circle:
+    """Positions 0 … length - 1 in a circle; some get removed.
+
+    A union-find with path halving (Tarjan, Data Structures and Network Algorithms, SIAM 1983): any
+    number of calls takes nearly constant time for each.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._next = list(range(length))  # a position that is left leads to itself
+        self.num_left = length
+
+    def first(self, position: int) -> int:
+        """This position, or the first one after it that is left. One must be left."""
+        following = self._next
+        while following[position] != position:
+            following[position] = following[following[position]]
+            position = following[position]
+        return position
+
+    def remove(self, position: int) -> None:
+        """Remove a position that is left."""
+        self.num_left -= 1
+        if self.num_left:
+            self._next[position] = self.first((position + 1) % len(self._next))
 
 
 def _line(image: Path | ShardMember, error: UsageError) -> bytes:

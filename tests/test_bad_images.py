@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import shutil
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -24,12 +25,15 @@ from conftest import (
     write_json,
     write_picture,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 import build_vocab
 import data_loader
 import evaluate
 import train
-from images.bad_images import BadImages
+from images.bad_images import BadImages, Circle
+from images.transforms import Preprocessing
 from labels.search import find_labels
 from training import report
 from util import cli
@@ -159,6 +163,50 @@ def test_skipping_depends_on_seed_and_epoch_alone(workdir, flags):
     rows = [i for *_, rows in held for i in rows.tolist()]
     assert rows == [i for i, name in enumerate(held_names) if name not in bad]
     assert len(bad & set(held_names)) == 4 - len(rows)
+
+
+@given(st.integers(1, 20), st.data())
+def test_a_circle_finds_the_first_position_that_is_left(length, data):
+    circle, left = Circle(length), [*range(length)]
+    while left:
+        assert circle.num_left == len(left)
+        for start in range(length):
+            assert circle.first(start) == min(left, key=lambda place: (place - start) % length)
+        gone = data.draw(st.sampled_from(left))
+        left.remove(gone)
+        circle.remove(gone)
+    assert circle.num_left == 0
+
+
+def test_many_bad_images_are_tried_twice_at_most(tmp_path, monkeypatch):
+    """In each epoch: in their own place, and once in the place of another one."""
+    good = {7, 120, 121}
+    paths = [tmp_path / f"{i}.jpg" for i in range(200)]
+    for i in good:
+        write_picture(paths[i])
+    tried, parsed = Counter(), []
+    original, loads = data_loader.LabelledImages.__getitem__, json.loads
+
+    def getitem(self, item):
+        tried[item] += 1
+        return original(self, item)
+
+    monkeypatch.setattr(data_loader.LabelledImages, "__getitem__", getitem)
+    monkeypatch.setattr(json, "loads", lambda line: parsed.append(line) or loads(line))
+    path, targets = tmp_path / "bad_images.jsonl", np.ones((200, 1), bool)
+    data = data_loader.LabelledImages(
+        paths, targets, Preprocessing(32), seed=0, bad=BadImages(path)
+    )
+    used = []
+    for epoch in (1, 2):
+        batch = data.__getitems__([(epoch, i) for i in range(200)])
+        used.append([index for *_, index in batch])
+        assert {*used[-1]} == good
+        assert all(used[-1][i] == i for i in good)
+    assert used[0] != used[1]
+    assert all(tried[epoch, i] <= 2 for epoch, i in tried if i not in good)
+    assert len(parsed) <= 200, "the list is not read again for each bad image"
+    assert len(listed(path)) == 197
 
 
 def test_training_skips_bad_images(workdir, capsys):

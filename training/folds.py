@@ -78,20 +78,21 @@ def train_folds(
             for done, future in enumerate(as_completed(waiting), start=1):
                 future.result()
                 log(f"fold {waiting[future]} is trained ({done} of {len(left_out)})")
-        except BaseException as error:
+        except BaseException:
             stop.set()
             for future in waiting:
                 future.cancel()  # else the pool would train all others first
-            if not isinstance(error, KeyboardInterrupt):  # Ctrl-C reaches them, too
-                for process in processes:
-                    process.terminate()  # train.py saves what it has
+            for process in processes:
+                process.terminate()  # train.py saves what it has, once if it is asked twice
             raise
-    signal.signal(signal.SIGTERM, before)
+        finally:
+            signal.signal(signal.SIGTERM, before)
     return best
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """End this process as an error does, so that it ends its trainings."""
+    signal.signal(number, signal.SIG_IGN)  # it may come twice, as training/signals.py says
     raise RunError("stopped by SIGTERM; the same command continues")
 
 

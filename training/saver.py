@@ -18,7 +18,7 @@ from training.resume import save_last
 from training.signals import StopOnSignal
 from training.state import TrainState
 from training.validation import HINT, Validation
-from util.distributed import all_gather, any_rank, rank, world_size
+from util.distributed import all_gather, any_rank, barrier, rank, world_size
 from util.errors import RunError, UsageError
 from util.files import write_atomically
 from util.log import progress
@@ -167,11 +167,15 @@ class Saver:
             save_checkpoint(self.checkpoint(), self.output_dir / "best.pt")
 
     def save(self) -> None:
-        """Write last.pt; under torchrun all processes call it at the same step."""
+        """Write last.pt; under torchrun all processes call it at the same step.
+
+        All return once it is written: torchrun ends the others soon after the first one ends.
+        """
         state = self.state.state_dict()
         if rank() == 0:
             save_last({**self.checkpoint(), "training": state}, self.output_dir)
             if not self.has_saved:
                 self.write_records()
             self.has_saved = True
+        barrier()
         self.saved_at = time.monotonic()

@@ -37,17 +37,19 @@ def process_group(device: torch.device) -> Iterator[None]:
         return
     # torch's default of minutes is too short: rank 0 may make a data set or fill a cache first
     timeout = timedelta(hours=12)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
     try:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=timeout)
         yield
-    except dist.DistError:
-        raise RunError("another process of this run has ended: its reason is above") from None
-    except RuntimeError as error:
-        if "Connection closed by peer" not in str(error):  # gloo has no error class
+    except RuntimeError as error:  # DistError is one; gloo's errors only name its source files
+        if not isinstance(error, dist.DistError) and "gloo/" not in str(error):
             raise
-        raise RunError("another process of this run has ended: its reason is above") from None
+        raise RunError(
+            "another process of this run has ended; if it gave a reason, it is above; start the "
+            "same command again"
+        ) from None
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 def rank() -> int:
@@ -58,6 +60,12 @@ def rank() -> int:
 def world_size() -> int:
     """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
@@ -93,10 +101,10 @@ def gather_batches(results: list) -> list:
 def rank_zero_first(work: Callable[[], T]) -> T:
     """Run `work` that makes files: on rank 0 first; the others then find the files."""
     if rank() > 0:
-        dist.barrier()
+        barrier()
     result = work()
-    if rank() == 0 and dist.is_initialized():
-        dist.barrier()
+    if rank() == 0:
+        barrier()
     return result
 
 

@@ -18,6 +18,7 @@ from images import sampler
 from images.sampler import EpochBatchSampler
 from util import distributed
 from util.distributed import GlobalBatchNorm, gather_batches, stand_in, wrap_ddp
+from util.errors import RunError
 
 FLAGS = ("--image_path", "data/images", "--image_size", 48, "--num_epochs", 2, "--amp", "off")
 FLAGS += ("--batch_size", 11, "--val_fraction", 0, "--learning_rate", 1e-4)
@@ -205,6 +206,48 @@ def test_two_processes_evaluate_as_one(runs):
     assert b.pop("command") == a.pop("command").replace("python", "torchrun --nproc_per_node=2", 1)
     a.pop("images_per_second"), b.pop("images_per_second")
     assert a == b
+
+
+GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] "
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError(f"{GLOO}Read error [127.0.0.1]:2: Connection reset by peer. This is typical"),
+        RuntimeError(f"{GLOO}Connection closed by peer [127.0.0.1]:2. Check the logs"),
+        RuntimeError(f"{GLOO}writev [127.0.0.1]:2: Broken pipe"),
+        torch.distributed.DistNetworkError("failed to recv, got 0 bytes"),
+    ],
+    ids=["reset", "closed", "pipe", "store"],
+)
+@pytest.mark.parametrize("early", [False, True], ids=["connected", "connecting"])
+def test_the_end_of_another_process_is_one_sentence(tmp_path, monkeypatch, error, early):
+    """These are gloo's and torch's errors when a process is killed at different moments."""
+    for name, value in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "1")):
+        monkeypatch.setenv(name, value)
+
+    def connect(backend, timeout):
+        if early:
+            raise error
+        original(backend, timeout=timeout, rank=0, world_size=1, init_method=f"file://{store}")
+
+    original, store = torch.distributed.init_process_group, tmp_path / "store"
+    monkeypatch.setattr(torch.distributed, "init_process_group", connect)
+    with (
+        pytest.raises(RunError, match=r"^another process of this run has ended.*same command"),
+        distributed.process_group(torch.device("cpu")),
+    ):
+        raise error
+    assert not torch.distributed.is_initialized()
+
+
+def test_other_errors_stay_as_they_are():
+    with (
+        pytest.raises(RuntimeError, match="shapes"),
+        distributed.process_group(torch.device("cpu")),
+    ):
+        raise RuntimeError("shapes do not fit")
 
 
 def test_one_process_needs_no_communication():
