@@ -33,7 +33,7 @@ from tqdm import tqdm
 from images.decode import load_image
 from inference.batches import load_batches
 from inference.checkpoint import find_checkpoint
-from inference.predictor import load
+from inference.predictor import check_samples, load
 from inference.promises import DECIDE, decision
 from labels.options import add_label_flags
 from report.fonts import choose_fonts
@@ -105,6 +105,7 @@ def main(args: argparse.Namespace) -> None:
         model.thresholds_of(args.decide)  # and so is a promise that cannot be kept
     inputs = list_inputs(args.images)
     args.num_samples = args.num_samples or (ONE if inputs.is_one else MANY)
+    check_samples(args.num_samples, args.standard_errors)
     truths = read_truths(args.annotations, models, vars(args), inputs)
     labellers = list(map(Labeller, paths, models, truths))
     if args.annotations and not args.json:

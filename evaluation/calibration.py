@@ -3,7 +3,7 @@
     targets N×C (0/1)   truth          scores, marginals N×C   label probabilities
     known   N×C bool    the image-label pairs whose truth is known: only these count; None: all
 
-The fits must never see the split that is reported.
+The fits must never see the split that is reported. Scores that are nan raise ValueError.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from evaluation.ranking import counts_at_positives, known_pairs
+from evaluation.ranking import check_scores, counts_at_positives, known_pairs
 
 EPSILON = 1e-12  # against division by zero
 NUM_BINS = 15  # of the ECE and of the calibration diagram
@@ -33,7 +33,9 @@ def fit_threshold(
     positives, hits, seen = counts_at_positives(targets, scores)
     lowest = positives[np.argmax(hits / (seen + len(positives)))]
     following = scores[scores < lowest].max(initial=0)
-    return float((lowest + following) / 2)  # half-way, to carry over to other images
+    middle = (lowest + following) / 2  # half-way, to carry over to other images
+    # the middle of two neighbouring numbers is rounded to one of them, perhaps to the lower one
+    return float(middle if middle > following else lowest)
 
 
 def fit_label_thresholds(marginals: np.ndarray) -> np.ndarray:
@@ -44,6 +46,7 @@ def fit_label_thresholds(marginals: np.ndarray) -> np.ndarray:
     threshold is half of the best expected F1 (Lipton et al., ECML PKDD 2014). As no truth is
     needed, pairs whose truth is unknown count like all others.
     """
+    check_scores(marginals)
     ranked = -np.sort(-marginals.astype(np.float64), axis=0)
     predicted, true = np.arange(1, len(ranked) + 1)[:, None], ranked.sum(0)
     return np.maximum((ranked.cumsum(0) / (predicted + true)).max(0), EPSILON)
@@ -87,6 +90,7 @@ def expected_calibration_error(
 ) -> float:
     """ECE of all label probabilities in percent, over bins of equal counts."""
     targets, scores = known_pairs(known, targets, scores)
+    check_scores(scores)
     ranked, positives = np.sort(scores, axis=None), np.sort(scores[targets.astype(bool)])
     bins = [members for members in np.array_split(ranked, num_bins) if len(members)]
     ends = np.cumsum([len(members) for members in bins])
@@ -108,6 +112,7 @@ def calibration_bins(
 ) -> list[dict[str, float]]:
     """The bins of the ECE, lowest scores first: count, mean score and share of true labels."""
     targets, scores = known_pairs(known, targets, scores)
+    check_scores(scores)
     order = np.argsort(scores, axis=None, kind="stable")
     _, value, count = np.unique(scores, return_inverse=True, return_counts=True)
     truth = (np.bincount(value.ravel(), targets.ravel()) / count)[value.ravel()]

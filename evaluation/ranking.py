@@ -38,6 +38,12 @@ def unknown_last(
     return targets & known, np.where(known, scores, LAST)
 
 
+def check_scores(scores: np.ndarray) -> None:
+    """Raise ValueError if a score is nan: sorted, it would be the best one."""
+    if np.isnan(scores).any():
+        raise ValueError("scores must be numbers, not nan")
+
+
 def average_precision(
     targets: np.ndarray,
     scores: np.ndarray,
@@ -48,7 +54,7 @@ def average_precision(
 
     AP = sum over distinct scores s of (recall(s) - recall(above s)) * precision(s). Equal scores
     are one step, as in scikit-learn's `average_precision_score`. Nothing is interpolated. A label
-    ranks the images where it is known.
+    ranks the images where it is known. Raises ValueError for scores that are nan.
     """
     if weights is not None:
         return Rankings(targets, scores, known).average_precision(weights)
@@ -80,8 +86,10 @@ def counts_at_positives(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The P scores of the positives, best first; how many positives and images reach each.
 
-    Two sorts of plain values and a search: several times faster than sorting indices.
+    Two sorts of plain values and a search: several times faster than sorting indices. Raises
+    ValueError for scores that are nan.
     """
+    check_scores(scores)
     ranked, positives = np.sort(scores, axis=None), np.sort(scores[truth])
     hits = len(positives) - np.searchsorted(positives, positives)
     seen = len(ranked) - np.searchsorted(ranked, positives)
@@ -92,13 +100,15 @@ class Rankings:
     """Every label's ranking, sorted once, for the AP of many resamples.
 
     The counts of `_average_precision` for all resamples come from two sparse matrices of zeros
-    and ones. Each has a row per step of any label and a column per image.
+    and ones. Each has a row per step of any label and a column per image. Raises ValueError for
+    scores that are nan.
     """
 
     def __init__(
         self, targets: np.ndarray, scores: np.ndarray, known: np.ndarray | None = None
     ) -> None:
         targets, scores = unknown_last(targets, scores, known)
+        check_scores(scores)
         steps = [_steps(targets[:, c], scores[:, c]) for c in range(targets.shape[1])]
         self.first = np.cumsum([0, *(positives.shape[0] for positives, _ in steps)])
         self.positives, self.images = (vstack(part, "csr") for part in zip(*steps, strict=True))
@@ -142,7 +152,9 @@ def pr_curve(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """P×3: score, recall, precision, best score first, at the distinct scores of positives.
 
     Recall does not change between them, so AP = sum of recall's steps times precision is exact.
+    Raises ValueError for scores that are nan.
     """
+    check_scores(scores)
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
     ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
@@ -174,8 +186,10 @@ def top_k(scores: np.ndarray, k: int, above: float = -np.inf) -> np.ndarray:
     """N×C bool: the k highest-scored labels of each image, of those with score > `above`.
 
     Ties go to the more frequent label (the lower column). k=3 gives `top3`, the protocol of the
-    papers of 2016; with above=0.5 it is `top3@0.5`, the protocol of newer papers.
+    papers of 2016; with above=0.5 it is `top3@0.5`, the protocol of newer papers. Raises ValueError
+    for scores that are nan.
     """
+    check_scores(scores)
     k = min(k, scores.shape[1])
     kth_best = np.partition(scores, -k, axis=1)[:, [-k]]
     better, tied = scores > kth_best, scores == kth_best

@@ -33,7 +33,8 @@ class Samples:
     label_sets: Tensor  # B×K×C bool
     weights: Tensor  # B×K  of the sets, with sum 1; all 1/K unless labels are known or rules given
     marginals: Tensor  # B×C  P(label in set | image, known labels, rules), averaged over the sets
-    standard_errors: Tensor  # B×C  of the marginals, from their variance over the samples
+    # B×C  of the marginals, from their variance over the samples; nan if there is one sample only
+    standard_errors: Tensor
     effective_size: Tensor  # B  number of equally weighted samples with the same error; inf: exact
     log_evidence: Tensor  # B  log P(known labels, rules kept | image), estimated; 0 without both
 
@@ -145,11 +146,12 @@ def sample_label_sets(
     chance = (values - conditionals) / num_samples  # B×K×C
     marginals = (weights[..., None] * values - chance).sum(1)
     errors = weights[..., None] * (values - marginals[:, None]) - chance
+    errors = errors.square().sum(1).sqrt() if num_samples > 1 else marginals * torch.nan
     return Samples(
         label_sets,
         weights.float(),
         marginals.clamp(0, 1).float(),
-        errors.square().sum(1).sqrt().float(),
+        errors.float(),
         (1 / weights.square().sum(1)).float(),
         (log_weights.logsumexp(1) - math.log(num_samples)).float(),
     )

@@ -13,6 +13,7 @@ from inference.decoding import expected_f1_sets, most_probable_sets, sample_labe
 from inference.rules import LabelRules
 from inference.valid_sets import nearest_valid_sets, valid_f1_sets
 from model import Encoding, HybridNet, bernoulli_nll
+from util.errors import UsageError
 
 # rules that choose a label set; evaluation/metrics.py has their descriptions
 DECISIONS = ("threshold", "label_f1", "map", "f1")
@@ -89,7 +90,10 @@ def decode(
     num_samples: int = 32,
     rules: LabelRules | None = None,
 ) -> Predictions:
-    """The predictions for a batch of encoded images and its targets B×C, given the rules."""
+    """The predictions for a batch of encoded images and its targets B×C, given the rules.
+
+    Raises UsageError if a probability is not finite.
+    """
     with torch.no_grad():
         nll = bernoulli_nll(model.set_logits(encoding, targets), targets)
     samples = sample_label_sets(model, encoding, num_samples, rules=rules)
@@ -97,6 +101,7 @@ def decode(
     f1 = expected_f1_sets(samples.label_sets, samples.weights)
     if rules:
         f1 = valid_f1_sets(f1, samples.label_sets, samples.weights, rules)
+    check_finite(samples.marginals, nll)
     best_sets = best.label_sets[:, 0]
     columns = [targets.bool(), samples.marginals, best_sets, f1, best.certain, nll]
     if rules:
@@ -104,11 +109,23 @@ def decode(
     return Predictions(*(column.cpu().numpy() for column in columns))
 
 
+def check_finite(*tensors: Tensor) -> None:
+    """Raise UsageError if what a network computed is not finite: it would look like certainty."""
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise UsageError(
+            "the network gives no finite probabilities for an image: its weights are damaged; "
+            "train it again"
+        )
+
+
 @torch.no_grad()
 def encode_batches(
     model: HybridNet, batches: Iterable, autocast: torch.autocast
 ) -> Iterator[tuple[Encoding, Tensor, Tensor]]:
-    """Batches (images, targets, indices) -> (encoding, targets, indices), on the model's device."""
+    """Batches (images, targets, indices) -> (encoding, targets, indices), on the model's device.
+
+    Raises UsageError if an encoding is not finite.
+    """
     model.eval()
     device = next(model.parameters()).device
     for images, targets, indices in batches:
@@ -116,4 +133,5 @@ def encode_batches(
             continue
         with autocast:
             encoding = model.encode(images.to(device, non_blocking=True))
+        check_finite(encoding.cnn_logits, encoding.image_embedding)
         yield encoding, targets.to(device, non_blocking=True), indices

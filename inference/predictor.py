@@ -30,6 +30,7 @@ from inference.decoding import (
     most_probable_sets,
     sample_label_sets,
 )
+from inference.predictions import check_finite
 from inference.promises import decision, find_thresholds, is_promise, say, split_promise
 from inference.rules import LabelRules, load_rules
 from inference.valid_sets import nearest_valid_sets, valid_f1_sets
@@ -63,6 +64,12 @@ def load(
         load_rules(Path(rules), vocabulary.labels) if rules else None,
         checkpoint.get("promises"),
     )
+
+
+def check_samples(num_samples: int, standard_errors: bool) -> None:
+    """Raise UsageError for the standard errors of one sample: its variance is unknown."""
+    if standard_errors and num_samples < 2:
+        raise UsageError("--standard_errors needs --num_samples 2 or more")
 
 
 @dataclass(frozen=True)
@@ -102,9 +109,14 @@ class Predictor:
 
     @torch.no_grad()
     def encode_batch(self, images: Tensor) -> Encoding:
-        """Images B×3×S×S uint8, as `transform` makes them -> Encoding, for `describe_batch`."""
+        """Images B×3×S×S uint8, as `transform` makes them -> Encoding, for `describe_batch`.
+
+        Raises UsageError if it is not finite.
+        """
         with self.amp:
-            return self.model.encode(images.to(self.model.mean.device, non_blocking=True))
+            encoding = self.model.encode(images.to(self.model.mean.device, non_blocking=True))
+        check_finite(encoding.cnn_logits, encoding.image_embedding)
+        return encoding
 
     def class_activation_maps(self, encoding: Encoding) -> dict[str, np.ndarray]:
         """Label -> h×w, the CNN's logit of the label at each place of the image."""
@@ -136,8 +148,10 @@ class Predictor:
         standard_errors: adds them, and if no label is known certain bounds of the probabilities.
 
         Images are decoded together, as many at once as LIMIT allows. Raises UsageError for labels
-        that the model does not know, ValueError for another rule.
+        that the model does not know, for standard errors of a single sample and for probabilities
+        that are not finite; ValueError for another rule.
         """
+        check_samples(num_samples, standard_errors)
         try:
             decide = decision(decide)
         except argparse.ArgumentTypeError as error:
@@ -155,6 +169,7 @@ class Predictor:
             part = _rows(encoding, slice(start, start + at_once))
             few = facts.expand(len(part.cnn_logits), -1)
             samples = sample_label_sets(self.model, part, num_samples, known=few, rules=self.rules)
+            check_finite(samples.marginals)
             best = most_probable_sets(self.model, part, num_sets, known=few, rules=self.rules)
             is_weighted = bool(known or absent or self.rules)
             results += self._in_words(samples, best, decide, standard_errors, is_weighted)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from evaluation import calibration, metrics
+from evaluation import calibration, metrics, ranking
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -201,6 +201,32 @@ def test_fitted_threshold_has_the_best_of1(seed):
 
 def test_threshold_if_nothing_is_true():
     assert calibration.fit_threshold(np.zeros((3, 2), bool), np.ones((3, 2))) == 0.5
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_threshold_between_neighbouring_numbers(kind):
+    """Half-way between them is rounded to one of them, which must not be the lower one."""
+    for start in np.linspace(0.1, 0.9, 50, dtype=kind):
+        scores = np.array([[start, np.nextafter(start, kind(1))]])
+        threshold = calibration.fit_threshold(np.array([[False, True]]), scores)
+        assert (scores >= threshold).tolist() == [[False, True]]
+        assert (scores >= kind(threshold)).tolist() == [[False, True]]
+
+
+NEED_NUMBERS = (
+    *(metrics.average_precision, ranking.voc07_average_precision, metrics.map_at_k),
+    *(ranking.Rankings, metrics.expected_calibration_error, calibration.calibration_bins),
+    *(calibration.fit_threshold, lambda _, scores: calibration.fit_label_thresholds(scores)),
+    lambda targets, scores: ranking.pr_curve(targets[:, 0], scores[:, 0]),
+)
+
+
+@pytest.mark.parametrize("metric", NEED_NUMBERS)
+def test_scores_that_are_no_numbers(metric):
+    """Sorted, nan comes last and would count as the best score."""
+    scores = np.array([[0.9], [np.nan], [0.1]])
+    with pytest.raises(ValueError, match="scores must be numbers, not nan"):
+        metric(np.array([[False], [True], [False]]), scores)
 
 
 @settings(max_examples=30, deadline=None)

@@ -94,7 +94,7 @@ def test_sampling_properties_whatever_is_known(decoder, seed, facts, num_samples
     known = torch.tensor(facts).expand(NUM_IMAGES, -1)
     samples = sample_label_sets(model, encoding, num_samples, seed, known)
     assert ((samples.marginals >= 0) & (samples.marginals <= 1)).all()
-    assert (samples.standard_errors >= 0).all()
+    assert (samples.standard_errors >= 0).all() or num_samples == 1
     torch.testing.assert_close(samples.weights.sum(1), torch.ones(NUM_IMAGES))
     assert (samples.effective_size >= 1 - 1e-4).all()
     assert (samples.effective_size <= num_samples * (1 + 1e-4)).all()

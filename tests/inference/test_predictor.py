@@ -5,12 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import call, write_picture
+from conftest import EVALUATE, call, refusal, write_picture
 from PIL import Image, ImageOps
 
+import evaluate
 import sample
 from images.decode import load_pixels, pixels_of
 from inference import predictor as predictor_module
+from inference.checkpoint import load_checkpoint, save_checkpoint
+from inference.decoding import sample_label_sets
 from inference.predictor import load
 from model import Encoding
 from util.errors import UsageError
@@ -88,6 +91,34 @@ def test_wrong_arguments(predictor, tmp_path):
         predictor.predict(tmp_path / "absent.jpg")
     with pytest.raises(UsageError, match="there is no checkpoint"):
         load(tmp_path / "absent.pt")
+
+
+def test_the_error_of_one_sample_is_unknown(predictor, trained, tmp_path):
+    photo = trained.images / "img_02.jpg"
+    with pytest.raises(UsageError, match="--standard_errors needs --num_samples 2 or more"):
+        predictor.predict(photo, num_samples=1, standard_errors=True)
+    samples = sample_label_sets(predictor.model, predictor.encode(photo), 1)
+    assert samples.standard_errors.isnan().all()
+    flags = ("--checkpoint", trained.output / "best.pt", "--output", tmp_path / "out")
+    sentence = refusal(sample, trained.images, *flags, "--num_samples", 1, "--standard_errors")
+    assert "--num_samples 2" in sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_that_overflows(trained, tmp_path, monkeypatch):
+    """Its weights are finite, but what it says of an image is not."""
+    checkpoint = load_checkpoint(trained.output / "best.pt")
+    checkpoint["weights"]["classifier.weight"].fill_(3e38)
+    checkpoint["weights"]["classifier.weight"][0] *= -1
+    monkeypatch.chdir(trained.folder)
+    path = tmp_path / "best.pt"
+    save_checkpoint(checkpoint, path)
+    photo = trained.images / "img_02.jpg"
+    for module, flags in (
+        (sample, (photo, "--checkpoint", path, "--output", tmp_path / "out")),
+        (evaluate, (*EVALUATE, "--checkpoint", path, "--output_dir", tmp_path / "out")),
+    ):
+        assert "gives no finite probabilities" in refusal(module, *flags)
 
 
 def test_class_activation_maps(predictor, tmp_path):
