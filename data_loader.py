@@ -48,7 +48,8 @@ class LabelledImages(Dataset):
     """Images with their targets. An item is asked for by (epoch, index).
 
     paths: N image files or members of shards.
-    targets: N×C bool.
+    targets: N×C bool. unknown: N×C bool, the labels that may be there or not. In batches targets
+    are 1, 0 or NaN: unknown.
     seed: of the augmentation; without it every image gets the evaluation transform.
     cache: decoded images, to be read instead of the files.
     bad: where to list images that cannot be read. They are then skipped: in training another image
@@ -66,11 +67,14 @@ class LabelledImages(Dataset):
         seed: int | None = None,
         cache: ImageCache | None = None,
         bad: BadImages | None = None,
+        unknown: np.ndarray | None = None,
     ) -> None:
         self.paths, self.preprocessing, self.seed, self.cache = paths, preprocessing, seed, cache
         self.bad = bad
         self._circle: tuple[int, np.ndarray, Circle] | None = None  # epoch, order of images, places
         self.targets = torch.from_numpy(targets).float()  # N×C
+        if unknown is not None:
+            self.targets[torch.from_numpy(unknown)] = torch.nan
         numbers = {}  # shard -> its number; all files of a folder have the number 0
         self.shards = np.array(
             [numbers.setdefault(getattr(path, "shard", None), len(numbers)) for path in paths]

@@ -38,7 +38,7 @@ To change the LSTM see `ChainDecoder`, the loss `HybridNet.forward`, the encoder
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,6 +68,9 @@ class Encoding:
         return sum(F.interpolate(m, size, mode="bilinear") for m in maps)[0]
 
 
+Completer = Callable[["HybridNet", Encoding, Tensor], Tensor]  # targets B×C with NaN -> without
+
+
 class Decoder(nn.Module):
     """The control without memory, z = b(I), and the base class of the other decoders.
 
@@ -77,6 +80,7 @@ class Decoder(nn.Module):
     """
 
     temperature, prior_weight = 1.0, 0.0
+    reads_labels = False  # whether a logit depends on the labels read
 
     def __init__(self, num_labels: int) -> None:
         super().__init__()
@@ -113,6 +117,8 @@ class Decoder(nn.Module):
 
 class ChainDecoder(Decoder):
     """An LSTM over the labels read so far; `link` is 'chain' or 'softmax'."""
+
+    reads_labels = True
 
     def __init__(
         self, image_features: int, num_labels: int, embed_size: int, hidden_size: int, link: str
@@ -287,26 +293,43 @@ class HybridNet(nn.Module):
         with torch.autocast(encoding.cnn_logits.device.type, enabled=False):
             return self.decoder.set_logits(encoding, targets)
 
-    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, targets: Tensor, complete: Completer | None = None
+    ) -> dict[str, Tensor]:
         """The training losses of images B×3×H×W uint8 and targets B×C: B nats each.
 
         set_nll   -log P(targets | image), with teacher forcing; trains the decoder
         cnn_bce   binary cross-entropy of b(I) alone; equals set_nll for `none`
 
+        Targets are 1, 0 or NaN: unknown. `complete` draws the unknown labels that the decoder
+        reads, see inference/unknown.py. Then set_nll is -log P(all labels up to the last known
+        one | image), whose mean gradient over draws is that of -log P(known labels | image).
+        cnn_bce has the known labels only.
+
         Validation uses bernoulli_nll, not these. Keep targets on the CPU: see ChainDecoder.
         """
         encoding = self.encode(images)
+        known = counted = None  # None: all
+        if targets.isnan().any():
+            known = counted = ~targets.isnan()
+            targets = complete(self, encoding, targets)
+            if self.decoder.reads_labels:
+                counted = known.flip(1).cumsum(1).flip(1) > 0
         z = self.set_logits(encoding, targets)
         targets = targets.to(images.device, non_blocking=True)
         return {
-            "set_nll": bernoulli_nll(z, targets),
-            "cnn_bce": bernoulli_nll(encoding.cnn_logits, targets),
+            "set_nll": bernoulli_nll(z, targets, counted),
+            "cnn_bce": bernoulli_nll(encoding.cnn_logits, targets, known),
         }
 
 
-def bernoulli_nll(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy summed over labels: N×C, N×C -> N nats."""
-    return F.binary_cross_entropy_with_logits(logits, targets.float(), reduction="none").sum(1)
+def bernoulli_nll(logits: Tensor, targets: Tensor, counted: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy summed over the labels that are `counted`, all without it: N nats.
+
+    All are N×C. Targets are finite.
+    """
+    nats = F.binary_cross_entropy_with_logits(logits, targets.float(), reduction="none")
+    return (nats if counted is None else nats * counted.to(nats.device)).sum(1)
 
 
 def settings_of(flags: Mapping[str, object]) -> dict[str, object]:

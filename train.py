@@ -37,6 +37,7 @@ from torch import Tensor
 from images.bad_images import FILE, BadImages
 from images.transforms import Preprocessing
 from inference.checkpoint import find_checkpoint
+from inference.unknown import complete_targets
 from labels.options import options_from
 from labels.search import find_labels
 from labels.vocabulary import Vocabulary, check_suffix
@@ -129,7 +130,7 @@ def train(args: argparse.Namespace, images: TrainAndVal, about: dict, device: to
     with saver:  # SIGTERM and Ctrl-C save before they end the run
         for epoch in range(state.epoch + 1, args.num_epochs + 1):
             steps = saver.steps(data.train_loader, f"epoch {epoch}/{args.num_epochs}")
-            train_one_epoch(state, steps, amp, args.decoder, args.cnn_loss_weight)
+            train_one_epoch(state, steps, amp, args.decoder, args.cnn_loss_weight, args.seed)
             losses = saver.end_steps()  # saves: validation may take long
             val_batches = saver.stop.watch(progress(data.val_loader, "validating"))
             found = validate(state.ema, val_batches, amp, most)  # of the averaged weights
@@ -146,13 +147,15 @@ def train_one_epoch(
     amp: torch.autocast,
     decoder: str,
     cnn_loss_weight: float,
+    seed: int,
 ) -> None:
     """Forward, loss, backward, clip, step, average, for each batch."""
     state.model.train()
     for images, targets, indices, batch_size in steps:
         images = images.to(state.device, non_blocking=True)  # b×3×S×S, this process's share
+        complete = functools.partial(complete_targets, indices=indices, seed=seed + state.steps)
         with amp:
-            losses = state.ddp_model(images, targets)  # set_nll and cnn_bce, b each, in nats
+            losses = state.ddp_model(images, targets, complete)  # set_nll, cnn_bce: b nats each
         # DDP averages gradients over processes: this scale makes it the mean over the whole batch
         scale = world_size() / batch_size
         set_nll, cnn_bce = (scale * losses[name].sum() for name in ("set_nll", "cnn_bce"))

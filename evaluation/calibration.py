@@ -8,9 +8,11 @@ The fits must never see the split that is reported. Scores that are nan raise Va
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, log_expit, softmax
 
 from evaluation.ranking import check_scores, counts_at_positives, known_pairs
 
@@ -79,6 +81,65 @@ def fit_calibration(
         return nats, gradient + 16 * fitted
 
     log_temperature, weight = minimize(loss, (0, 0), jac=True, bounds=[(-2, 2), (-1, 1)]).x
+    return float(np.exp(log_temperature)), float(weight)
+
+
+@dataclass(frozen=True)
+class SampledSets:
+    """K label sets sampled for each of M images, and the logits with which they were sampled.
+
+    Of a set, logit j is given the image and the set's labels ranked before j.
+    """
+
+    targets: np.ndarray  # M×C  the truth; NaN where unknown
+    label_sets: np.ndarray  # M×K×C bool
+    logits: np.ndarray  # M×K×C  not calibrated
+
+    def marginals(
+        self, prior: np.ndarray, fitted: tuple[float, float], sampled: tuple[float, float]
+    ) -> np.ndarray:
+        """P(label in set | image) with T and w as `fitted`, from sets drawn with T and w `sampled`.
+
+        The average of a label's probability given the labels before it, over the sets. Each set
+        counts by how much more probable `fitted` makes those labels (importance sampling).
+        """
+        signs = np.where(self.label_sets, 1.0, -1.0)
+        z, drawn_with = (self.logits / t + w * prior for t, w in (fitted, sampled))
+        gained = (log_expit(signs * z) - log_expit(signs * drawn_with)).cumsum(2)
+        before = np.pad(gained[..., :-1], ((0, 0), (0, 0), (1, 0)))
+        return (softmax(before, axis=1) * expit(z)).sum(1)
+
+
+def refine_calibration(
+    start: tuple[float, float],
+    targets: np.ndarray,
+    logits: np.ndarray,
+    prior: np.ndarray,
+    sampled: SampledSets,
+) -> tuple[float, float]:
+    """T and w for a decoder that reads labels: those that suit its marginals, too.
+
+    `fit_calibration` sees each label given the true labels before it. A marginal is an average
+    over labels that the decoder chose itself, whose mistakes add up: it is too extreme. So this
+    fit adds the marginals' binary cross-entropy to that of the conditionals, both per image.
+
+    start: what `fit_calibration` found, with which `sampled` was drawn. Targets, logits N×C and
+    prior as there; targets are NaN where unknown.
+    """
+    known, of_sampled = ~np.isnan(targets), ~np.isnan(sampled.targets)
+    signs = np.where(targets == 1, 1.0, -1.0)
+    scale = len(targets) / len(sampled.targets)
+
+    def loss(values: np.ndarray) -> float:
+        fitted = np.exp(values[0]), values[1]
+        conditionals = log_expit(signs * (logits / fitted[0] + fitted[1] * prior))
+        marginals = sampled.marginals(prior, fitted, start).clip(EPSILON, 1 - EPSILON)
+        marginals = np.where(sampled.targets == 1, marginals, 1 - marginals)
+        nats = -conditionals[known].sum() - scale * np.log(marginals[of_sampled]).sum()
+        return nats + 16 * values @ values  # each of both sums has fit_calibration's prior
+
+    bounds = [(-2, 2), (-1, 1)]
+    log_temperature, weight = minimize(loss, (np.log(start[0]), start[1]), bounds=bounds).x
     return float(np.exp(log_temperature)), float(weight)
 
 

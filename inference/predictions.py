@@ -59,15 +59,28 @@ class Predictions:
     best_sets: np.ndarray  # N×C bool  the most probable set found
     f1_sets: np.ndarray  # N×C bool  the set with the highest expected F1
     certain: np.ndarray  # N bool  it is proved that no set is more probable
-    set_nll: np.ndarray  # N  -log P(targets | image), nats; not given the rules
+    set_nll: np.ndarray  # N  -log P(known targets | image), nats; not given the rules
     log_kept: np.ndarray | None = None  # N  log P(rules are kept | image); None without rules
+    unknown: np.ndarray | None = None  # N×C bool  labels that may be there or not; None: nowhere
 
     @classmethod
     def join(cls, batches: Iterable[Predictions]) -> Predictions:
         """The predictions of several batches, in order."""
+        batches = list(batches)
+        if any(b.unknown is not None for b in batches):  # not all batches need have some
+            batches = [replace(b, unknown=b.unknown_mask()) for b in batches]
         rows = [[getattr(b, field.name) for field in fields(cls)] for b in batches]
         columns = zip(*rows, strict=True)
         return cls(*(None if c[0] is None else np.concatenate(c) for c in columns))
+
+    @property
+    def known(self) -> np.ndarray | None:
+        """N×C bool: the image-label pairs that count; None: all."""
+        return None if self.unknown is None else ~self.unknown
+
+    def unknown_mask(self) -> np.ndarray:
+        """`unknown`, also where no label is: N×C bool."""
+        return np.zeros_like(self.targets) if self.unknown is None else self.unknown
 
     def select(self, rows: np.ndarray) -> Predictions:
         """The predictions of these images, in this order."""
@@ -92,10 +105,10 @@ def decode(
 ) -> Predictions:
     """The predictions for a batch of encoded images and its targets B×C, given the rules.
 
-    Raises UsageError if a probability is not finite.
+    Targets are 1, 0 or NaN: unknown. Raises UsageError if a probability is not finite.
     """
-    with torch.no_grad():
-        nll = bernoulli_nll(model.set_logits(encoding, targets), targets)
+    unknown = targets.isnan()
+    nll = set_nll(model, encoding, targets, unknown, num_samples)
     samples = sample_label_sets(model, encoding, num_samples, rules=rules)
     best = most_probable_sets(model, encoding, rules=rules)
     f1 = expected_f1_sets(samples.label_sets, samples.weights)
@@ -103,10 +116,28 @@ def decode(
         f1 = valid_f1_sets(f1, samples.label_sets, samples.weights, rules)
     check_finite(samples.marginals, nll)
     best_sets = best.label_sets[:, 0]
-    columns = [targets.bool(), samples.marginals, best_sets, f1, best.certain, nll]
-    if rules:
-        columns.append(samples.log_evidence)
-    return Predictions(*(column.cpu().numpy() for column in columns))
+    columns = [targets == 1, samples.marginals, best_sets, f1, best.certain, nll]
+    log_kept = samples.log_evidence.cpu().numpy() if rules else None
+    found = (column.cpu().numpy() for column in columns)
+    return Predictions(*found, log_kept, unknown.cpu().numpy() if unknown.any() else None)
+
+
+@torch.no_grad()
+def set_nll(
+    model: HybridNet, encoding: Encoding, targets: Tensor, unknown: Tensor, num_samples: int
+) -> Tensor:
+    """-log P(known targets | image): B nats.
+
+    Exact for images without `unknown` labels, B×C bool, and if the decoder reads no labels. For
+    others the sum over the unknown ones is estimated from sampled sets.
+    """
+    if not unknown.any():
+        return bernoulli_nll(model.set_logits(encoding, targets), targets)
+    if not model.decoder.reads_labels:
+        targets = targets.nan_to_num(0)
+        return bernoulli_nll(model.set_logits(encoding, targets), targets, ~unknown)
+    known = torch.where(unknown, 0, 2 * targets - 1)
+    return -sample_label_sets(model, encoding, num_samples, known=known).log_evidence
 
 
 def check_finite(*tensors: Tensor) -> None:

@@ -18,7 +18,7 @@ from labels.options import DEFAULTS, ReadOptions
 from labels.read import read_labels
 from labels.split import split_train_val
 from labels.tags import merge_tags
-from labels.targets import encode_targets
+from labels.targets import encode_targets, encode_unknown
 from labels.vocabulary import Vocabulary, count_labels, load_vocabulary
 from util.distributed import rank_zero_first
 from util.errors import UsageError
@@ -29,16 +29,30 @@ SINGLE_IMAGE_REPEATS = 32  # an epoch of one image is this many augmented views 
 
 @dataclass(frozen=True)
 class Part:
-    """N images with their labels, where they are, targets N×C."""
+    """N images with their labels, where they are, targets N×C bool, unknown labels N×C bool."""
 
     images: AnnotatedImages
     paths: list[Path] | list[ShardMember]
     targets: np.ndarray
+    unknown: np.ndarray | None = None
+
+    @classmethod
+    def encode(
+        cls,
+        images: AnnotatedImages,
+        paths: list[Path] | list[ShardMember],
+        vocabulary: Vocabulary,
+        training: bool = True,
+    ) -> Part:
+        """The images with their targets for a vocabulary. Raises UsageError, see encode_targets."""
+        targets = encode_targets(images, vocabulary, training)
+        return cls(images, paths, targets, encode_unknown(images, vocabulary))
 
     def select(self, rows: np.ndarray) -> Part:
         """The images at these positions, in this order."""
         paths = [self.paths[i] for i in rows]
-        return Part(self.images.select(rows.tolist()), paths, self.targets[rows])
+        unknown = None if self.unknown is None else self.unknown[rows]
+        return Part(self.images.select(rows.tolist()), paths, self.targets[rows], unknown)
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,7 @@ def choose_train_and_val(
     if vocab_path or not vocabulary:
         vocabulary = choose_vocabulary(listed, vocab_path, normalise_tags)
     # with leave_out, images of val and test are among them: their labels may be new
-    part = Part(images, paths, encode_targets(images, vocabulary, training=not leave_out))
+    part = Part.encode(images, paths, vocabulary, training=not leave_out)
     val_listed = None
     if val_annotations:
         named = read_labels(val_annotations, val_image_path, options)
@@ -110,7 +124,7 @@ def choose_train_and_val(
         images, paths = load_data_set(
             val_image_path, val_listed, keep_unlabelled, limit, allow_missing
         )
-        val = Part(images, paths, encode_targets(images, vocabulary, training=False))
+        val = Part.encode(images, paths, vocabulary, training=False)
         return TrainAndVal(part, val, vocabulary, selected_on)
     held = hold_out_again(images, start) if start and val_fraction else None
     if held is None:
@@ -232,8 +246,13 @@ def make_loaders(
         side = preprocessing.cache_side()
         cache = ImageCache(cache_path, [*paths, *val_paths], side, skip_bad=bad is not None)
         rank_zero_first(lambda: cache.prepare(num_workers))
-    train_data = LabelledImages(paths, images.train.targets, preprocessing, seed, cache, bad)
-    val_data = LabelledImages(val_paths, images.val.targets, preprocessing, cache=cache, bad=bad)
+    train, val = images.train, images.val
+    train_data = LabelledImages(
+        paths, train.targets, preprocessing, seed, cache, bad, train.unknown
+    )
+    val_data = LabelledImages(
+        val_paths, val.targets, preprocessing, cache=cache, bad=bad, unknown=val.unknown
+    )
     # on a CPU, decoding keeps a core busy with 64 images at a time; a GPU takes more
     val_batch_size = batch_size if pin else min(batch_size, 64)
     return TrainingData(

@@ -86,6 +86,8 @@ def peek_last(folder: Path) -> dict | None:
 def fingerprint(part: Part) -> list:
     """Number of images, and a digest of their names and labels, in order."""
     digest = hashlib.sha256(np.packbits(part.targets).tobytes())
+    if part.unknown is not None:
+        digest.update(np.packbits(part.unknown).tobytes())
     for path in part.paths:
         digest.update(os.fsencode(path.name) + b"\0")
     return [len(part.paths), digest.hexdigest()]

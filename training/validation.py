@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from evaluation.calibration import fit_calibration, fit_label_thresholds, fit_threshold
+from evaluation.calibration import fit_label_thresholds, fit_threshold
 from evaluation.metrics import average_precision, mean, set_metrics
 from evaluation.promise import fit_promises
-from inference.predictions import Predictions, decode, encode_batches
+from inference.predictions import Predictions, decode
 from model import Encoding, HybridNet
+from training.calibrate import fit_calibration_on
 from util.distributed import gather_batches
-from util.errors import RunError, UsageError
+from util.errors import RunError
 
 HINT = "continue with --amp off, or start a new --output_dir with a lower --learning_rate"
 
@@ -45,31 +46,9 @@ def validate(
     metrics, threshold, label_thresholds = validation_metrics(predictions)
     if not math.isfinite(metrics["val_set_nll"]):
         raise RunError(f"the validation loss is not finite; {HINT}")
-    promises = fit_promises(predictions.targets, predictions.marginals, most_labels)
+    p = predictions
+    promises = fit_promises(p.targets, p.marginals, most_labels, p.known)
     return Validation(metrics, threshold, label_thresholds, promises, predictions, rows)
-
-
-def fit_calibration_on(
-    model: HybridNet, batches: Iterable, amp: torch.autocast
-) -> list[tuple[Encoding, Tensor, Tensor]]:
-    """Encode this process's share of the validation images; fit the calibration to all of them.
-
-    Returns what `decode_all` takes: per batch the encoding (without class maps), targets, indices.
-    Raises UsageError if no image can be read.
-    """
-    decoder = model.decoder
-    decoder.temperature, decoder.prior_weight = 1.0, 0.0
-    encoded, logits = [], []
-    for encoding, targets, indices in encode_batches(model, batches, amp):
-        encoded.append((replace(encoding, class_maps=[]), targets, indices))
-        z = model.set_logits(encoding, targets)
-        logits.append((targets.cpu().numpy(), z.detach().cpu().numpy()))
-    logits = gather_batches(logits)
-    if not logits:
-        raise UsageError("none of the validation images can be read")
-    found = map(np.concatenate, zip(*logits, strict=True))
-    decoder.temperature, decoder.prior_weight = fit_calibration(*found, decoder.prior.cpu().numpy())
-    return encoded
 
 
 def decode_all(
@@ -88,12 +67,13 @@ def decode_all(
 
 def validation_metrics(p: Predictions) -> tuple[dict[str, float], float, list[float]]:
     """Metrics, and the thresholds fitted on these images: one for all labels, and one per label."""
-    ap = average_precision(p.targets, p.marginals)
-    threshold = fit_threshold(p.targets, p.marginals)
+    known = p.known
+    ap = average_precision(p.targets, p.marginals, known)
+    threshold = fit_threshold(p.targets, p.marginals, known)
     metrics = {
         "val_set_nll": float(p.set_nll.mean()),
         "val_mAP": 100 * mean(ap[~np.isnan(ap)]),
-        "val_OF1": set_metrics(p.targets, p.marginals >= threshold)["OF1"],
-        "val_EM": set_metrics(p.targets, p.best_sets)["EM"],
+        "val_OF1": set_metrics(p.targets, p.marginals >= threshold, known)["OF1"],
+        "val_EM": set_metrics(p.targets, p.best_sets, known)["EM"],
     }
     return metrics, threshold, fit_label_thresholds(p.marginals).tolist()

@@ -15,7 +15,7 @@ from timm.loss import AsymmetricLossMultiLabel
 from torch import Tensor
 
 from labels.vocabulary import Vocabulary
-from model import DEFAULT_STAGES, Encoding, HybridNet, bernoulli_nll
+from model import DEFAULT_STAGES, Completer, Encoding, HybridNet, bernoulli_nll
 
 
 class Average(HybridNet):
@@ -49,7 +49,9 @@ class Asymmetric(HybridNet):
             scores = scores * self.scale_and_shift[0] + self.scale_and_shift[1]
         return Encoding(self.decoder.embed_image(scores), scores, [])
 
-    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, targets: Tensor, complete: Completer | None = None
+    ) -> dict[str, Tensor]:
         scores = self.encode(images).cnn_logits
         losses = self.loss(scores, targets.to(images.device, non_blocking=True)).sum(1)
         return {"set_nll": losses, "cnn_bce": losses.detach()}

@@ -52,7 +52,9 @@ class OurLoop:
     def __call__(self) -> None:
         self.loader.batch_sampler.epoch += 1
         steps = checked_steps(self.state, self.loader, self.arch, self.args.output_dir)
-        train_one_epoch(self.state, steps, self.amp, self.args.decoder, self.args.cnn_loss_weight)
+        train_one_epoch(
+            self.state, steps, self.amp, self.args.decoder, self.args.cnn_loss_weight, 0
+        )
         wait()
 
 

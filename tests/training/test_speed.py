@@ -78,7 +78,7 @@ def test_a_compiled_encoder_learns_the_same_weights(monkeypatch):
         model = HybridNet(2, "resnet18", stages=3)
         state = TrainState(model, CPU, 2, 1, 2e-3, 1e-2, compiled=compiled)
         steps = [(images[:n], targets[:n], torch.arange(n), 1) for n in (4, 3)]
-        train.train_one_epoch(state, steps, device.autocast(CPU, "off"), "chain", 1.0)
+        train.train_one_epoch(state, steps, device.autocast(CPU, "off"), "chain", 1.0, 0)
         weights[compiled], averages[compiled] = model.state_dict(), state.ema.state_dict()
     for states in (weights, averages):
         plain, compiled = states.values()
