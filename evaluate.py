@@ -187,9 +187,9 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     objects = None
     if args.pointing:
         objects = read_label_objects(subject.images, vocabulary, options)
-    known = reveal_labels(subject.targets, args.reveal) if args.reveal else None
+    revealed = reveal_labels(subject.targets, args.reveal) if args.reveal else None
     if args.reveal and rules:
-        rules.check_facts(known, vocabulary.labels)
+        rules.check_facts(revealed, vocabulary.labels)
     judges, leak = [Judge(model, checkpoint, np.arange(len(subject.paths)))], ""
     if args.folds:
         here = {"image_path": chosen.image_path, "annotations": chosen.annotations}
@@ -203,13 +203,12 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     amp = autocast(device, all_gather(resolve_amp(args.amp, device, flags))[0])
     flips = bool(args.label_issues or args.influence)
     started = time.perf_counter()
-    judged = judge_images(
-        judges, subject, reader, amp, device, args.num_samples, known, flips, args.pointing, rules
-    )
+    asked = (args.num_samples, revealed, flips, args.pointing, rules)
+    judged = judge_images(judges, subject, reader, amp, device, *asked)
     seconds = time.perf_counter() - started
     if rank() > 0:
         return  # the first process reports for all
-    p, labels = judged.predictions, vocabulary.labels
+    p, labels = judged.decoded.predictions, vocabulary.labels
     said, promise = keep_promise(args.decide, checkpoint, thresholds, p, labels)
     judged.sets.update(said)
     results = {
@@ -222,7 +221,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         "num_samples": args.num_samples,
         **metric_results(p, judged.sets, labels, args.decide),
         "images_per_second": round(len(judged.subject.paths) / seconds, 1),
-        **asked_results(args, judged, known, objects, labels, rules),
+        **asked_results(args, judged, revealed, objects, labels, rules),
         **promise,
     }
     if args.report:
@@ -232,7 +231,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     save_predictions(p, labels, names, output_dir)
     as_json = write_results(results, tables, output_dir)
     if args.influence:
-        stem, in_data = output_dir / "label_influence", co_occurrence(p.targets)
+        stem, in_data = output_dir / "label_influence", co_occurrence(p.targets, p.known)
         save_influence(judged.decoded.influence, in_data, labels, stem)
         log(f"wrote {stem}.csv and label_influence.png")
     if args.label_issues:
@@ -242,9 +241,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         transform = preprocessing.eval_transform()
         gallery = draw_gallery(p, decided, labels, paths, judged.models, transform, amp)
         training = path.parent / "log.jsonl"
-        write_report(
-            results, p.targets, p.marginals, decided, gallery, training, tables, output_dir
-        )
+        write_report(results, p, decided, gallery, training, tables, output_dir)
         log(f"wrote {output_dir / 'report.html'} and pr_curves.csv")
     print(as_json if args.json else tables)
     log(f"wrote {output_dir / 'metrics.json'}, evaluate.log and {PREDICTIONS}")
@@ -285,27 +282,28 @@ def make_reader(
 def asked_results(
     args: argparse.Namespace,
     judged: Judged,
-    known: np.ndarray | None,
+    revealed: np.ndarray | None,
     objects: list[dict] | None,
     labels: tuple[str, ...],
     rules: LabelRules | None,
 ) -> dict:
     """The results that only a flag asks for."""
-    found, decoded, p, subject = {}, judged.decoded, judged.predictions, judged.subject
+    found, decoded, subject = {}, judged.decoded, judged.subject
+    p = decoded.predictions
     if rules:
         found["rules"] = rule_results(p, rules, subject.images.file_names)
     if args.protocol:
-        found["paper"] = protocol_metrics(args.protocol, p.targets, p.marginals)
+        found["paper"] = protocol_metrics(args.protocol, p.targets, p.marginals, p.known)
     if args.reveal:
-        known = known[decoded.indices]
-        found["revealed"] = reveal_results(decoded, known, args.reveal, judged.thresholds)
+        revealed = revealed[decoded.indices]
+        found["revealed"] = reveal_results(decoded, revealed, args.reveal, judged.thresholds)
     if args.label_issues:
         names = subject.images.file_names
         found["label_issues"] = issue_results(
             decoded, args.label_issues, names, subject.paths, labels, rules
         )
     if args.influence:
-        found["influence_agreement"] = influence_agreement(decoded.influence, subject.targets)
+        found["influence_agreement"] = influence_agreement(decoded.influence, p.targets, p.known)
     if args.pointing:
         objects = [objects[i] for i in decoded.indices]
         found["pointing"] = pointing_game(

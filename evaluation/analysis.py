@@ -4,7 +4,8 @@
     flip_each_label     which annotations are unlikely; which labels depend on each other?
     decode_and_analyse  everything evaluate.py asks, with each image encoded once
 
-Images are given as `Encoding`s, annotated label sets as B×C targets.
+Images are given as `Encoding`s, annotated label sets as B×C targets. known: N×C bool, the
+image-label pairs whose truth is known; None: all of them.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from torch import Tensor
 from evaluation.kept_rules import breaking_labels
 from evaluation.metrics import all_metrics
 from evaluation.pointing import map_peaks
-from inference.decoding import sample_label_sets
+from evaluation.ranking import only_known
+from inference.decoding import most_probable_sets, sample_label_sets
 from inference.predictions import Predictions, decode, encode_batches
 from inference.rules import LabelRules
+from inference.unknown import before_last_known
 from model import Encoding, HybridNet, bernoulli_nll
 from util.distributed import all_gather, gather_batches
 from util.errors import UsageError
@@ -35,9 +38,9 @@ def reveal_labels(targets: np.ndarray, num_revealed: int, seed: int = 0) -> np.n
     """
     priority = np.random.default_rng(seed).random(targets.shape) * targets  # 0 where not true
     chosen = np.argsort(-priority, axis=1)[:, :num_revealed]
-    known = np.zeros(targets.shape, np.float32)
-    np.put_along_axis(known, chosen, 1, axis=1)
-    return known * targets
+    revealed = np.zeros(targets.shape, np.float32)
+    np.put_along_axis(revealed, chosen, 1, axis=1)
+    return revealed * targets
 
 
 @dataclass(frozen=True)
@@ -56,16 +59,23 @@ def flip_each_label(model: HybridNet, encoding: Encoding, targets: Tensor) -> Fl
     annotations: the two sets differ in l alone, so the rest of the distribution cancels.
     influence[i, j] is the log odds ratio of i and j given the image and the annotated labels
     ranked before j (0 for j <= i). Like any odds ratio it is symmetric in i and j.
+
+    NaN in targets means unknown: the decoder then reads the most probable set given the known
+    labels. What flip_logit has of an unknown label is of no use.
     """
-    targets = targets.float()
+    targets, counted = targets.float(), None
+    if (unknown := targets.isnan()).any():
+        counted = ~unknown | before_last_known(targets)  # the sum over all labels after them is 1
+        facts = (2 * targets - 1).nan_to_num(0)
+        targets = most_probable_sets(model, encoding, known=facts).label_sets[:, 0].float()
     base = model.set_logits(encoding, targets)  # B×C
-    base_nll = bernoulli_nll(base, targets)
+    base_nll = bernoulli_nll(base, targets, counted)
     flip_logits, influence = [], []
     for i in range(targets.shape[1]):
         flipped = targets.clone()
         flipped[:, i] = 1 - flipped[:, i]
         z = model.set_logits(encoding, flipped)
-        flip_logits.append(base_nll - bernoulli_nll(z, flipped))
+        flip_logits.append(base_nll - bernoulli_nll(z, flipped, counted))
         influence.append(((z - base) * (2 * flipped[:, i : i + 1] - 1)).sum(0))
     # the decoder reads labels in rank order: flipping i changes only the logits after it
     return Flips(torch.stack(flip_logits, 1), torch.stack(influence).triu(1))
@@ -76,49 +86,63 @@ def label_issues(
     targets: np.ndarray,
     how_many: int,
     rules: LabelRules | None = None,
+    known: np.ndarray | None = None,
 ) -> Iterator[tuple]:
     """The annotations most likely wrong, worst first: (image, label, 'missing' or 'surplus', P).
 
     flip_logit is N×C, as in `Flips`. P is the probability that the annotation is right, given the
     image and its other annotations; the order is that of `suspicions`. Annotations that break a
-    rule come first.
+    rule come first. Labels that the annotations leave open are not listed.
     """
-    doubts = suspicions(flip_logit, targets, targets.sum(0), len(targets))
+    num_images = len(targets) if known is None else known.sum(0)
+    doubts = suspicions(flip_logit, targets, targets.sum(0), num_images)
     if rules:
-        doubts += (np.ptp(doubts) + 1) * breaking_labels(doubts, targets, rules)
-    for position in np.argsort(-doubts, axis=None, kind="stable")[:how_many]:
+        doubts += (np.ptp(doubts) + 1) * breaking_labels(doubts, targets, rules, known)
+    order = np.argsort(-doubts, axis=None, kind="stable")
+    if known is not None:
+        order = order[known.ravel()[order]]
+    for position in order[:how_many]:
         image, label = divmod(int(position), flip_logit.shape[1])
         kind = "surplus" if targets[image, label] else "missing"
         yield image, label, kind, float(1 / (1 + np.exp(np.float64(flip_logit[image, label]))))
 
 
 def suspicions(
-    flip_logit: np.ndarray, targets: np.ndarray, counts: np.ndarray, num_images: int
+    flip_logit: np.ndarray,
+    targets: np.ndarray,
+    counts: np.ndarray,
+    num_images: int | np.ndarray,
 ) -> np.ndarray:
     """Log-odds, N×C, that annotations are errors, up to a constant.
 
-    flip_logit is N×C, as in `Flips`; counts C, on how many of `num_images` images a label is. By
-    Bayes' rule how errors arise counts, too: a label is as often added wrongly as it is forgotten.
-    So the odds that a surplus label is wrong are multiplied by the odds of its frequency. Otherwise
-    a rare label that is right would come before all errors, because the model has seen few of it.
+    flip_logit is N×C, as in `Flips`; counts C, on how many of `num_images` images a label is; if
+    these differ between labels, num_images is C, too. By Bayes' rule how errors arise counts, too:
+    a label is as often added wrongly as it is forgotten. So the odds that a surplus label is wrong
+    are multiplied by the odds of its frequency. Otherwise a rare label that is right would come
+    before all errors, because the model has seen few of it.
     """
     odds = counts / (num_images - counts + 1)  # 1: never infinite
     return flip_logit + np.log(np.where(targets, np.broadcast_to(odds, targets.shape), 1))
 
 
-def co_occurrence(targets: np.ndarray) -> np.ndarray:
+def co_occurrence(targets: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
     """C×C log odds ratio of every two labels in N×C annotations, shrunk towards independence.
 
     One image with both labels is added, and as many with one or none as would match it if the
     labels were independent. Without this, ratios of rare labels would be mostly chance. It is 0
-    for a label on no image or on all.
+    for a label on no image or on all. The images of a pair are those on which both are known.
     """
-    on = targets.astype(float)
+    on = only_known(targets, known).astype(float)
     count, both = on.sum(0), on.T @ on
-    one, other = count[:, None] - both, count[None, :] - both
-    neither = len(on) - both - one - other
-    varies = (count > 0) & (count < len(on))
-    u = np.where(varies, (len(on) - count) / np.maximum(count, 1), 1)  # odds of absence
+    num_images, num_pairs, seen = len(on), len(on), count[:, None]
+    if known is not None:
+        known = known.astype(float)
+        # seen[i, j]: images that have i and on which j is known
+        num_images, num_pairs, seen = known.sum(0), known.T @ known, on.T @ known
+    one, other = seen - both, seen.T - both
+    neither = num_pairs - both - one - other
+    varies = (count > 0) & (count < num_images)
+    u = np.where(varies, (num_images - count) / np.maximum(count, 1), 1)  # odds of absence
     odds = (both + 1) * (neither + np.outer(u, u)) / ((one + u[None, :]) * (other + u[:, None]))
     ratio = np.log(np.where(np.outer(varies, varies), odds, 1))
     np.fill_diagonal(ratio, 0)
@@ -164,14 +188,14 @@ def decode_and_analyse(
     batches: Iterable,
     amp: torch.autocast,
     num_samples: int,
-    known: np.ndarray | None = None,
+    revealed: np.ndarray | None = None,
     flips: bool = False,
     peaks: bool = False,
     rules: LabelRules | None = None,
 ) -> Decoded:
     """Encode each image once and compute everything asked.
 
-    num_samples: label sets sampled per image for the marginals. known: N×C revealed labels.
+    num_samples: label sets sampled per image for the marginals. revealed: N×C, see `reveal_labels`.
     flips: whether to flip each annotation. peaks: whether to find the class activation maps' peaks.
     rules: given for all predictions, not for the flips.
     """
@@ -179,9 +203,9 @@ def decode_and_analyse(
     for encoding, targets, indices in encode_batches(model, batches, amp):
         places.append(indices.numpy())
         rows.append(decode(model, encoding, targets, num_samples, rules))
-        if known is not None:
-            revealed = torch.from_numpy(known[indices.numpy()]).to(targets.device)
-            samples = sample_label_sets(model, encoding, num_samples, known=revealed, rules=rules)
+        if revealed is not None:
+            facts = torch.from_numpy(revealed[indices.numpy()]).to(targets.device)
+            samples = sample_label_sets(model, encoding, num_samples, known=facts, rules=rules)
             conditioned.append(samples.marginals.cpu().numpy())
         if flips:
             found = flip_each_label(model, encoding, targets)
@@ -207,17 +231,18 @@ def decode_and_analyse(
 
 
 def reveal_results(
-    decoded: Decoded, known: np.ndarray, num_revealed: int, threshold: np.ndarray
+    decoded: Decoded, revealed: np.ndarray, num_revealed: int, threshold: np.ndarray
 ) -> dict:
     """What --reveal adds: the metrics of the other labels before and after conditioning.
 
     threshold: N×1, of each image's model.
     """
     p = decoded.predictions
+    rest = revealed == 0 if p.known is None else (revealed == 0) & p.known
     return {
         "labels_per_image": num_revealed,
-        "before": metrics_of_the_rest(p.targets, p.marginals, known, threshold),
-        "after": metrics_of_the_rest(p.targets, decoded.conditioned, known, threshold),
+        "before": metrics_of_the_rest(p.targets, p.marginals, rest, threshold),
+        "after": metrics_of_the_rest(p.targets, decoded.conditioned, rest, threshold),
     }
 
 
@@ -234,7 +259,7 @@ def issue_results(
     marginal: P(label in set | image), which knows nothing of the image's other annotations.
     """
     p = decoded.predictions
-    found = label_issues(decoded.flip_logit, p.targets, how_many, rules)
+    found = label_issues(decoded.flip_logit, p.targets, how_many, rules, p.known)
     return [
         {
             "image": str(paths[image]),
@@ -248,20 +273,19 @@ def issue_results(
     ]
 
 
-def influence_agreement(influence: np.ndarray, targets: np.ndarray) -> float:
+def influence_agreement(
+    influence: np.ndarray, targets: np.ndarray, known: np.ndarray | None = None
+) -> float:
     """Rank correlation of the C×C label influence with co-occurrence; nan if there is none."""
     pairs = np.triu_indices(len(influence), 1)
-    ours, theirs = influence[pairs], co_occurrence(targets)[pairs]
+    ours, theirs = influence[pairs], co_occurrence(targets, known)[pairs]
     return float(spearmanr(ours, theirs).statistic) if ours.any() else np.nan
 
 
 def metrics_of_the_rest(
-    targets: np.ndarray, scores: np.ndarray, known: np.ndarray, threshold: np.ndarray
+    targets: np.ndarray, scores: np.ndarray, rest: np.ndarray, threshold: np.ndarray
 ) -> dict[str, float]:
-    """mAP, CF1 and OF1 over all image-label pairs except the known ones."""
-    rest = known == 0
-    # a known pair is last in its label's ranking, never true and never predicted: it counts nowhere
-    targets, scores = targets & rest, np.where(rest, scores, -1)
-    found = all_metrics(targets, scores, {"threshold": scores >= threshold})
+    """mAP, CF1 and OF1 over the image-label pairs `rest`, N×C bool."""
+    found = all_metrics(targets, scores, {"threshold": scores >= threshold}, known=rest)
     by_threshold = found["predicted_sets"]["threshold"]
     return {"mAP": found["mAP"], **{name: by_threshold[name] for name in ("CF1", "OF1")}}

@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from evaluation.metrics import SET_METRICS, LabelSets, mean_over_labels, weighted_sum
-from evaluation.ranking import Rankings, unknown_last
+from evaluation.ranking import Rankings, only_known
 
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
@@ -39,7 +39,7 @@ class WeightedMetrics:
         known: np.ndarray | None = None,
     ) -> None:
         self.num_images = len(targets)
-        targets = unknown_last(targets, scores, known)[0]
+        targets = only_known(targets, known)
         self.set_nll, self.targets = set_nll.astype(np.float64), targets.astype(np.float32)
         self.rankings = Rankings(targets, scores, known)
         self.label_sets = [LabelSets(targets, sets, known) for sets in predicted.values()]

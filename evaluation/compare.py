@@ -70,8 +70,8 @@ def read_run(path: Path) -> Run:
     try:
         with np.load(arrays_path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        required = (field.name for field in fields(Predictions) if field.default is MISSING)
-        p = Predictions(**{name: arrays[name] for name in required})
+        required = [field.name for field in fields(Predictions) if field.default is MISSING]
+        p = Predictions(**{name: arrays[name] for name in required}, unknown=arrays.get("unknown"))
         labels, names = arrays["labels"].tolist(), arrays["file_names"].tolist()
     except FileNotFoundError:
         raise UsageError(f"{arrays_path} is missing beside {path.name}; {again}") from None
@@ -86,6 +86,7 @@ def read_run(path: Path) -> Run:
 def compare(paths: list[Path]) -> dict:
     """Every run compared with the first one, in plain types for the console, JSON and page.
 
+    pairs       known and all image-label pairs; None if all are known
     runs        name, paths, decoder and epoch of each
     metrics     of each metric: the values of all runs, the differences from the first run, and
                 the differences' 95 % intervals [low, high] (paired bootstrap over images)
@@ -114,6 +115,7 @@ def compare(paths: list[Path]) -> dict:
     ap = np.array([[_number(row["AP"]) for row in run.results["per_label"]] for run in runs])
     return {
         "num_images": len(first.file_names),
+        "pairs": first.results.get("pairs"),
         "protocol": first.results["protocol"],
         "annotations": first.results["annotations"],
         "runs": [
@@ -151,7 +153,7 @@ def _refuse_to_mix(a: Run, b: Run) -> None:
     """Raise UsageError unless both runs have the same images and labels."""
     if a.labels != b.labels:
         raise UsageError(f"{a.path} and {b.path} have different labels, or rank them differently")
-    same_truth = np.array_equal(a.predictions.targets, b.predictions.targets)
+    same_truth = _same_arrays(a, b, "targets") and _same_arrays(a, b, "unknown")
     if a.file_names != b.file_names or not same_truth:
         raise UsageError(
             f"{a.path} and {b.path} have different images or annotations: evaluate both with "
@@ -165,7 +167,11 @@ def _weighted_metrics(run: Run) -> WeightedMetrics:
         given = parse_rules("\n".join(given), run.labels, str(run.path))
         rules = LabelRules(given, len(run.labels))
     sets = predicted_sets(p, run.results["threshold"], run.results["label_thresholds"], rules)
-    return WeightedMetrics(p.targets, p.marginals, sets, p.set_nll)
+    return WeightedMetrics(p.targets, p.marginals, sets, p.set_nll, p.known)
+
+
+def _same_arrays(a: Run, b: Run, name: str) -> bool:
+    return np.array_equal(*(getattr(run.predictions, name) for run in (a, b)))
 
 
 def _look_up(results: dict, name: tuple[str, ...]) -> float:

@@ -17,10 +17,10 @@ from images.cache import ImageCache
 from images.shards import ShardMember
 from images.transforms import Preprocessing
 from inference.checkpoint import load_checkpoint, restore
-from inference.predictions import Predictions, predicted_sets
+from inference.predictions import predicted_sets
 from inference.rules import LabelRules
 from labels.annotated import AnnotatedImages
-from labels.targets import encode_difficult, encode_targets
+from labels.targets import encode_difficult, encode_targets, encode_unknown
 from labels.vocabulary import Vocabulary
 from model import HybridNet
 from util.errors import UsageError
@@ -34,7 +34,7 @@ class Subject:
     images: AnnotatedImages
     paths: list[Path] | list[ShardMember]
     targets: np.ndarray  # N×C bool
-    difficult: np.ndarray | None  # N×C bool, see `encode_difficult`
+    unknown: np.ndarray | None  # N×C bool, pairs that count nowhere; None if all count
 
     def select(self, rows: np.ndarray) -> Subject:
         """These images, in this order."""
@@ -42,19 +42,43 @@ class Subject:
             self.images.select(rows.tolist()),
             [self.paths[i] for i in rows],
             self.targets[rows],
-            None if self.difficult is None else self.difficult[rows],
+            None if self.unknown is None else self.unknown[rows],
         )
 
 
 def load_subject(
     chosen: Chosen, vocabulary: Vocabulary, keep_unlabelled: bool, limit: int | None, skip_bad: bool
 ) -> Subject:
-    """Find the chosen images and encode their labels. Raises UsageError."""
+    """Find the chosen images and encode their labels. Raises UsageError.
+
+    The labels of difficult objects are unknown: VOC's metrics ignore them. An image of which no
+    label is known is left out.
+    """
     images, paths = load_data_set(
         chosen.image_path, chosen.images, keep_unlabelled, limit, allow_missing=skip_bad
     )
     targets = encode_targets(images, vocabulary, training=False)
-    return Subject(images, paths, targets, encode_difficult(images, vocabulary))
+    unknown, difficult = (f(images, vocabulary) for f in (encode_unknown, encode_difficult))
+    if difficult is not None:
+        log(f"{difficult.sum():,} labels of difficult objects are left out")
+        unknown = difficult if unknown is None else unknown | difficult
+    if unknown is None:
+        return Subject(images, paths, targets, None)
+    return _without_blank(Subject(images, paths, targets & ~unknown, unknown))
+
+
+def _without_blank(subject: Subject) -> Subject:
+    """The images of which some label is known; says on stderr what counts. Raises UsageError."""
+    known, source = ~subject.unknown, subject.images.source
+    if not known.any():
+        raise UsageError(f"{source} says of no label whether it is on these images")
+    log(
+        f"{source}: {known.sum():,} of {known.size:,} image-label pairs are known; only these count"
+    )
+    judged = np.flatnonzero(known.any(1))
+    if blank := len(known) - len(judged):
+        log(f"{counted(blank, 'image is', 'images are')} left out: no label of them is known")
+    return subject.select(judged)
 
 
 @dataclass(frozen=True)
@@ -71,7 +95,12 @@ class ImageReader:
     def batches(self, subject: Subject) -> Iterable:
         """Batches (images, targets, indices) in order."""
         data = LabelledImages(
-            subject.paths, subject.targets, self.preprocessing, cache=self.cache, bad=self.bad
+            subject.paths,
+            subject.targets,
+            self.preprocessing,
+            cache=self.cache,
+            bad=self.bad,
+            unknown=subject.unknown,
         )
         return make_loader(data, self.batch_size, self.num_workers, pin_memory=self.pin_memory)
 
@@ -103,7 +132,6 @@ class Judged:
 
     subject: Subject
     decoded: Decoded
-    predictions: Predictions  # without the labels of difficult objects
     sets: dict[str, np.ndarray]  # decision rule -> N×C bool
     thresholds: np.ndarray  # N×1, of each image's model
     models: list[HybridNet]  # N, each image's own
@@ -116,7 +144,7 @@ def judge_images(
     amp: torch.autocast,
     device: torch.device,
     num_samples: int,
-    known: np.ndarray | None,
+    revealed: np.ndarray | None,
     flips: bool,
     peaks: bool,
     rules: LabelRules | None = None,
@@ -131,7 +159,7 @@ def judge_images(
             progress(reader.batches(subject.select(rows)), "evaluating"),
             amp,
             num_samples,
-            None if known is None else known[rows],
+            None if revealed is None else revealed[rows],
             flips,
             peaks,
             rules,
@@ -145,10 +173,6 @@ def judge_images(
     if left_out := len(subject.paths) - len(read):
         what = counted(left_out, "image cannot be read and is", "images cannot be read and are")
         log(f"{what} left out: {reader.bad.path}")
-    subject, p = subject.select(read), decoded.predictions
-    if subject.difficult is not None:
-        count = f"{subject.difficult.sum():,} labels of difficult objects"
-        log(f"{count} are left out, except of the set NLL")
-        p = p.without(subject.difficult)
-    sets = predicted_sets(p, one[read], by_label[read], rules)
-    return Judged(subject, decoded, p, sets, one[read], [models[i] for i in read.tolist()])
+    sets = predicted_sets(decoded.predictions, one[read], by_label[read], rules)
+    models = [models[i] for i in read.tolist()]
+    return Judged(subject.select(read), decoded, sets, one[read], models)

@@ -8,48 +8,66 @@ import numpy as np
 
 from inference.predictions import Predictions
 from inference.rules import LabelRules
+from labels.rules import Rule
 
 
 def rule_results(p: Predictions, rules: LabelRules, file_names: Sequence[str]) -> dict:
     """What --rules adds.
 
-    broken: for each rule the images whose annotations break it. set_nll and set_nll_without: with
-    and without the rules, of the images that keep them, in nats (nan if there is none); the others
-    have probability 0 given the rules. probability_kept: P(rules are kept | image), estimated, of
+    broken: for each rule the images whose annotations break it, whatever the unknown labels are.
+    set_nll and set_nll_without: with and without the rules, of the images that keep them and have
+    no unknown label, in nats (nan if there is none); those that break a rule have probability 0
+    given the rules. probability_kept: P(rules are kept | image), estimated, of
     the median and of the lowest image.
     """
-    keeps = rules.keeps(p.targets)
-    without = p.set_nll[keeps].astype(np.float64)
-    given = without + p.log_kept[keeps]
+    facts = _facts(p.targets, p.known)
+    keeps = rules.feasible(facts)
+    complete = keeps & facts.all(1)
+    without = p.set_nll[complete].astype(np.float64)
+    given = without + p.log_kept[complete]
     return {
         "broken": [
             {
                 "rule": rule.text,
-                "images": [file_names[i] for i in np.flatnonzero(rule.is_broken(p.targets))],
+                "images": [file_names[i] for i in np.flatnonzero(_breaks(rule, facts))],
             }
             for rule in rules.rules
         ],
         "images_kept": int(keeps.sum()),
         "probability_kept": np.exp(np.quantile(p.log_kept.astype(np.float64), [0.5, 0])).tolist(),
-        "set_nll": float(given.mean()) if keeps.any() else np.nan,
-        "set_nll_without": float(without.mean()) if keeps.any() else np.nan,
+        "set_nll": float(given.mean()) if complete.any() else np.nan,
+        "set_nll_without": float(without.mean()) if complete.any() else np.nan,
     }
 
 
-def breaking_labels(doubts: np.ndarray, targets: np.ndarray, rules: LabelRules) -> np.ndarray:
+def _facts(targets: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+    """N×C: 1 and -1 for labels that are known to be on the image or not, 0 for unknown ones."""
+    return np.where(targets, np.int8(1), np.int8(-1)) * (1 if known is None else known)
+
+
+def _breaks(rule: Rule, facts: np.ndarray) -> np.ndarray:
+    """Which images break the rule, whatever their unknown labels are: N bool."""
+    return ~LabelRules([rule], facts.shape[1]).feasible(facts)
+
+
+def breaking_labels(
+    doubts: np.ndarray, targets: np.ndarray, rules: LabelRules, known: np.ndarray | None = None
+) -> np.ndarray:
     """Of the labels in each rule that an image breaks, the most doubtful one that can fix it: N×C.
 
     doubts: N×C, as from `analysis.suspicions`. A label can if its rule is kept without it, or with
-    it. No single label may be enough; then it is the most doubtful of all in the rule.
+    it. No single label may be enough; then it is the most doubtful of all in the rule. known: N×C
+    bool, see metrics.py; an unknown label fixes nothing.
     """
+    facts = _facts(targets, known)
     found = np.zeros(targets.shape, bool)
     for rule in rules.rules:
         members = list(rule.labels)
-        for image in np.flatnonzero(rule.is_broken(targets)):
-            flipped = np.repeat(targets[image : image + 1], len(members), 0)
-            flipped[np.arange(len(members)), members] ^= True
-            fixes = ~rule.is_broken(flipped)
-            fixes |= not fixes.any()
+        for image in np.flatnonzero(_breaks(rule, facts)):
+            flipped = np.repeat(facts[image : image + 1], len(members), 0)
+            flipped[np.arange(len(members)), members] *= -1
+            fixes = ~_breaks(rule, flipped)
+            fixes |= (facts[image, members] != 0) & ~fixes.any()
             best = np.where(fixes, doubts[image, members], -np.inf).argmax()
             found[image, members[best]] = True
     return found

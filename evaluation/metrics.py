@@ -29,8 +29,8 @@ from evaluation.calibration import EPSILON, expected_calibration_error
 from evaluation.ranking import (
     average_precision,
     map_at_k,
+    only_known,
     top_k,
-    unknown_last,
     voc07_average_precision,
 )
 
@@ -58,7 +58,7 @@ class Metric(NamedTuple):
 # compute(targets N×C, scores N×C, known=N×C or None) -> percent
 SCORE_METRICS = {
     "mAP": Metric(
-        lambda *pairs, known: 100 * mean_over_labels(average_precision(*pairs, known=known)),
+        lambda *pairs, known: 100 * mean_over_labels(average_precision(*pairs, known)),
         "mean over labels of AP, %",
         2,
     ),
@@ -107,8 +107,9 @@ SET_METRICS = {
 def set_metrics(
     targets: np.ndarray,
     predicted: np.ndarray,
-    weights: np.ndarray | None = None,
     known: np.ndarray | None = None,
+    *,
+    weights: np.ndarray | None = None,
 ) -> dict[str, Values]:
     """SET_METRICS of predicted label sets, in percent: floats, or B values each with weights."""
     return LabelSets(targets, predicted, known).metrics(weights)
@@ -124,10 +125,8 @@ class LabelSets:
     def __init__(
         self, targets: np.ndarray, predicted: np.ndarray, known: np.ndarray | None = None
     ) -> None:
-        self.true, self.predicted = targets.astype(bool), predicted.astype(bool)
         self.counted = None if known is None else known.any(1)
-        if known is not None:
-            self.true, self.predicted = self.true & known, self.predicted & known
+        self.true, self.predicted = (only_known(sets, known) for sets in (targets, predicted))
         self.hits = self.true & self.predicted
         self.num_hits, self.num_true, self.num_predicted = (
             sets.sum(1) for sets in (self.hits, self.true, self.predicted)
@@ -246,14 +245,12 @@ def all_metrics(
     mAP_labels is the number of labels on any image, which mAP is a mean of. A rule predicts a set
     from all scores, also top3: which labels are known has no influence on a prediction.
     """
-    targets = unknown_last(targets, scores, known)[0]
+    targets = only_known(targets, known)
     rules = {**predicted, "top3": top_k(scores, 3), "top3@0.5": top_k(scores, 3, above=0.5)}
     return {
         **{n: float(m.compute(targets, scores, known=known)) for n, m in SCORE_METRICS.items()},
         "mAP_labels": int(targets.any(0).sum()),
-        "predicted_sets": {
-            rule: set_metrics(targets, sets, known=known) for rule, sets in rules.items()
-        },
+        "predicted_sets": {rule: set_metrics(targets, sets, known) for rule, sets in rules.items()},
     }
 
 
@@ -270,7 +267,7 @@ def per_label(
     """
     counts = LabelSets(targets, predicted, known).count()
     values = {
-        "AP": average_precision(targets, scores, known=known),
+        "AP": average_precision(targets, scores, known),
         "precision": counts.precision,
         "recall": counts.recall,
         "f1": counts.f1,
@@ -298,21 +295,23 @@ def protocol_metrics(
     """
     k = PROTOCOLS[protocol]
     found = {"protocol": protocol, "num_images": len(targets), "num_labels": targets.shape[1]}
-    found["mAP"] = 100 * float(mean_over_labels(average_precision(targets, scores, known=known)))
+    found["mAP"] = 100 * float(mean_over_labels(average_precision(targets, scores, known)))
     if k is None:
         ap11 = 100 * voc07_average_precision(targets, scores, known)
         return {**found, "mAP11": float(mean_over_labels(ap11)), "AP11": ap11.tolist()}
     sets = {f"top{k}": top_k(scores, k), f"top{k}@0.5": top_k(scores, k, above=0.5)}
     names = ("CP", "CR", "CF1", "OP", "OR", "OF1")
     for rule, predicted in sets.items():
-        values = set_metrics(targets, predicted, known=known)
+        values = set_metrics(targets, predicted, known)
         found[rule] = {name: values[name] for name in names}
     return {**found, "mAP@10": map_at_k(targets, scores, 10, known)}
 
 
-def label_set_sizes(targets: np.ndarray, predicted: dict[str, np.ndarray]) -> dict[str, list[int]]:
+def label_set_sizes(
+    targets: np.ndarray, predicted: dict[str, np.ndarray], known: np.ndarray | None = None
+) -> dict[str, list[int]]:
     """How many images have 0, 1, 2, … labels: annotated, and predicted by each rule."""
     sizes = {"annotated": targets, **predicted}
-    counts = {name: sets.sum(1) for name, sets in sizes.items()}
+    counts = {name: only_known(sets, known).sum(1) for name, sets in sizes.items()}
     most = max(int(count.max()) for count in counts.values())
     return {name: np.bincount(c, minlength=most + 1).tolist() for name, c in counts.items()}

@@ -36,7 +36,7 @@ def keep_promise(
         return {}, {}
     said, promises = say(p.marginals, thresholds, decide), checkpoint["promises"]
     return {decide: said}, {
-        "promise": promise_results(decide, promises, thresholds, p.targets, said, labels)
+        "promise": promise_results(decide, promises, thresholds, p.targets, said, labels, p.known)
     }
 
 
@@ -47,14 +47,16 @@ def promise_results(
     targets: np.ndarray,
     said: np.ndarray,
     labels: tuple[str, ...],
+    known: np.ndarray | None = None,
 ) -> dict:
     """What was promised, and the precision and recall in percent on the evaluated images.
 
-    targets, said: N×C bool. In the result, thresholds are null for what is never said, and 0 for
-    what is always said; `per_label` is there if each label has a promise of its own.
+    targets, said: N×C bool. known: N×C bool, where the truth is known (None: everywhere); elsewhere
+    a label does not count as said. In the result, thresholds are null for what is never said, and 0
+    for what is always said; `per_label` is there if each label has a promise of its own.
     """
     kind, target = split_promise(decide)
-    counts = LabelSets(targets, said).count()
+    counts = LabelSets(targets, said, known).count()
     hits, num_said, num_true = (int(n.sum()) for n in (counts.hits, counts.predicted, counts.true))
     shown = [None if t >= NEVER else round(float(t), 6) for t in thresholds]
     found = {

@@ -24,6 +24,11 @@ def known_pairs(known: np.ndarray | None, *arrays: np.ndarray) -> tuple[np.ndarr
     return arrays if known is None else tuple(array[known] for array in arrays)
 
 
+def only_known(sets: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+    """Label sets N×C as bool, without the labels that are not known of their image."""
+    return sets.astype(bool) if known is None else sets.astype(bool) & known
+
+
 def unknown_last(
     targets: np.ndarray, scores: np.ndarray, known: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -32,10 +37,7 @@ def unknown_last(
     Nothing in a ranking changes with what comes after the last true pair. So this gives the
     ranking of the known pairs.
     """
-    targets = targets.astype(bool)
-    if known is None:
-        return targets, scores
-    return targets & known, np.where(known, scores, LAST)
+    return only_known(targets, known), scores if known is None else np.where(known, scores, LAST)
 
 
 def check_scores(scores: np.ndarray) -> None:
@@ -47,8 +49,9 @@ def check_scores(scores: np.ndarray) -> None:
 def average_precision(
     targets: np.ndarray,
     scores: np.ndarray,
-    weights: np.ndarray | None = None,
     known: np.ndarray | None = None,
+    *,
+    weights: np.ndarray | None = None,
 ) -> np.ndarray:
     """AP of each label in 0..1: C values, or C×B with weights; nan for a label on no image.
 

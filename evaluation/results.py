@@ -57,25 +57,29 @@ def metric_results(
 ) -> dict:
     """All metrics of the predictions. `sets` maps decision rules to N×C label sets.
 
-    decide: the rule whose sets give the per-label precision, recall and F1.
+    decide: the rule whose sets give the per-label precision, recall and F1. In the result, `pairs`
+    is there if some image-label pairs are unknown.
     """
+    known = p.known
+    pairs = known is not None and {"known": int(known.sum()), "all": known.size}
     return {
         "num_images": len(p.targets),
+        **({"pairs": pairs} if pairs else {}),
         "set_nll": float(p.set_nll.mean()),
-        **all_metrics(p.targets, p.marginals, sets),
+        **all_metrics(p.targets, p.marginals, sets, known),
         "decide": decide,
-        "per_label": per_label(labels, p.targets, p.marginals, sets[decide]),
+        "per_label": per_label(labels, p.targets, p.marginals, sets[decide], known),
         "map_certain": 100 * float(p.certain.mean()),
     }
 
 
 def report_results(p: Predictions, sets: dict[str, np.ndarray]) -> dict:
     """What the report needs besides: intervals, calibration bins and label set sizes."""
-    weighted = WeightedMetrics(p.targets, p.marginals, sets, p.set_nll)
+    weighted = WeightedMetrics(p.targets, p.marginals, sets, p.set_nll, p.known)
     return {
         "intervals": metric_intervals(weighted),
-        "calibration": calibration_bins(p.targets, p.marginals),
-        "label_set_sizes": label_set_sizes(p.targets, sets),
+        "calibration": calibration_bins(p.targets, p.marginals, known=p.known),
+        "label_set_sizes": label_set_sizes(p.targets, sets, p.known),
     }
 
 

@@ -87,14 +87,6 @@ class Predictions:
         columns = (getattr(self, field.name) for field in fields(self))
         return Predictions(*(None if c is None else c[rows] for c in columns))
 
-    def without(self, pairs: np.ndarray) -> Predictions:
-        """A copy where these image-label pairs, N×C bool, are not true, not predicted and score 0.
-
-        Such a pair is last in its label's ranking and counts in no metric. set_nll is unchanged.
-        """
-        sets = {k: getattr(self, k) & ~pairs for k in ("targets", "best_sets", "f1_sets")}
-        return replace(self, marginals=np.where(pairs, 0, self.marginals), **sets)
-
 
 def decode(
     model: HybridNet,

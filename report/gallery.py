@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from evaluation.ranking import only_known
 from images.decode import load_pixels
 from images.shards import ShardMember
 from images.transforms import Transform
@@ -43,7 +44,7 @@ def choose_examples(
     worst    those with errors whose annotated set the model finds least probable
     typical  for each frequent mistake, the image with the fewest other errors
 
-    predicted: N×C bool.
+    predicted: N×C bool, without labels that are not known of their image.
     """
     missed, added = p.targets & ~predicted, predicted & ~p.targets
     wrong = missed.sum(1) + added.sum(1)
@@ -96,7 +97,7 @@ def choose_photos(
 
     Of more than `most` photos, each label gets up to PER_LABEL misses (the least probable ones),
     false alarms and hits (the most probable ones). Rare labels come first: photos of the frequent
-    ones are chosen along with them. predicted: N×C bool.
+    ones are chosen along with them. predicted: N×C bool, as in `choose_examples`.
     """
     chosen = dict.fromkeys(first)
     if len(p.targets) <= most:
@@ -140,11 +141,12 @@ def draw_gallery(
     Pictures are data URIs. predicted: N×C bool. paths: N image files. models: N, those that
     predicted them. view: the test transform. Only examples have captions and class activation maps.
     """
-    groups = choose_examples(p, predicted, labels)
+    judged = only_known(predicted, p.known)
+    groups = choose_examples(p, judged, labels)
     captions = {i: caption for group in reversed(groups.values()) for i, caption in group}
     # the page begins with a good photo, two mistakes and a bad one
     ranked = [groups["best"][:1], groups["typical"][:2], groups["worst"][:1], *groups.values()]
-    rows = choose_photos(p, predicted, [i for group in ranked for i, _ in group])
+    rows = choose_photos(p, judged, [i for group in ranked for i, _ in group])
     log(f"drawing {len(rows):,} of the {len(paths):,} photos for the report")
     letters = PHOTO_LETTERS // len(rows)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -154,7 +156,7 @@ def draw_gallery(
                 "path": paths[i],
                 "picture": picture,
                 "caption": captions.get(i, ""),
-                "labels": _label_bars(p.targets[i], predicted[i], p.marginals[i], labels),
+                "labels": _label_bars(p.select([i]), predicted[i], labels),
                 "maps": [],
             }
             for i, picture in zip(rows, pictures, strict=True)
@@ -192,22 +194,24 @@ def _draw_maps(
 
 
 def _label_bars(
-    true: np.ndarray, predicted: np.ndarray, marginals: np.ndarray, labels: tuple[str, ...]
+    p: Predictions, predicted: np.ndarray, labels: tuple[str, ...]
 ) -> list[dict[str, object]]:
     """An image's annotated and predicted labels, and the best others, most probable first.
 
-    true, predicted, marginals: C values each, of one image.
+    p, predicted (C bool): of one image. The truth of a predicted label may be "unknown".
     """
+    true, marginals = p.targets[0], p.marginals[0]
+    known = np.ones(len(true), bool) if p.known is None else p.known[0]
     ranked = np.argsort(-marginals, kind="stable")
     shown = true | predicted
     shown[ranked[~shown[ranked]][:OTHERS_SHOWN]] = True
-    kinds = {(True, True): "right", (True, False): "missed", (False, True): "added"}
+    kinds = {(1, 1, 1): "right", (1, 0, 1): "missed", (0, 1, 1): "added", (0, 1, 0): "unknown"}
     return [
         {
             "rank": int(c),
             "label": labels[c],
             "probability": float(marginals[c]),
-            "kind": kinds.get((bool(true[c]), bool(predicted[c])), "other"),
+            "kind": kinds.get((true[c], predicted[c], known[c]), "other"),
         }
         for c in ranked[shown[ranked]]
     ]

@@ -22,8 +22,9 @@ from markupsafe import Markup
 
 from evaluation.metrics import SCORE_METRICS, SET_METRICS, SET_NLL
 from evaluation.promise_results import rule_meaning
-from evaluation.ranking import pr_curve
+from evaluation.ranking import only_known, pr_curve
 from images.shards import ShardMember
+from inference.predictions import Predictions
 from report.page_charts import (
     draw_calibration,
     draw_co_occurrence,
@@ -45,8 +46,7 @@ BEST_RULES = {"CF1": "label_f1", "OF1": "threshold", "EM": "map", "EBF1": "f1"} 
 
 def write_report(
     results: dict,
-    targets: np.ndarray,
-    scores: np.ndarray,
+    p: Predictions,
     predicted: np.ndarray,
     gallery: list[dict],
     training_log: Path,
@@ -55,20 +55,23 @@ def write_report(
 ) -> None:
     """Write report.html and pr_curves.csv.
 
-    targets, predicted: N×C bool. scores: N×C. gallery: see `report.gallery.draw_gallery`.
+    predicted: N×C bool. gallery: see `report.gallery.draw_gallery`.
     training_log: the run's log.jsonl, which may be missing. text: what the console shows.
     """
     labels = tuple(row["label"] for row in results["per_label"])
-    curves = [pr_curve(targets[:, c], scores[:, c]) for c in range(len(labels))]
+    known = np.ones(p.targets.shape, bool) if p.known is None else p.known
+    columns = zip(p.targets.T, p.marginals.T, known.T, strict=True)
+    curves = [pr_curve(truth[k], scores[k]) for truth, scores, k in columns]
     write_curves(curves, labels, output_dir / "pr_curves.csv")
     thinned = [_thin(curve, CURVE_POINTS) for curve in curves]
     label_chart, label_curves = draw_label_curves(thinned)
     photos = [{**photo, "link": _link(photo["path"], output_dir)} for photo in gallery]
-    pooled = _thin(pr_curve(targets.ravel(), scores.ravel()), 4 * CURVE_POINTS)
+    pooled = _thin(pr_curve(p.targets[known], p.marginals[known]), 4 * CURVE_POINTS)
+    judged = only_known(predicted, p.known)
     page = render(
         "report.html",
         r=results,
-        summary=summarise(results, targets, predicted),
+        summary=summarise(results, p.targets, judged, known),
         first_photos=photos[:FIRST_PHOTOS],
         photos=photos[FIRST_PHOTOS:],
         cards=_cards(results),
@@ -79,7 +82,7 @@ def write_report(
         pr_chart=draw_pr_curves(results, thinned, pooled),
         calibration=draw_calibration(results["calibration"]),
         sizes=draw_sizes(results["label_set_sizes"], results["decide"]),
-        co_occurrence=draw_co_occurrence(targets, predicted, labels),
+        co_occurrence=draw_co_occurrence(p, predicted, labels),
         training=draw_training(read_log(training_log), results["epoch"]),
         text=text,
     )

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from evaluation.analysis import co_occurrence
+from inference.predictions import Predictions
 from report.charts import Chart, nice_ticks
 from report.gallery import data_uri
 from report.influence import clustered_order, colour_limit
@@ -117,21 +118,23 @@ def draw_training(lines: list[dict], chosen_epoch: int) -> list[tuple[str, Chart
 
 
 def draw_co_occurrence(
-    targets: np.ndarray, predicted: np.ndarray, labels: tuple[str, ...]
+    p: Predictions, predicted: np.ndarray, labels: tuple[str, ...]
 ) -> dict[str, object]:
     """Two heat maps of label pairs, annotated and predicted, in the same order and on one scale.
 
-    targets, predicted: N×C bool. The result has
+    predicted: N×C bool. The pairs of labels are counted on the images where both are known. The
+    result has
     labels   names in the order of the heat maps; none if there are too many
     size     number of labels C, at most PAIRED_LABELS
     limit    the log odds ratio shown in full colour
     maps     "annotated" and "predicted" -> data URI of a C×C PNG, transparent where the ratio is 0
     pairs    the pairs of labels that differ most between the two
     """
-    frequent = np.sort(np.argsort(-targets.sum(0), kind="stable")[:PAIRED_LABELS])
+    frequent = np.sort(np.argsort(-p.targets.sum(0), kind="stable")[:PAIRED_LABELS])
     labels = [labels[c] for c in frequent]
-    ratios = {"annotated": targets, "predicted": predicted}
-    ratios = {name: co_occurrence(sets[:, frequent]) for name, sets in ratios.items()}
+    known = None if p.known is None else p.known[:, frequent]
+    ratios = {"annotated": p.targets, "predicted": predicted}
+    ratios = {name: co_occurrence(sets[:, frequent], known) for name, sets in ratios.items()}
     order = clustered_order(ratios["annotated"])
     pairs = np.triu_indices(len(labels), 1)
     limit = colour_limit(ratios["annotated"])

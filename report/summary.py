@@ -22,16 +22,25 @@ GIVEN = {  # decision rule -> when a label is given
 PROMISED = "its probability reaches the threshold that keeps the promise"
 
 
-def summarise(results: dict, targets: np.ndarray, predicted: np.ndarray) -> dict[str, object]:
-    """The sentences of report.html; targets and predicted N×C bool. In the result,
+def summarise(
+    results: dict,
+    targets: np.ndarray,
+    predicted: np.ndarray,
+    known: np.ndarray | None = None,
+) -> dict[str, object]:
+    """The sentences of report.html; targets and predicted N×C bool.
+
+    known: N×C bool, where the truth is known (None: everywhere); the others are in neither set. In
+    the result,
 
     first   how much is right, and how sure that is
     best, worst   the labels that it is best and worst at: rows of `labels`
     notes   what the numbers leave out
     given   when a label counts as given
-    labels  of each label: label, rank, there, hits, given, words, about (sentences)
+    labels  of each label: label, rank, known, there, hits, given, words, about (sentences)
     """
-    counts = {"there": targets, "hits": targets & predicted, "given": predicted}
+    known = np.ones(targets.shape, bool) if known is None else known
+    counts = {"known": known, "there": targets, "hits": targets & predicted, "given": predicted}
     counts = {name: sets.sum(0).tolist() for name, sets in counts.items()}
     labels = [
         {"label": row["label"], "rank": c, **{name: n[c] for name, n in counts.items()}}
@@ -43,12 +52,12 @@ def summarise(results: dict, targets: np.ndarray, predicted: np.ndarray) -> dict
         row["about"] = _about_label(row, results, instead[row["rank"]])
     # each fold's model has a threshold of its own
     threshold = "its threshold" if results["folds"] else f"{100 * results['threshold']:.3g} %"
-    best, worst = _best_and_worst(labels, len(targets))
+    best, worst = _best_and_worst(labels)
     exact = int((targets == predicted).all(1).sum())
     return {
         "first": [
             *_first(results, counts),
-            *_always(labels, len(targets)),
+            *_always(labels),
             _exact(results, exact),
             _sureness(results),
         ],
@@ -90,16 +99,17 @@ def _first(r: dict, counts: dict[str, list[int]]) -> list[str]:
     ]
 
 
-def _always(labels: list[dict], num_images: int) -> list[str]:
+def _always(labels: list[dict]) -> list[str]:
     """Which labels every image is given, although not every image has them."""
-    given = [row["label"] for row in labels if row["there"] < row["given"] == num_images > 1]
+    given = [row["label"] for row in labels if row["there"] < row["given"] == row["known"] > 1]
     return [f"It gives {some(given)} to every photo, which says nothing."] if given else []
 
 
 def _exact(r: dict, exact: int) -> str:
     """On how many photos every label is right."""
     how_many = f"{exact:,}" if exact else "none"
-    return f"All tags are right on {how_many} of the {counted(r['num_images'], 'photo')}."
+    tags = "All known tags" if "pairs" in r else "All tags"
+    return f"{tags} are right on {how_many} of the {counted(r['num_images'], 'photo')}."
 
 
 def _sureness(r: dict) -> str:
@@ -119,7 +129,7 @@ def _sureness(r: dict) -> str:
     return f"{few} shares may be off by about {counted(round(half), 'percentage point')}."
 
 
-def _best_and_worst(labels: list[dict], num_images: int) -> tuple[list[dict], list[dict]]:
+def _best_and_worst(labels: list[dict]) -> tuple[list[dict], list[dict]]:
     """Up to JUDGED best and worst labels, of those on at least LEAST_PHOTOS photos.
 
     They go by F1, which rises with the share hits / (hits + misses + false alarms). With few
@@ -132,7 +142,7 @@ def _best_and_worst(labels: list[dict], num_images: int) -> tuple[list[dict], li
     for row in judged:
         total = row["there"] + row["given"] - row["hits"]
         low[row["rank"]], high[row["rank"]] = wilson(row["hits"], total)
-    best = [row for row in judged if low[row["rank"]] > row["there"] / num_images]
+    best = [row for row in judged if low[row["rank"]] > row["there"] / row["known"]]
     best = sorted(best, key=lambda row: -low[row["rank"]])[:JUDGED]
     worst = sorted(judged, key=lambda row: high[row["rank"]])
     worst = [
@@ -172,11 +182,12 @@ def _most_often_together(
 def _about_label(row: dict, r: dict, together: tuple[list[str], list[str]]) -> list[str]:
     """Sentences on a label, for its own page."""
     there, hits, wrong = row["there"], row["hits"], row["given"] - row["hits"]
-    about = [f"It is on {there:,} of the {counted(r['num_images'], 'photo')}."]
+    where = "" if row["known"] == r["num_images"] else " where this is known; only these count"
+    about = [f"It is on {there:,} of the {counted(row['known'], 'photo')}{where}."]
     if there:
         about += [f"The model finds {hits:,} of them and misses {there - hits:,}."]
     about += [f"It also gives the tag to {counted(wrong, 'photo')} not annotated with it."]
-    if row["given"] == r["num_images"]:
+    if row["given"] == row["known"]:
         about += ["It gives this tag to every photo, which says nothing."]
     added, missed = together
     if added:
@@ -208,8 +219,15 @@ def _notes(r: dict, labels: list[dict]) -> list[str]:
             row["label"] for row in labels if not row["there"]
         ],
     }
-    notes = [f"{what}: {some(names, NAMED)}." for what, names in groups.items() if names]
+    notes = [_known_pairs(**r["pairs"])] if "pairs" in r else []
+    notes += [f"{what}: {some(names, NAMED)}." for what, names in groups.items() if names]
     if not any(row["there"] >= LEAST_PHOTOS for row in labels):
         few = f"No tag is on {LEAST_PHOTOS} photos or more"
         notes.append(f"{few}: these are too few photos to say what the model is good at.")
     return notes
+
+
+def _known_pairs(known: int, all: int) -> str:
+    """How much the annotations leave open."""
+    share = f"{known:,} of the {all:,} pairs of a photo and a tag"
+    return f"The annotations say yes or no to {share}. The others are not known and do not count."

@@ -26,11 +26,12 @@ def format_tables(r: dict) -> str:
         "",
         _model_line(r),
         f"{r['num_images']:,} {r['protocol']} of {r['annotations']}",
+        *_pairs_lines(r),
         "   ".join(_score_cells(r)),
         f"rule map: proved to be the most probable set on {r['map_certain']:.1f} % of the images",
     ]
     if "rules" in r:
-        lines += ["", *_rule_lines(r["rules"], r["num_images"])]
+        lines += ["", *_rule_lines(r["rules"], r["num_images"], "pairs" in r)]
     if "promise" in r:
         lines += ["", *promise_lines(r["promise"], r["leak"], width)]
     if "paper" in r:
@@ -62,6 +63,16 @@ def format_tables(r: dict) -> str:
     return "\n".join(map(printable, lines))
 
 
+def _pairs_lines(r: dict) -> list[str]:
+    """How many image-label pairs are known, if some are not; r: metrics.json, or a comparison."""
+    if not (pairs := r.get("pairs")):
+        return []
+    return [
+        f"{pairs['known']:,} of {pairs['all']:,} image-label pairs are known; only these count",
+        "set NLL: -log P(known labels | image), lower than that of complete annotations would be",
+    ]
+
+
 def _model_line(r: dict) -> str:
     """Which model was evaluated, or which models."""
     if r["folds"]:
@@ -84,12 +95,13 @@ def _score_cells(r: dict) -> list[str]:
     return [*cells, f"set NLL {r['set_nll']:.{SET_NLL.digits}f} nats"]
 
 
-def _rule_lines(rules: dict, num_images: int) -> list[str]:
+def _rule_lines(rules: dict, num_images: int, are_partial: bool) -> list[str]:
     """What --rules adds: how often the annotations break them, and the set NLL of all others."""
+    theirs = "set NLL of those without unknown labels" if are_partial else "their set NLL"
     broken = [row for row in rules["broken"] if row["images"]]
     kept = f"{rules['images_kept']:,} of {num_images:,} annotated sets keep all of them"
     median, lowest = (100 * p for p in rules["probability_kept"])
-    nll = f"their set NLL {rules['set_nll']:.3f} nats given the rules, "
+    nll = f"{theirs} {rules['set_nll']:.3f} nats given the rules, "
     lines = [
         f"{counted(len(rules['broken']), 'rule')}, which no set but top3 can break; {kept}",
         nll + f"{rules['set_nll_without']:.3f} without (set NLL above: all images, without)",
@@ -160,7 +172,7 @@ def format_comparison(c: dict) -> str:
     first, *others = names
     width = max(14, *(len(name) for name in names))
     lines = [f"{run['name']:<{width}}  {run['metrics']}  ({run['decoder']})" for run in c["runs"]]
-    lines += [f"{c['num_images']:,} {c['protocol']} of {c['annotations']}"]
+    lines += [f"{c['num_images']:,} {c['protocol']} of {c['annotations']}", *_pairs_lines(c)]
     for n, other in enumerate(others, start=1):
         head = f"{'':<14} {first:>{width}} {other:>{width}} {'difference':>11}"
         lines += ["", f"{head}  95 % interval"]

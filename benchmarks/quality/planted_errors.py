@@ -152,7 +152,7 @@ def rank(
     orders = {
         "ours": np.array(ours).T,
         "probability": first(-flips),
-        "cleanlab": first(cleanlab_scores(targets, judged.predictions.marginals)),
+        "cleanlab": first(cleanlab_scores(targets, judged.decoded.predictions.marginals)),
     }
     return {
         f"{decoder}: {name}": [

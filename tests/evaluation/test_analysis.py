@@ -43,7 +43,7 @@ def test_every_true_label_is_revealed_equally_often():
 def test_metrics_of_the_rest_leave_out_known_pairs(targets, seed):
     scores = np.random.default_rng(seed).random(targets.shape).round(1)
     known = reveal_labels(targets, 1)
-    found = metrics_of_the_rest(targets, scores, known, 0.5)
+    found = metrics_of_the_rest(targets, scores, known == 0, 0.5)
     ap = [
         average_precision(targets[rest, c : c + 1], scores[rest, c : c + 1])[0]
         for c, rest in enumerate(known.T == 0)

@@ -78,8 +78,8 @@ def test_weighted_metrics_are_those_of_repeated_images(seed):
     targets, scores = random_case(seed)
     predicted = scores > 0.5
     weights = np.random.default_rng(seed).integers(0, 4, (len(targets), 3))
-    ap = metrics.average_precision(targets, scores, weights)
-    found = metrics.set_metrics(targets, predicted, weights)
+    ap = metrics.average_precision(targets, scores, weights=weights)
+    found = metrics.set_metrics(targets, predicted, weights=weights)
     for b in range(3):
         rows = np.repeat(np.arange(len(targets)), weights[:, b])
         expected = metrics.average_precision(targets[rows], scores[rows])
@@ -93,7 +93,7 @@ def test_weighted_metrics_are_those_of_repeated_images(seed):
 def test_weighted_average_precision_is_scikit_learns(seed):
     targets, scores = random_case(seed)
     weights = np.random.default_rng(seed).integers(0, 4, len(targets))
-    ap = metrics.average_precision(targets, scores, weights[:, None])[:, 0]
+    ap = metrics.average_precision(targets, scores, weights=weights[:, None])[:, 0]
     for c in range(targets.shape[1]):
         if weights[targets[:, c]].any():
             theirs = sk.average_precision_score(targets[:, c], scores[:, c], sample_weight=weights)

@@ -324,7 +324,7 @@ def test_real_photos_stay_small(ccp):
 
 def test_a_new_metric_appears_by_itself(hostile, tmp_path, monkeypatch):
     """A line in SCORE_METRICS or SET_METRICS is enough for JSON, table, page and model card."""
-    of_scores = Metric(lambda targets, scores: 12.345, "a new metric of scores", 2)
+    of_scores = Metric(lambda targets, scores, known: 12.345, "a new metric of scores", 2)
     of_sets = Metric(lambda s: s.over_images(s.images.exact), "a new metric of <sets>", 1)
     monkeypatch.setitem(metrics.SCORE_METRICS, "newscore", of_scores)
     monkeypatch.setitem(metrics.SET_METRICS, "newset", of_sets)

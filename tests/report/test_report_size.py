@@ -60,7 +60,7 @@ def test_large_results_make_a_small_page(tmp_path, monkeypatch, num_images, num_
         "label_set_sizes": label_set_sizes(targets, {"threshold": predicted}),
     }
     log = tmp_path / "none.jsonl"
-    write_report(results, targets, scores, predicted, gallery, log, "", tmp_path)
+    write_report(results, p, predicted, gallery, log, "", tmp_path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     size = (tmp_path / "report.html").stat().st_size
