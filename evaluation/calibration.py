@@ -138,8 +138,8 @@ def refine_calibration(
         nats = -conditionals[known].sum() - scale * np.log(marginals[of_sampled]).sum()
         return nats + 16 * values @ values  # each of both sums has fit_calibration's prior
 
-    bounds = [(-2, 2), (-1, 1)]
-    log_temperature, weight = minimize(loss, (np.log(start[0]), start[1]), bounds=bounds).x
+    begin, bounds = (np.log(start[0]), start[1]), [(-2, 2), (-1, 1)]
+    log_temperature, weight = minimize(loss, begin, bounds=bounds, options={"ftol": 1e-6}).x
     return float(np.exp(log_temperature)), float(weight)
 
 

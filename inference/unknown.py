@@ -31,30 +31,30 @@ def complete_targets(
     unknown labels are 0. Which set is drawn depends on `seed` and the image's index, not on the
     batch.
     """
-    unknown = targets.isnan()
-    rows = unknown.any(1).nonzero().squeeze(1)
-    completed = targets.nan_to_num(0)
-    if not len(rows) or not model.decoder.reads_labels:
+    unknown, completed = targets.isnan(), targets.nan_to_num(0)
+    if not model.decoder.reads_labels:
         return completed
-    device = encoding.cnn_logits.device
-    of_rows = rows.to(device)
-    some = Encoding(encoding.image_embedding[of_rows], encoding.cnn_logits[of_rows], [])
-    matters = (unknown & before_last_known(targets))[rows]
-    most = int(matters.sum(1).max())
-    if 2**most <= NUM_SAMPLES:
-        sets = _all_completions(completed[rows].bool(), matters, most)
-        log_weights = _log_probs(model, some, sets, ~unknown[rows] | matters)
-        weights = log_weights.softmax(1)
-    else:
-        known = torch.where(unknown, 0, 2 * targets - 1)[rows].to(device)
-        samples = sample_label_sets(model, some, NUM_SAMPLES, seed, known)
-        sets, weights = samples.label_sets, samples.weights
+    matters = unknown & before_last_known(targets)
+    few = 2 ** matters.sum(1) <= NUM_SAMPLES  # of an image's own unknown labels
     start = np.random.default_rng(seed).random()
-    uniform = torch.from_numpy((start + GOLDEN * indices[rows.cpu()].cpu().numpy()) % 1)
-    chosen = (weights.double().cumsum(1).cpu() < uniform[:, None]).sum(1)
-    chosen = chosen.clamp_max(weights.shape[1] - 1).to(sets.device)
-    drawn = sets[torch.arange(len(sets), device=sets.device), chosen]
-    completed[rows] = drawn.to(completed)
+    uniform = torch.from_numpy((start + GOLDEN * indices.cpu().numpy()) % 1).to(targets.device)
+    for rows in (few & unknown.any(1), ~few):
+        if not rows.any():
+            continue
+        of_rows = rows.to(encoding.cnn_logits.device)
+        images = Encoding(encoding.image_embedding[of_rows], encoding.cnn_logits[of_rows], [])
+        if few[rows].all():
+            sets = _all_completions(completed[rows].bool(), matters[rows])
+            log_probs = _log_probs(model, images, sets, ~unknown[rows] | matters[rows])
+            weights = log_probs.softmax(1)
+        else:
+            known = torch.where(unknown, 0, 2 * targets - 1)[rows].to(of_rows.device)
+            samples = sample_label_sets(model, images, NUM_SAMPLES, seed, known)
+            sets, weights = samples.label_sets, samples.weights
+        up_to = weights.double().cumsum(1).to(targets.device)
+        chosen = (up_to < uniform[rows, None]).sum(1).clamp_max(sets.shape[1] - 1)
+        drawn = sets.to(targets.device)[torch.arange(len(sets)), chosen]
+        completed[rows] = drawn.to(completed.dtype)
     return completed
 
 
@@ -64,16 +64,17 @@ def before_last_known(targets: Tensor) -> Tensor:
     return known.flip(1).cumsum(1).flip(1) > known.long()
 
 
-def _all_completions(sets: Tensor, unknown: Tensor, most: int) -> Tensor:
-    """The sets B×C with every choice for the `unknown` labels, at most `most` each: B×2^most×C.
+def _all_completions(sets: Tensor, unknown: Tensor) -> Tensor:
+    """The sets B×C with every choice for the `unknown` labels, at most U each: B×2^U×C.
 
-    An image with fewer unknown labels has each of its sets equally often.
+    2^U is at most NUM_SAMPLES. An image with fewer unknown labels has each of its sets equally
+    often, so that its draw does not depend on the others.
     """
+    most = NUM_SAMPLES.bit_length() - 1
     choices = torch.arange(2**most, device=sets.device)
     bits = (choices[:, None] >> torch.arange(most, device=sets.device)) & 1  # 2^most×most
-    number = (unknown.cumsum(1) - 1).clamp(0, max(most - 1, 0))  # B×C  of each unknown label
-    values = bits.bool()[:, number] if most else sets.new_zeros(1, *sets.shape)  # 2^most×B×C
-    return torch.where(unknown, values, sets).transpose(0, 1)
+    number = (unknown.cumsum(1) - 1).clamp(0, most - 1)  # B×C  of each unknown label
+    return torch.where(unknown, bits.bool()[:, number], sets).transpose(0, 1)
 
 
 def _log_probs(model: HybridNet, encoding: Encoding, sets: Tensor, counts: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from model import Encoding, HybridNet
 from util.distributed import gather_batches
 from util.errors import UsageError
 
-NUM_SAMPLES = 32  # label sets sampled per image
+NUM_SAMPLES = 16  # label sets sampled per image
 MOST_LOGITS = 2**20  # of all sampled sets; the fit reads them about 30 times
 
 

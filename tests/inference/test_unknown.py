@@ -1,0 +1,164 @@
+"""Unknown labels against enumeration: what is drawn for them, the loss and its gradient."""
+
+import functools
+
+import pytest
+import torch
+from enumeration import (
+    ALL_SETS,
+    NUM_IMAGES,
+    NUM_LABELS,
+    TRAINED,
+    enumerate_sets,
+    get_model,
+    make_encoding,
+    repeat,
+    rows,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inference import unknown
+from inference.predictions import Predictions, decode
+from inference.unknown import complete_targets
+from model import DECODERS, bernoulli_nll
+
+NAN = float("nan")
+PARTLY_KNOWN = torch.tensor([[NAN, 1, NAN, NAN, 0, NAN], [0, NAN, NAN, NAN, NAN, 1]])
+INDICES = torch.arange(NUM_IMAGES)
+CHAINS = [d for d in DECODERS if d != "none"]
+
+
+def agrees(targets: torch.Tensor) -> torch.Tensor:
+    """Which of ALL_SETS have the known targets (C): 2^C."""
+    return ((targets == ALL_SETS) | targets.isnan()).all(1)
+
+
+def known_nll(model, encoding, targets):
+    """-log P(known labels | image), by enumeration; has a gradient."""
+    z = model.set_logits(repeat(encoding, len(ALL_SETS)), ALL_SETS)
+    return -(-bernoulli_nll(z, ALL_SETS))[agrees(targets)].logsumexp(0)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("row", [0, 1])
+def test_mean_gradient_of_the_loss_is_that_of_the_known_labels(decoder, row, monkeypatch):
+    """The mean over what is drawn, with the probabilities of the draws, by enumeration."""
+    targets, model = PARTLY_KNOWN[row], get_model(decoder, TRAINED)
+    encoding = make_encoding(model)
+    leaves = [encoding.image_embedding, encoding.cnn_logits]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    leaves = [*model.decoder.parameters(), *leaves]
+    monkeypatch.setattr(model, "encode", lambda images: encoding)
+
+    def gradient(loss):
+        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+        return torch.cat(
+            [
+                torch.zeros_like(x).flatten() if g is None else g.flatten()
+                for x, g in zip(leaves, found, strict=True)
+            ]
+        )
+
+    possible = ALL_SETS[agrees(targets)]
+    with torch.no_grad():
+        z = model.set_logits(repeat(encoding, len(possible)), possible)
+        weights = (-bernoulli_nll(z, possible)).softmax(0)
+    mean = sum(
+        weight
+        * gradient(model(torch.zeros(1), targets[None], lambda *_, s=s: s[None])["set_nll"].sum())
+        for weight, s in zip(weights, possible, strict=True)
+    )
+    expected = gradient(known_nll(model, encoding, targets))
+    torch.testing.assert_close(mean, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_samples", [unknown.NUM_SAMPLES, 2])
+@pytest.mark.parametrize("decoder", CHAINS)
+def test_what_is_drawn_has_the_right_frequencies(decoder, num_samples, monkeypatch):
+    """Exact with the sets listed. With two samples not: the test can tell the difference."""
+    monkeypatch.setattr(unknown, "NUM_SAMPLES", num_samples)
+    model, encoding, log_probs, _ = enumerate_sets(decoder, TRAINED)
+    targets, number = PARTLY_KNOWN[:1], 4000
+    one = rows(encoding, slice(0, 1))
+    drawn = complete_targets(
+        model, repeat(one, number), targets.expand(number, -1), torch.arange(number), seed=3
+    )
+    p = log_probs[0].exp() * agrees(targets[0])
+    # what comes after the last known label, the fifth, is not drawn
+    p = (p / p.sum()).view(-1, 2).sum(1)
+    weights = 2.0 ** torch.arange(NUM_LABELS - 1).flip(0)
+    places = (drawn[:, :-1] @ weights).long()
+    counts = torch.bincount(places, minlength=len(p))
+    deviation = (counts / number - p).abs() / (p * (1 - p) / number).sqrt().clamp_min(1e-9)
+    assert not counts[p == 0].any()
+    if num_samples == 2:
+        assert deviation.max() > 5
+    else:
+        assert deviation.max() < 4
+
+
+@pytest.mark.parametrize("decoder", CHAINS)
+def test_many_unknown_labels_are_drawn_from_weighted_samples(decoder, monkeypatch):
+    monkeypatch.setattr(unknown, "NUM_SAMPLES", 31)  # fewer than the 2^5 sets
+    model, encoding, log_probs, _ = enumerate_sets(decoder, TRAINED)
+    targets = torch.tensor([[NAN] * (NUM_LABELS - 1) + [1.0]])
+    many = repeat(rows(encoding, slice(0, 1)), 50)
+    indices = torch.arange(50)
+    draws = [complete_targets(model, many, targets.repeat(50, 1), indices, s) for s in range(40)]
+    p = log_probs[0].exp() * agrees(targets[0])
+    marginals = (p / p.sum()).float() @ ALL_SETS
+    # 40 times 50 draws have an error of about 0.02; 31 samples a bias of about 1/31
+    assert (torch.cat(draws).mean(0) - marginals).abs().max() < 0.08
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_draws_keep_known_labels_and_do_not_depend_on_the_batch(data):
+    decoder = data.draw(st.sampled_from(DECODERS))
+    values = st.sampled_from([0.0, 1.0, NAN])
+    row = st.lists(values, min_size=NUM_LABELS, max_size=NUM_LABELS)
+    targets = torch.tensor(data.draw(st.lists(row, min_size=NUM_IMAGES, max_size=NUM_IMAGES)))
+    model = get_model(decoder, 0)
+    encoding = make_encoding(model, NUM_IMAGES)
+    drawn = complete_targets(model, encoding, targets, INDICES, seed=2)
+    known = ~targets.isnan()
+    assert (drawn[known] == targets[known]).all()
+    assert ((drawn == 0) | (drawn == 1)).all()
+    for i in range(NUM_IMAGES):
+        one = rows(encoding, slice(i, i + 1))
+        alone = complete_targets(model, one, targets[i : i + 1], INDICES[i : i + 1], seed=2)
+        assert (alone[0] == drawn[i]).all()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_set_nll_is_that_of_the_known_labels(decoder):
+    model, encoding, _, _ = enumerate_sets(decoder, TRAINED)
+    targets = torch.cat([PARTLY_KNOWN, ALL_SETS[[5, 40]]])
+    found = decode(model, encoding, targets, num_samples=4096)
+    for i in range(NUM_IMAGES):
+        with torch.no_grad():
+            exact = known_nll(model, rows(encoding, slice(i, i + 1)), targets[i])
+        assert abs(found.set_nll[i] - exact) < (0.05 if targets[i].isnan().any() else 1e-4)
+    assert (found.unknown == targets.isnan().numpy()).all()
+    assert not found.targets[found.unknown].any()
+
+
+def test_batches_with_and_without_unknown_labels_join():
+    model, encoding, _, _ = enumerate_sets("chain")
+    targets = torch.cat([PARTLY_KNOWN, ALL_SETS[[5, 40]]])
+    part = functools.partial(decode, model)
+    halves = [part(rows(encoding, slice(i, i + 2)), targets[i : i + 2]) for i in (0, 2)]
+    assert halves[1].unknown is None
+    joined = Predictions.join(halves)
+    assert (joined.unknown == targets.isnan().numpy()).all()
+    assert (joined.select([2, 3]).known == True).all()  # noqa: E712
+    assert Predictions.join(halves[1:]).known is None
+
+
+def test_the_loss_of_unknown_labels_without_a_completer_is_an_error():
+    model = get_model("chain", 0)
+    images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(TypeError):
+        model(images, PARTLY_KNOWN)
