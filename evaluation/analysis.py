@@ -94,6 +94,7 @@ def label_issues(
     image and its other annotations; the order is that of `suspicions`. Annotations that break a
     rule come first. Labels that the annotations leave open are not listed.
     """
+    targets = only_known(targets, known)
     num_images = len(targets) if known is None else known.sum(0)
     doubts = suspicions(flip_logit, targets, targets.sum(0), num_images)
     if rules:

@@ -11,7 +11,7 @@ import numpy as np
 
 from labels.annotated import AnnotatedImages
 from labels.rules import EXCLUSIVE, IMPLIES, ONE_OF, write_rule
-from labels.targets import encode_targets
+from labels.targets import encode_targets, encode_unknown
 from labels.vocabulary import Vocabulary
 from util.log import counted, log
 
@@ -30,41 +30,62 @@ class Found:
     expected: float
 
 
-def find_rules(targets: np.ndarray, labels: Sequence[str]) -> list[Found]:
+def find_rules(
+    targets: np.ndarray, labels: Sequence[str], unknown: np.ndarray | None = None
+) -> list[Found]:
     """The rules that N×C bool annotations never break, those hardest to explain by chance first.
 
-    If label a on n images and b on m of N were independent, the chance that no image has both is at
-    most exp(-n m / N), where n m / N is the expected number (the hypergeometric distribution of
-    Fisher's exact test, bounded by (1 - n / N)^m). A rule is found if this, times the number of
-    rules that are tested, is at most CHANCE (Bonferroni). `a -> b` is "never a without b". Rules
-    that follow from others are left out.
+    unknown: N×C bool, labels that may be there or not. Of two labels, only the N images count on
+    which both are known. If label a on n images and b on m of N were independent, the chance that
+    no image has both is at most exp(-n m / N), where n m / N is the expected number (the
+    hypergeometric distribution of Fisher's exact test, bounded by (1 - n / N)^m). A rule is found
+    if this, times the number of rules that are tested, is at most CHANCE (Bonferroni). `a -> b` is
+    "never a without b". Rules that follow from others are left out.
     """
-    num_images, counts = len(targets), targets.sum(0).astype(np.float64)
-    both = np.zeros((len(counts), len(counts)))  # images with both labels
-    for start in range(0, num_images, ROWS):
-        on = targets[start : start + ROWS].astype(np.float32)
-        both += on.T @ on
-    tested = 1.5 * len(counts) * max(len(counts) - 1, 1)
+    num_labels = targets.shape[1]
+    both, first, num_images = _count_pairs(targets, unknown)
+    tested = 1.5 * num_labels * max(num_labels - 1, 1)
     enough = math.log(tested / CHANCE)
-    together = np.outer(counts, counts) / max(num_images, 1)
-    alone = np.outer(counts, num_images - counts) / max(num_images, 1)  # a without b
-    implies = (both == counts[:, None]) & (alone >= enough)
+    together = first * first.T / np.maximum(num_images, 1)
+    alone = first * (num_images - first.T) / np.maximum(num_images, 1)  # a without b
+    implies = (both == first) & (alone >= enough)
     excludes = (both == 0) & (together >= enough)
     groups = list(_groups(targets.astype(bool), excludes))
     found = [
         *_found_groups(groups, targets),
-        *_found_implications(implies, counts, alone, num_images, labels),
+        *_found_implications(implies, first, alone, num_images, labels),
         *_found_exclusions(excludes, together),
     ]
     found = list(_without_implied(found))
     return sorted(found, key=lambda rule: -rule.expected)
 
 
+def _count_pairs(
+    targets: np.ndarray, unknown: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For labels a, b the number of images with both, with a, and in all, C×C each.
+
+    Only images on which both are known count.
+    """
+    both, first, num_images = np.zeros((3, targets.shape[1], targets.shape[1]))
+    for start in range(0, len(targets), ROWS):
+        on = targets[start : start + ROWS].astype(np.float32)
+        both += on.T @ on
+        if unknown is not None:
+            known = (~unknown[start : start + ROWS]).astype(np.float32)
+            first += on.T @ known
+            num_images += known.T @ known
+    if unknown is None:
+        return both, first + both.diagonal()[:, None], num_images + len(targets)
+    return both, first, num_images
+
+
 def rules_file(images: AnnotatedImages, vocabulary: Vocabulary) -> str:
     """The rules that annotations never break as a rules file, with a comment behind each rule."""
     targets = encode_targets(images, vocabulary, training=False)
+    unknown = encode_unknown(images, vocabulary)
     lines = [f"# never broken on {len(images):,} images of {images.source}; keep what must be true"]
-    for rule in find_rules(targets, vocabulary.labels):
+    for rule in find_rules(targets, vocabulary.labels, unknown):
         names = [vocabulary.labels[i] for i in rule.labels]
         lines.append(f"{write_rule(rule.kind, names)}  # {rule.reason}")
     log(f"{counted(len(lines) - 1, 'rule')} found: delete those that only chance has kept")
@@ -73,16 +94,17 @@ def rules_file(images: AnnotatedImages, vocabulary: Vocabulary) -> str:
 
 def _found_implications(
     implies: np.ndarray,
-    counts: np.ndarray,
+    first: np.ndarray,
     alone: np.ndarray,
-    num_images: int,
+    num_images: np.ndarray,
     labels: Sequence[str],
 ) -> Iterator[Found]:
     """`a -> b`, the most frequent a first, and for each the rarest b: others then follow."""
-    pairs = zip(*implies.nonzero(), strict=True)
+    counts, pairs = first.diagonal(), zip(*implies.nonzero(), strict=True)
     for a, b in sorted(pairs, key=lambda pair: (-counts[pair[0]], counts[pair[1]])):
-        share = f"{100 * counts[b] / num_images:.3g} %"
-        reason = f"{counts[a]:,.0f} of {counts[a]:,.0f}; {labels[b]} is on {share} of the images"
+        share = f"{100 * first[b, a] / num_images[a, b]:.3g} %"
+        number = f"{first[a, b]:,.0f} of {first[a, b]:,.0f}"
+        reason = f"{number}; {labels[b]} is on {share} of the images"
         yield Found(IMPLIES, (int(a), int(b)), reason, float(alone[a, b]))
 
 

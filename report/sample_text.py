@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from report.truth import SIGNS, kind_of
+from report.truth import SIGNS, kind_of, no_label
 from util.log import printable
 
 
@@ -24,7 +24,7 @@ def format_result(result: dict, top: int, drawing: Path | None) -> str:
         lines.append(line)
     lines += [f"  {SIGNS['not_known']} {label}" for label in result.get("not_known", ())]
     if result.get("true") == []:
-        lines.append("  true labels: none")
+        lines.append(f"  true labels: {no_label(result)}")
     given = {"known": "the known labels", "rules": "the rules"}
     if given := " and ".join(words for key, words in given.items() if key in result):
         size = result["effective_sample_size"]

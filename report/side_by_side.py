@@ -83,7 +83,8 @@ def columns_of(model: dict) -> list[Column]:
     """
     count = counted(len(model["labels"]), "label")
     true, rows = model.get("true"), []
-    for label in model["predicted"] if true is None else (*true, *model["added"]):
+    given = [label for label in model["predicted"] if label not in (true or ())]
+    for label in (*(true or ()), *given):
         kind, p = kind_of(label, model), model["labels"].get(label)
         percent = "" if p is None else f"{100 * p:.0f}%"
         in_truth = (kind, label, f"({percent})" if kind == "missed" else "")
@@ -95,7 +96,8 @@ def columns_of(model: dict) -> list[Column]:
         )
     tags, predicted = ([row[i] for row in rows] for i in (0, 1))
     if not any(tags):
-        tags[:1] = [(None, None, "no label" if true == [] else "not in the annotations")]
+        empty = "none is known" if model.get("unknown") else "no label"
+        tags[:1] = [(None, None, empty if true == [] else "not in the annotations")]
     if not any(predicted):
         predicted[:1] = [(None, None, "no label")]
     columns = [(f"Tags ({count})", tags), (f"Prediction ({count})", predicted)]

@@ -15,7 +15,7 @@ from report.fonts import Lettering
 from report.gallery import overlay
 from report.marked import PROGRAM, SLIDES, check_free, save_marked
 from report.sample_text import name_set, shown_labels
-from report.truth import kind_of, legend
+from report.truth import kind_of, legend, no_label
 from util.files import write_atomically
 from util.log import some
 
@@ -128,7 +128,7 @@ def _draw_bars(axis, result: dict, top: int, lettering: Lettering) -> None:
 def _say_truth(result: dict, left_out: int, lettering: Lettering) -> str:
     """The legend of the signs, and what has no bar."""
     words = [legend(DRAWN_SIGNS)]
-    words += ["true labels: none"] if not result["true"] else []
+    words += [f"true labels: {no_label(result)}"] if not result["true"] else []
     words += [f"without {left_out:,} more"] if left_out else []
     if unknown := [lettering.show(label) for label in result["not_known"]]:
         words += textwrap.wrap(f"? {some(unknown, 8)}", 70)

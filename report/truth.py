@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from images.lookup import find_entries
@@ -35,30 +35,35 @@ SIGNS = dict(zip(KINDS, "=-+?", strict=True))  # in texts: every console can pri
 class Truth:
     """The true labels of images for one model. The empty one stands for no annotations.
 
-    sets: image -> its labels, spelled as the model does. digest: of the whole annotations.
+    sets: image -> its labels, spelled as the model does. digest: of the whole annotations. unknown:
+    image -> the labels of which the annotations do not say whether they are on it.
     """
 
     sets: Mapping[str, tuple[str, ...]] | None = None
     digest: str | None = None
+    unknown: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def beside(self, name: str, result: dict) -> dict:
         """A result of `Predictor.describe` with the true labels of this image.
 
         Adds "true", and the labels of each of KINDS; only "true", which is None, for an image that
-        the annotations lack; nothing without annotations.
+        the annotations lack; nothing without annotations. Labels that the annotations leave open
+        are of no kind; they are in "unknown", if there are any.
         """
         if self.sets is None:
             return result
         if name not in self.sets:
             return {**result, "true": None}
         true, predicted = {*self.sets[name]}, {*result["predicted"]}
+        unknown = [x for x in self.unknown.get(name, ()) if x in result["labels"]]
         found = {
             "right": [label for label in result["predicted"] if label in true],
             "missed": [x for x in result["labels"] if x in true and x not in predicted],
-            "added": [label for label in result["predicted"] if label not in true],
+            "added": [label for label in result["predicted"] if label not in {*true, *unknown}],
             "not_known": [x for x in self.sets[name] if x not in result["labels"]],
         }
-        return {**result, "true": [*found["right"], *found["missed"], *found["not_known"]], **found}
+        true = [*found["right"], *found["missed"], *found["not_known"]]
+        return {**result, "true": true, **found, **({"unknown": unknown} if unknown else {})}
 
 
 @dataclass(frozen=True)
@@ -148,13 +153,21 @@ def _spelled(images: AnnotatedImages, rows: dict[str, int], model: Predictor) ->
             f"{images.source} has the label {unknown[0]!r}, and no label that the model knows: "
             f"{some(vocabulary.labels)}"
         )
-    digest = hashlib.sha256(json.dumps([images.file_names, images.label_sets]).encode())
-    return Truth(dict(zip(rows, few.label_sets, strict=True)), digest.hexdigest())
+    all_of_it = [images.file_names, images.label_sets]
+    all_of_it += [images.unknown] if images.unknown else []
+    digest = hashlib.sha256(json.dumps(all_of_it).encode()).hexdigest()
+    left_open = dict(zip(rows, few.unknown, strict=True)) if few.unknown else {}
+    return Truth(dict(zip(rows, few.label_sets, strict=True)), digest, left_open)
 
 
 def legend(signs: Mapping[str, str] = SIGNS) -> str:
     """What the signs of the KINDS mean, in one line."""
     return "   ".join(f"{signs[kind]} {words}" for kind, words in KINDS.items())
+
+
+def no_label(result: dict) -> str:
+    """What is said of an image without any true label."""
+    return "none is known" if result.get("unknown") else "none"
 
 
 def kind_of(label: str, result: dict) -> str | None:
