@@ -138,6 +138,7 @@ def train(args: argparse.Namespace, images: TrainAndVal, about: dict, device: to
             line = {"epoch": epoch, **losses, **found.metrics, "seconds": saver.seconds()}
             report_epoch(data, line, found, is_best, args.num_epochs, args.output_dir)
             saver.save()
+    saver.finish()
     report_end(args.num_epochs, args.output_dir, data.bad_images)
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, TRAIN, coco, one_error, refusal, run, write_json, write_picture
+from conftest import REPO, RESNET, TRAIN, coco, one_error, refusal, run, write_json, write_picture
 from PIL import Image
 
 import train
@@ -294,7 +294,7 @@ def test_weights_that_would_block_or_never_end(workdir):
     with zipfile.ZipFile("endless.pth", "w") as archive:
         archive.writestr("x/data.pkl", b"\x80\x02]q\x00" + levels + b")R.")
     for name, reason in (("pipe.pth", "it is not an ordinary file"), ("endless.pth", "is damaged")):
-        result = run("train.py", *TRAIN, "--weights", name, cwd=workdir, timeout=120)
+        result = run("train.py", *TRAIN, *RESNET, "--weights", name, cwd=workdir, timeout=120)
         assert one_error(result).startswith(f"error: cannot read --weights {name}: ")
         assert reason in result.stderr
 
@@ -314,6 +314,6 @@ def test_weights_made_to_do_harm(workdir):
         ("sparse.pth", "it holds no state dict"),
         ("names.pth", "none of its tensors"),
     ):
-        sentence = refusal(train, *TRAIN, "--weights", name)
+        sentence = refusal(train, *TRAIN, *RESNET, "--weights", name)
         assert reason in sentence
         assert len(sentence) < 300

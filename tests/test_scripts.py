@@ -192,7 +192,7 @@ def test_without_any_flags(tmp_path, monkeypatch, capsys):
     output = tmp_path / "runs/scenes-none"
     assert sorted(p.name for p in output.iterdir()) == [
         *(".lock", "best.pt", "curves.png", "evaluate.log", "images.csv", "last.pt", "log.jsonl"),
-        *("metrics.json", "predictions.npz", "previous.pt"),
+        *("metrics.json", "predictions.npz"),
     ]
     assert (tmp_path / "samples/slides/scene_val_000001.jpg.png").exists()
     shutil.rmtree(tmp_path / "runs")

@@ -13,6 +13,7 @@ from conftest import (
     QUICK,
     RANKED,
     REPO,
+    RESNET,
     TRAIN,
     call,
     coco,
@@ -52,7 +53,7 @@ def test_the_readme_command(tmp_path):
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
     assert (tmp_path / "data/vocab.pkl").exists()
     output = tmp_path / "runs/img-chain"
-    left = {"best.pt", "curves.png", "last.pt", "previous.pt", "log.jsonl", "images.csv", ".lock"}
+    left = {"best.pt", "curves.png", "last.pt", "log.jsonl", "images.csv", ".lock"}
     assert {p.name for p in output.iterdir()} == left
     shutil.rmtree(output)
 
@@ -248,7 +249,7 @@ def partial_weights(workdir):
 
 
 def test_a_frozen_encoder_keeps_its_weights(workdir, partial_weights, capsys):
-    flags = (*TRAIN, "--weights", "part.pth", "--freeze_encoder", "--num_epochs", 1)
+    flags = (*TRAIN, *RESNET, "--weights", "part.pth", "--freeze_encoder", "--num_epochs", 1)
     call(train, *flags)
     said = "encoder: 90 of 120 tensors from part.pth; at random: layer4 (30 tensors)\n"
     assert said in capsys.readouterr().err
@@ -266,10 +267,10 @@ def test_a_frozen_encoder_keeps_its_weights(workdir, partial_weights, capsys):
 def test_encoder_weights_that_do_not_fit(workdir, partial_weights):
     torch.save({"conv1.weight": torch.zeros(64, 1, 7, 7)}, "shape.pth")
     assert "conv1.weight has shape (64, 1, 7, 7)" in refusal(
-        train, *TRAIN, "--weights", "shape.pth"
+        train, *TRAIN, *RESNET, "--weights", "shape.pth"
     )
     torch.save({"stem.weight": torch.zeros(64, 3, 7, 7)}, "names.pth")
-    assert "none of its tensors" in refusal(train, *TRAIN, "--weights", "names.pth")
+    assert "none of its tensors" in refusal(train, *TRAIN, *RESNET, "--weights", "names.pth")
     assert "the encoder's has" in refusal(
         train, *TRAIN, "--weights", "part.pth", "--arch", "resnet50"
     )
@@ -282,7 +283,7 @@ def test_encoder_weights_that_do_not_fit(workdir, partial_weights):
         *(("text.pth", "not written by torch.save"), ("class.pth", "not written by torch.save")),
         *(("absent.pth", "No such file"), ("data", "not an ordinary file")),
     ):
-        sentence = refusal(train, *TRAIN, "--weights", name)
+        sentence = refusal(train, *TRAIN, *RESNET, "--weights", name)
         assert sentence.startswith(f"cannot read --weights {name}")
         assert reason in sentence
 
@@ -299,9 +300,8 @@ def test_the_shared_weights_of_three_stages(shared, workdir, capsys):
 def test_the_encoder_of_an_earlier_run(trained, workdir, capsys):
     """Its other weights are not used: the labels may be others."""
     best = trained.output / "best.pt"
-    call(
-        train, *TRAIN, "--num_epochs", 1, "--decoder", "none", "--freeze_encoder", "--weights", best
-    )
+    flags = (*TRAIN, *RESNET, "--num_epochs", 1, "--decoder", "none", "--freeze_encoder")
+    call(train, *flags, "--weights", best)
     said = f"encoder: all 120 tensors from {best} (its averaged weights)\n"
     assert said in capsys.readouterr().err
     ours = load(workdir / "runs/instances-none/best.pt")["weights"]

@@ -33,6 +33,11 @@ def save_last(checkpoint: dict, folder: Path) -> None:
     os.replace(new, last)
 
 
+def remove_previous(folder: Path) -> None:
+    """Remove previous.pt: the run is finished, and last.pt is on the disk."""
+    (folder / PREVIOUS).unlink(missing_ok=True)
+
+
 def load_last(folder: Path) -> dict | None:
     """`read_last`, after removing half-written files of a killed run; the folder must be locked.
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from inference.checkpoint import save_checkpoint
-from training.resume import save_last
+from training.resume import remove_previous, save_last
 from training.signals import StopOnSignal
 from training.state import TrainState
 from training.validation import HINT, Validation
 from util.distributed import all_gather, any_rank, barrier, rank, world_size
-from util.errors import RunError, UsageError
+from util.errors import RunError
 from util.files import write_atomically
 from util.log import progress
 
@@ -85,7 +85,7 @@ class Saver:
 
     Use it as a context manager around the epochs: within it, SIGTERM and Ctrl-C only ask for a
     stop, and an error in the middle of an epoch (an image is gone, a worker was killed) saves the
-    steps done so far.
+    steps done so far. Not under torchrun: the processes would have to do so together.
 
     about: what every checkpoint of the run holds besides weights and validation results.
     write_records: called once, after the first save.
@@ -99,10 +99,10 @@ class Saver:
         save_minutes: float,
         write_records: Callable[[], None],
     ) -> None:
-        self.write_records, self.has_saved = write_records, False
+        self.write_records, self.has_saved, self.is_saving = write_records, False, False
         self.state, self.about, self.output_dir = state, about, output_dir
         self.stop, self.save_seconds = StopOnSignal(), 60 * save_minutes
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_steps = time.monotonic(), state.steps
 
     def __enter__(self) -> Saver:
         self.stop.__enter__()
@@ -113,8 +113,9 @@ class Saver:
     ) -> None:
         try:
             in_epoch = self.state.is_whole and self.state.step
-            expected = isinstance(error, (UsageError, RuntimeError))
-            if expected and in_epoch and world_size() == 1:
+            usable = isinstance(error, Exception) and not isinstance(error, LossError)
+            is_new = self.state.steps > self.saved_steps and not self.is_saving  # a save failed
+            if usable and in_epoch and is_new and world_size() == 1:
                 check_finite_and_add(self.state, self.loader, self.output_dir)
                 self.save()
         finally:
@@ -171,6 +172,7 @@ class Saver:
 
         All return once it is written: torchrun ends the others soon after the first one ends.
         """
+        self.is_saving = True
         state = self.state.state_dict()
         if rank() == 0:
             save_last({**self.checkpoint(), "training": state}, self.output_dir)
@@ -178,4 +180,10 @@ class Saver:
                 self.write_records()
             self.has_saved = True
         barrier()
-        self.saved_at = time.monotonic()
+        self.saved_at, self.saved_steps = time.monotonic(), self.state.steps
+        self.is_saving = False
+
+    def finish(self) -> None:
+        """Keep one checkpoint to continue from: the run has all its epochs."""
+        if rank() == 0:
+            remove_previous(self.output_dir)

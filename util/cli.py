@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import errno
 import functools
 import os
 import re
@@ -185,7 +186,7 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParse
         sys.stdout.flush()  # raises BrokenPipeError here (`| head`), not at interpreter exit
         return
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return
     except UsageError as error:
         message, code = str(error), 2
@@ -194,15 +195,24 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParse
     except KeyboardInterrupt:
         message, code = "stopped by the user", 1
     except OSError as error:
-        if not error.filename:
+        if error.filename:
+            message, code = f"cannot use {error.filename} ({error.strerror})", 2
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            message, code = f"cannot write the output ({error.strerror})", 1
+            _drop_output()
+        else:
             raise
-        message, code = f"cannot use {error.filename} ({error.strerror})", 2
     except (MemoryError, RuntimeError) as error:
         message, code = _explain(error), 1
         if not message:
             raise
     print(f"error: {printable(message)}", file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def _drop_output() -> None:
+    """Write no more to stdout, so that the interpreter's exit does not fail with what is left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import importlib.util
 import itertools
 import math
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -102,22 +103,52 @@ def left_out(names: Iterable[str]) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call `write` with a temporary path beside `path`, then rename that file to `path`.
+    """Call `write` with a temporary path, then give what it wrote the name `path`.
 
-    Makes the folder. Raises RunError if the file cannot be written.
+    Makes the folder. If the process is killed meanwhile, nothing is left of the temporary file;
+    only where the system has no files without a name, a hidden one beside `path` may be. Raises
+    RunError if the file cannot be written.
     """
     temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        with _nameless_file(path.parent) as descriptor:
+            if descriptor is None:
+                write(temporary)
+                with open(temporary, "rb") as file:
+                    os.fsync(file.fileno())
+            else:
+                nameless = f"/proc/self/fd/{descriptor}"
+                write(Path(nameless))
+                os.fsync(descriptor)
+                temporary.unlink(missing_ok=True)  # in a container, process ids come again
+                try:  # src_dir_fd has no effect, but makes Python ask the system to follow links
+                    os.link(nameless, temporary, src_dir_fd=descriptor, follow_symlinks=True)
+                except OSError:  # a file system without hard links
+                    shutil.copyfile(nameless, temporary)
         os.replace(temporary, path)
     except OSError as error:
         raise RunError(f"cannot write {path} ({error.strerror or error})") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def _nameless_file(folder: Path) -> Iterator[int | None]:
+    """A new file on the folder's disk that ends with this process: Linux's O_TMPFILE, see open(2).
+
+    Yields its descriptor, or None if the system has no such files.
+    """
+    try:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR, 0o666)
+    except (OSError, AttributeError):
+        yield None
+        return
+    try:
+        yield descriptor if os.path.exists(f"/proc/self/fd/{descriptor}") else None
+    finally:
+        os.close(descriptor)
 
 
 def write_new(path: Path, content: bytes) -> Path:

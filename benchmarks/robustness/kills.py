@@ -1,18 +1,23 @@
-"""Kill a training run many times: does it end as if nothing had happened?
+"""Kill training runs many times: do they end as if nothing had happened?
 
-    python benchmarks/robustness/kills.py --kills 50
+    python benchmarks/robustness/kills.py --kills 30 --processes 1 2 3
 
-Trains on drawn scenes without interruption. Then trains again, kills each process at a random
-moment and starts the same command again. Every second kill comes while a checkpoint is written, and
-every fifth is a SIGTERM instead of a SIGKILL. A run that ends before all kills are used up is
-compared with the first one, and another run starts. Prints a Markdown table; exit code 1 if
-anything differs.
+Trains on drawn scenes without interruption: with one process, then with two and three under
+torchrun. Then trains again, kills at a chosen moment and starts the same command again. Kills are
+SIGKILL to one process of the run, SIGKILL to torchrun (and soon after to what it leaves behind),
+and SIGTERM to all processes, torchrun included, so that each gets it twice. They come in
+mid-epoch, in validation, while last.pt or best.pt is written, and while the run starts. A run that
+ends before all kills are used up is compared with the uninterrupted one, and another run starts.
+
+Prints a Markdown table with a row for each number of processes. Exit code 1 if anything differs.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import random
 import signal
 import subprocess
@@ -26,111 +31,244 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
-from util.cli import ArgumentParser, run_script  # noqa: E402
+from util.cli import ArgumentParser, non_negative_int, positive_int, run_script  # noqa: E402
 from util.errors import RunError  # noqa: E402
 from util.log import log  # noqa: E402
 
 TIMINGS = {"seconds", "images_per_second"}
-FLAGS = "--image_size 48 --batch_size 16 --num_epochs 6 --num_workers 1 --save_minutes 0.02"
+FLAGS = "--arch test_resnet --image_size 32 --batch_size 16 --num_epochs 4 --num_workers 1"
+FLAGS += " --save_minutes 0.01 --amp off"  # auto measures: another run could end differently
+PHASES = ("mid-epoch", "in validation", "while saving")
+FAULTS = ("failed resumes", "SIGTERMs without a save", "tracebacks", "other weights")
+FAULTS += ("lines lost or doubled", "other lines")
+# train.py that says in a file which phase it is in
+ANNOUNCED = f"""
+import os, sys
+sys.path.insert(0, {str(ROOT)!r})
+import train
+from training.saver import Saver
+from util.cli import run_script
+from util.distributed import rank
+
+def announce(phase, function):
+    def call(*args):
+        if rank() == 0:
+            with open(os.environ["PHASES"], "a") as file:
+                file.write(phase + "\\n")
+        return function(*args)
+    return call
+
+train.train_one_epoch = announce("mid-epoch", train.train_one_epoch)
+train.validate = announce("in validation", train.validate)
+Saver.between_steps = announce("mid-epoch", Saver.between_steps)
+Saver.save = announce("while saving", Saver.save)
+Saver.save_best = announce("while saving", Saver.save_best)
+run_script(train.main, train.get_args_parser())
+"""
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
-    parser.add_argument("--kills", type=int, default=50, help="number of kills")
-    parser.add_argument("--num_images", type=int, default=400, help="training images to draw")
-    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    add = parser.add_argument
+    add("--kills", type=positive_int, default=30, help="number of kills, shared out evenly")
+    add("--processes", type=positive_int, nargs="+", default=[1, 2, 3], help="of a run")
+    add("--num_images", type=positive_int, default=200, help="training images to draw")
+    add("--seed", type=non_negative_int, default=0, help="of the random moments")
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
-    """Train, kill, compare, print."""
-    rng, counts = random.Random(args.seed), Counter()
+    """Draw images; train, kill and compare with each number of processes; print."""
+    columns = ("processes", "kills", "SIGKILL to one process", "SIGKILL to torchrun")
+    columns += ("SIGTERM to all", *PHASES, "while starting", "runs", *FAULTS)
+    print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns), flush=True)
+    failed = False
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        (folder / "announced.py").write_text(ANNOUNCED)
         script = ROOT / "data/make_scenes.py"
         draw = ["--output_dir", folder / "scenes", "--num_train", args.num_images, "--num_val", 50]
         subprocess.run([sys.executable, script, *map(str, draw)], check=True, stdout=2)
-        started = time.monotonic()
-        process = start(folder, "whole")
-        if process.wait():
-            show_output(folder / "whole.log")
-            raise RunError("the uninterrupted run failed; its output is above")
-        seconds = time.monotonic() - started
-        log(f"the uninterrupted run took {seconds:.0f} s")
-        expected, run = results_of(folder / "whole"), 0
-        while counts["kills"] < args.kills:
-            run += 1
-            interrupt(folder, f"run{run}", args.kills, seconds, rng, counts)
-            found = results_of(folder / f"run{run}")
-            counts["runs"] += 1
-            counts["other weights"] += not same(found["last"], expected["last"])
-            counts["other weights"] += not same(found["best"], expected["best"])
-            counts["lines lost or doubled"] += abs(len(found["log"]) - len(expected["log"]))
-            counts["other lines"] += found["log"] != expected["log"]
-            for file in (folder / f"run{run}").glob("*.pt"):
-                file.unlink()
-    columns = ("kills", "while saving", "SIGTERM", "runs", "failed resumes", "other weights")
-    columns += ("lines lost or doubled", "other lines")
-    print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
-    print("| " + " | ".join(str(counts[c]) for c in columns) + " |")
-    if any(counts[c] for c in columns[4:]):
+        for number, processes in enumerate(args.processes):
+            share = len(range(number, args.kills, len(args.processes)))
+            counts = try_runs(folder, processes, share, random.Random(args.seed + processes))
+            counts["processes"] = processes
+            print("| " + " | ".join(str(counts[c]) for c in columns) + " |", flush=True)
+            failed |= any(counts[fault] for fault in FAULTS)
+    if failed:
         raise RunError("an interrupted run did not end like the uninterrupted one")
 
 
-def interrupt(
-    folder: Path, name: str, kills: int, seconds: float, rng: random.Random, counts: Counter
-) -> None:
-    """Start a run again and again until it ends; kill it while kills are left."""
+def try_runs(folder: Path, processes: int, kills: int, rng: random.Random) -> Counter:
+    """Kill runs this often, and compare each with an uninterrupted one. Returns what happened."""
+    whole, counts = Training(folder, processes, "whole"), Counter()
+    whole.start()
+    if whole.process.wait():
+        whole.show_output()
+        raise RunError("the uninterrupted run failed; its output is above")
+    expected = results_of(whole.output)
+    while counts["kills"] < kills:
+        counts["runs"] += 1
+        run = Training(folder, processes, f"run{counts['runs']}")
+        if interrupt(run, kills, rng, counts):
+            compare(results_of(run.output), expected, counts)
+        for file in run.output.glob("*.pt"):
+            file.unlink()
+    return counts
+
+
+class Training:
+    """A command that trains, in one process or with torchrun, and its processes."""
+
+    def __init__(self, folder: Path, processes: int, name: str) -> None:
+        self.processes, self.output = processes, folder / f"{processes}-{name}"
+        self.log, self.phases = (self.output.with_suffix(suffix) for suffix in (".log", ".phases"))
+        flags = ["--image_path", folder / "scenes/images/train", "--output_dir", self.output]
+        flags += ["--annotations", folder / "scenes/annotations/instances_train.json"]
+        start = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        start = start if processes > 1 else []
+        command = [sys.executable, *start, folder / "announced.py", *FLAGS.split(), *flags]
+        self.command = [str(word) for word in command]
+        self.said_before = 0
+
+    def start(self) -> None:
+        """Start it, or continue it."""
+        self.phases.write_text("")
+        self.said_before = self.log.stat().st_size if self.log.exists() else 0
+        env = {**os.environ, "PHASES": str(self.phases), "OMP_NUM_THREADS": "1"}
+        with open(self.log, "ab") as output:
+            self.process = subprocess.Popen(self.command, stdout=output, stderr=output, env=env)
+
+    def ranks(self) -> list[int]:
+        """Ids of the processes that train: torchrun's children, or this one alone."""
+        if self.processes == 1:
+            return [self.process.pid]
+        return [child for child in children(self.process.pid) if is_rank(child)]
+
+    def phase(self) -> str:
+        """What it does now."""
+        return (["while starting", *self.phases.read_text().split("\n")[:-1]])[-1]
+
+    def said(self) -> str:
+        """What it has printed since `start`."""
+        return self.log.read_bytes()[self.said_before :].decode(errors="replace")
+
+    def show_output(self) -> None:
+        """Print what it has printed since `start`."""
+        log(*self.said().splitlines(), sep="\n")
+
+
+def children(pid: int) -> list[int]:
+    """Ids of the processes that this one has started and that still run."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:  # it has ended meanwhile
+            continue
+        if int(parent) == pid and state != "Z":
+            found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def is_rank(pid: int) -> bool:
+    """Whether torchrun has started this process to train."""
+    try:
+        return b"\0LOCAL_RANK=" in b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return False
+
+
+def interrupt(run: Training, kills: int, rng: random.Random, counts: Counter) -> bool:
+    """Start a run again and again until it ends; kill it while kills are left.
+
+    Returns whether it came to its end.
+    """
     while True:
-        process = start(folder, name)
-        if counts["kills"] < kills:
-            wait_for_a_moment(process, folder / name, counts["kills"] % 2 == 1, seconds, rng)
+        run.start()
+        if counts["kills"] == kills:
+            run.process.wait()
         else:
-            process.wait()
-        if process.poll() is None:
-            gentle = counts["kills"] % 5 == 4
-            saving = is_saving(process, folder / name)
-            process.send_signal(signal.SIGTERM if gentle else signal.SIGKILL)
-            code = process.wait(60)
-            counts["kills"] += 1
-            counts["while saving"] += saving
-            counts["SIGTERM"] += gentle
-            # before training starts, SIGTERM has its default effect
-            counts["failed resumes"] += gentle and code not in (1, -signal.SIGTERM)
-            log(f"kill {counts['kills']}: {'SIGTERM' if gentle else 'SIGKILL'}, {saving=}")
-        elif process.returncode:
+            wait_for_a_moment(run, counts["kills"], rng)
+        if run.process.poll() is None:
+            kill(run, counts["kills"], rng, counts)
+        elif run.process.returncode:
             counts["failed resumes"] += 1
-            show_output(folder / f"{name}.log")
-            return
+            run.show_output()
+            return False
         else:
-            return
+            return True
 
 
-def wait_for_a_moment(
-    process: subprocess.Popen, output: Path, in_a_save: bool, seconds: float, rng: random.Random
-) -> None:
-    """Wait for a random time; with `in_a_save`, then also until the process writes a checkpoint."""
-    end = time.monotonic() + rng.uniform(0, min(seconds, 12))
-    while process.poll() is None and time.monotonic() < end:
-        time.sleep(0.005)
-    while in_a_save and process.poll() is None and not is_saving(process, output):
-        time.sleep(0.001)
-    if in_a_save:
-        time.sleep(rng.uniform(0, 0.2))
+def wait_for_a_moment(run: Training, number: int, rng: random.Random) -> None:
+    """Wait for the phase of this kill, or for the end of the run."""
+    if number % 7 == 6:
+        return time.sleep(rng.uniform(0, 8))
+    phase, delay = PHASES[(number // 3 + number) % 3], rng.uniform(0, 0.1)
+    skip = rng.randrange(4)  # it may come before the phase has come so often
+    while run.process.poll() is None:
+        skip -= run.phase() == phase
+        if skip < 0:
+            break
+        time.sleep(0.002)
+    time.sleep(delay if phase == "mid-epoch" else delay / 10)
 
 
-def is_saving(process: subprocess.Popen, output: Path) -> bool:
-    """Whether the process is writing a checkpoint."""
-    return any(output.glob(f".*.pt.tmp{process.pid}"))
+def kill(run: Training, number: int, rng: random.Random, counts: Counter) -> None:
+    """Kill a run, wait for its end, and count what is wrong with it."""
+    ranks, phase = run.ranks(), run.phase()
+    kind = number % 3 if run.processes > 1 else 2 * (number % 3 == 2)
+    if kind == 2:
+        for pid in (run.process.pid, *ranks):
+            send(pid, signal.SIGTERM)
+        if run.processes == 1:
+            send(run.process.pid, signal.SIGTERM)
+    elif kind == 1 or not ranks:
+        kind = min(kind, run.processes - 1)
+        send(run.process.pid, signal.SIGKILL)
+        time.sleep(rng.uniform(0, 0.5))
+        for pid in ranks:
+            send(pid, signal.SIGKILL)
+    else:
+        send(rng.choice(ranks), signal.SIGKILL)
+    name = ("SIGKILL to one process", "SIGKILL to torchrun", "SIGTERM to all")[kind]
+    try:
+        code = run.process.wait(90)
+    except subprocess.TimeoutExpired:
+        counts["failed resumes"] += 1
+        code = None
+    for pid in (run.process.pid, *ranks):  # what hangs, or torchrun has left behind
+        send(pid, signal.SIGKILL)
+    while any(os.path.exists(f"/proc/{pid}/exe") and is_rank(pid) for pid in ranks):
+        time.sleep(0.01)  # it holds the lock until it has ended
+    run.process.wait()
+    said, began = run.said(), phase != "while starting"
+    counts.update(["kills", name, phase])
+    counts["tracebacks"] += began and 'announced.py", line' in said
+    counts["SIGTERMs without a save"] += kind == 2 and began and code != 0 and unsaved(run, said)
+    log(f"{run.processes} processes, kill {counts['kills']}: {name} {phase}, exit code {code}")
 
 
-def start(folder: Path, name: str) -> subprocess.Popen:
-    """Start train.py; only the output folder differs between runs."""
-    files = ["--image_path", folder / "scenes/images/train", "--output_dir", folder / name]
-    files += ["--annotations", folder / "scenes/annotations/instances_train.json"]
-    command = [sys.executable, ROOT / "train.py", *FLAGS.split(), *files]
-    with open(folder / f"{name}.log", "ab") as output:
-        return subprocess.Popen([str(c) for c in command], stdout=output, stderr=output)
+def unsaved(run: Training, said: str) -> bool:
+    """Whether a run that got SIGTERM while it trained did not say that it has saved."""
+    if "everything is saved" in said:
+        return False
+    run.show_output()
+    return True
+
+
+def send(pid: int, number: int) -> None:
+    """Send a signal to a process that may have ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def compare(found: dict, expected: dict, counts: Counter) -> None:
+    """Count the differences between an interrupted run and the uninterrupted one."""
+    for name in ("last", "best"):
+        counts["other weights"] += not same(found[name], expected[name])
+    counts["lines lost or doubled"] += abs(len(found["log"]) - len(expected["log"]))
+    counts["other lines"] += found["log"] != expected["log"]
 
 
 def results_of(output: Path) -> dict:
@@ -153,11 +291,6 @@ def same(a: object, b: object) -> bool:
     if isinstance(a, list):
         return len(a) == len(b) and all(map(same, a, b))
     return a == b
-
-
-def show_output(file: Path) -> None:
-    """Print what a process has printed."""
-    log(*file.read_text("utf-8").splitlines(), sep="\n")
 
 
 if __name__ == "__main__":

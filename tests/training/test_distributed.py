@@ -2,34 +2,47 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, run, write_tiny_set
+from conftest import REPO, call, load, log_lines, run, write_tiny_set
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.multiprocessing import spawn
 
+import train
 from images import sampler
 from images.sampler import EpochBatchSampler
 from util import distributed
 from util.distributed import GlobalBatchNorm, gather_batches, stand_in, wrap_ddp
 from util.errors import RunError
 
+sys.path.insert(0, str(REPO / "benchmarks/robustness"))
+import kills
+
 FLAGS = ("--image_path", "data/images", "--image_size", 48, "--num_epochs", 2, "--amp", "off")
 FLAGS += ("--batch_size", 11, "--val_fraction", 0, "--learning_rate", 1e-4)
+LOSSES = ("train_loss", "train_set_nll", "train_cnn_bce", "val_set_nll")
+
+
+def torchrun_command(num_processes: int, script: str, *flags: object) -> list[str]:
+    """The command that runs a script with torchrun, as a user does."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc_per_node={num_processes}", REPO / script, *flags]
+    return [str(part) for part in command]
 
 
 def torchrun(num_processes: int, *args: object, cwd) -> subprocess.CompletedProcess:
-    """Run a script with torchrun, as a user does."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc_per_node={num_processes}", REPO / str(args[0]), *args[1:]]
+    """Run a script with torchrun until its end."""
     return subprocess.run(
-        [str(part) for part in command],
+        torchrun_command(num_processes, *args),
         cwd=cwd,
         capture_output=True,
         text=True,
@@ -121,8 +134,7 @@ def test_two_processes_train_as_one(runs):
     lines = [[json.loads(line) for line in r.stdout.splitlines()] for r in (one, two)]
     assert len(lines[0]) == len(lines[1]) == 2, "one line per epoch, for any number of processes"
     for a, b in zip(*lines, strict=True):
-        for name in ("train_loss", "train_set_nll", "train_cnn_bce", "val_set_nll"):
-            assert b[name] == pytest.approx(a[name], rel=1e-4)
+        assert all(b[name] == pytest.approx(a[name], rel=1e-4) for name in LOSSES)
     assert two.stderr.count("epochs of") == 1
     assert "2 processes" in two.stderr
     assert "find_unused_parameters" not in two.stderr
@@ -144,13 +156,25 @@ def test_the_losses_of_each_step_agree(tmp_path):
         path.unlink()
 
 
-def test_checkpoints_are_interchangeable(runs):
-    """One process continues the run of two processes; here all epochs are done already."""
+def test_sigterm_to_all_processes_loses_nothing(runs, monkeypatch):
+    """Each gets it twice, because torchrun passes on its own. One process goes on for the two."""
     folder, *_ = runs
-    flags = ("--output_dir", "two", "--keep_unlabelled")
-    again = run("train.py", *FLAGS, *flags, cwd=folder)
-    assert again.returncode == 0, again.stderr
-    assert "two is finished (2 epochs)" in again.stderr
+    monkeypatch.chdir(folder)
+    flags = (*FLAGS, "--output_dir", "three", "--keep_unlabelled")
+    command = torchrun_command(2, "train.py", *flags, "--save_minutes", 1e-9)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not Path("three/last.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    for pid in [process.pid, *kills.children(process.pid)]:
+        os.kill(pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode, err
+    assert "stopped by SIGTERM; everything is saved" in err
+    assert f'{REPO / "train.py"}", line' not in err, "torchrun has a traceback of its own"
+    assert 1 <= load("three/last.pt")["training"]["progress"][2] < 4, "of 2 epochs of 2 steps"
+    call(train, *flags)
+    for a, b in zip(log_lines(Path("one")), log_lines(Path("three")), strict=True):
+        assert all(b[name] == pytest.approx(a[name], rel=1e-4) for name in LOSSES)
 
 
 def _stand_in(number: int, folder: str) -> None:

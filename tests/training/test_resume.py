@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from conftest import REPO, TRAIN, call, load, log_lines, refusal, same, write_tiny_set
@@ -15,7 +16,7 @@ from filelock import FileLock
 import train
 from inference import checkpoint
 from training import report, resume, saver, state
-from util.errors import RunError
+from util.errors import RunError, UsageError
 
 FLAGS = (*TRAIN, "--num_epochs", 3)  # 3 steps an epoch
 OFTEN = ("--save_minutes", 1e-9)  # a save after each step
@@ -24,7 +25,7 @@ OUTPUT = "runs/instances-chain"
 
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch):
-    """Do not wait for the disk: a run saves 180 MB, in some tests after each step."""
+    """Do not wait for the disk: some runs save after each step."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
@@ -174,15 +175,15 @@ def test_changes_are_named_and_can_be_accepted(workdir, capsys):
     last = load(workdir / OUTPUT / "last.pt")
     assert last["training"]["progress"][0] == 2
     assert last["training"]["scheduler"]["total_steps"] == last["training"]["progress"][2]
-    assert "--arch cannot change" in refusal(train, *more, "--accept_changes", "--arch", "resnet34")
+    assert "--arch cannot change" in refusal(train, *more, "--accept_changes", "--arch", "resnet18")
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a disk of 250 MB: enough for one last.pt (143 MB), but not for two."""
+    """A folder on a disk of 25 MB: enough for one last.pt (17 MB), but not for two."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=250m", "tmpfs", str(disk)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=25m", "tmpfs", str(disk)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("only root can mount a small disk")
     yield disk
@@ -200,7 +201,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(workdir, whole_run, small_disk):
         call(train, *flags)
     assert load(small_disk / "run/last.pt")["training"]["progress"][2] == 3
     assert not list((small_disk / "run").glob(".*tmp*")), "no half-written file remains"
-    remount(small_disk, "size=2g")
+    remount(small_disk, "size=200m")
     call(train, *flags)
     assert same(everything(small_disk / "run"), whole_run)
 
@@ -263,9 +264,12 @@ def test_a_killed_worker_is_one_error(workdir, whole_run):
     assert same(everything(workdir / OUTPUT), whole_run)
 
 
-def test_changed_bytes_are_detected(workdir, capsys):
+def test_changed_bytes_are_detected(workdir, monkeypatch, capsys):
     """torch does not check the checksums of a file."""
-    call(train, *TRAIN, "--num_epochs", 1)
+    with monkeypatch.context() as patch:  # a finished run has no previous.pt
+        stop_at(patch, saver.Saver, "finish", 1, False)
+        with pytest.raises(Stopped):
+            call(train, *TRAIN, "--num_epochs", 1)
     last = workdir / OUTPUT / "last.pt"
     content = bytearray(last.read_bytes())
     middle = len(content) // 2
@@ -279,3 +283,47 @@ def test_changed_bytes_are_detected(workdir, capsys):
     state["training"] = {"progress": [0, 0, 0]}
     checkpoint.save_checkpoint(state, last)
     assert "training state does not fit" in refusal(train, *TRAIN, "--num_epochs", 1)
+
+
+def run_until(error: BaseException | None, monkeypatch, new_steps: int, save_last) -> None:
+    """A run that has made this many steps since its last save, and saves once more or fails."""
+    run = SimpleNamespace(is_whole=True, step=3, steps=3, pending=[], state_dict=dict)
+    monkeypatch.setattr(saver, "save_last", save_last)
+    monkeypatch.setattr(saver.Saver, "checkpoint", lambda self: {})
+    with saver.Saver(run, {}, None, 10, lambda: None) as saving:
+        saving.loader = None
+        run.steps += new_steps
+        if error:
+            raise error
+        saving.save()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (UsageError("an image is gone"), 1),
+        (RunError("the cache was replaced"), 1),
+        (MemoryError(), 1),
+        (saver.LossError("nan"), 0),  # useless weights
+        (KeyboardInterrupt(), 0),  # the user does not want to wait
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("new_steps", [1, 0])
+def test_what_an_error_in_mid_epoch_saves(monkeypatch, error, expected, new_steps):
+    saves = []
+    with pytest.raises(type(error)):
+        run_until(error, monkeypatch, new_steps, lambda content, folder: saves.append(content))
+    assert len(saves) == expected * new_steps
+
+
+def test_a_save_that_fails_is_not_tried_again(monkeypatch):
+    tries = []
+
+    def full(content, folder):
+        tries.append(folder)
+        raise RunError("the disk is full")
+
+    with pytest.raises(RunError, match="full"):
+        run_until(None, monkeypatch, 1, full)
+    assert len(tries) == 1

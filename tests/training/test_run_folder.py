@@ -23,7 +23,7 @@ class Stopped(BaseException):
 
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch):
-    """Do not wait for the disk: a run saves 180 MB."""
+    """Do not wait for the disk."""
     monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 

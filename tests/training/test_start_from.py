@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
-from conftest import TRAIN, call, coco, load, refusal, write_json
+from conftest import RESNET, TRAIN, call, coco, load, refusal, write_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -154,7 +154,7 @@ def test_a_run_that_starts_from_another(trained, workdir, capsys):
     sets = [("giraffe",), ("giraffe", "person"), ("cat",), ("cat", "dog"), *[("dog",)] * 8]
     write_json(coco(sets, names, categories), Path("data/annotations/instances.json"))
     shutil.copy(trained.output / "best.pt", "old.pt")
-    flags = (*TRAIN, "--num_epochs", 1, "--start_from", "old.pt", "--val_fraction", 0.3)
+    flags = (*TRAIN, *RESNET, "--num_epochs", 1, "--start_from", "old.pt", "--val_fraction", 0.3)
     call(train, *flags)
     said = capsys.readouterr().err
     assert "the hold-out is that of --start_from" in said
@@ -171,7 +171,7 @@ def test_a_run_that_starts_from_another(trained, workdir, capsys):
 
 def test_what_does_not_fit(trained, workdir):
     best = trained.output / "best.pt"
-    start = (*TRAIN, "--start_from", best)
+    start = (*TRAIN, *RESNET, "--start_from", best)
     for flag, value, then in (
         ("arch", "resnet34", "resnet18"),
         ("decoder", "softmax", "chain"),
@@ -185,13 +185,15 @@ def test_what_does_not_fit(trained, workdir):
     for other in (("--weights", "weights.pth"), ("--pretrained",)):
         sentence = refusal(train, *start, *other)
         assert f"{other[0]} and --start_from both set the first weights" in sentence
-    assert "is damaged or not a checkpoint" in refusal(train, *TRAIN, "--start_from", "weights.pth")
-    assert "there is no checkpoint x.pt" in refusal(train, *TRAIN, "--start_from", "x.pt")
-    assert "has no best.pt" in refusal(train, *TRAIN, "--start_from", "data")
+    assert "is damaged or not a checkpoint" in refusal(
+        train, *TRAIN, *RESNET, "--start_from", "weights.pth"
+    )
+    assert "there is no checkpoint x.pt" in refusal(train, *TRAIN, *RESNET, "--start_from", "x.pt")
+    assert "has no best.pt" in refusal(train, *TRAIN, *RESNET, "--start_from", "data")
     hostile = load_checkpoint(best)
     hostile["weights"] = {**hostile["weights"], "classifier.bias": torch.zeros(3)}
     save_checkpoint(hostile, Path("hostile.pt"))
     assert "its weights do not fit its model" in refusal(
-        train, *TRAIN, "--start_from", "hostile.pt"
+        train, *TRAIN, *RESNET, "--start_from", "hostile.pt"
     )
     assert not list(Path("runs").glob("*/*.pt"))

@@ -1,7 +1,11 @@
 """Command lines: other spellings of flags are understood, or answered with the flag's name."""
 
+import os
+import subprocess
+import sys
+
 import pytest
-from conftest import call
+from conftest import REPO, call
 
 import build_vocab
 import data_loader
@@ -77,3 +81,22 @@ def test_every_other_name_leads_to_a_flag():
     for name, meant in OTHER_NAMES.items():
         assert {f"--{flag}" for flag in meant} <= flags, name
         assert did_you_mean(name, [meant[-1]]) == [meant[-1]]
+
+
+def test_a_full_disk_under_the_output_is_one_error(tiny):
+    """As in `build_vocab.py … > FILE`."""
+    if not os.path.exists("/dev/full"):
+        pytest.skip("the system has no /dev/full")
+    command = [sys.executable, REPO / "build_vocab.py", "--annotations", tiny.annotations]
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [*command, "--vocab_path", tiny.folder / "v.json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("error: cannot write the output (No space")
+    assert "Traceback" not in result.stderr
+    assert "ignored" not in result.stderr
