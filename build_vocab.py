@@ -54,15 +54,21 @@ def main(args: argparse.Namespace) -> None:
     """Count the labels, write the vocabulary and print it."""
     options = options_from(vars(args))
     files = [read_labels(path, None, options).of_split("train") for path in args.annotations]
+    labelled = [file.labelled() for file in files]
     images = replace(
         files[0],
-        label_sets=[labels for file in files for labels in file.labelled().label_sets],
+        label_sets=[labels for file in labelled for labels in file.label_sets],
+        unknown=[u for file in labelled for u in file.unknown or [()] * len(file)],
         categories=sorted({category for file in files for category in file.categories}),
     )
     if args.normalise_tags:
         images = merge_tags(images)
     vocabulary = count_labels(
-        images.label_sets, images.categories, args.min_count, args.normalise_tags
+        images.label_sets,
+        images.categories,
+        args.min_count,
+        args.normalise_tags,
+        images.unknown,
     )
     if not len(vocabulary):
         raise UsageError(
@@ -84,8 +90,9 @@ def print_vocabulary(vocabulary: Vocabulary, num_images: int) -> None:
     labels = [printable(label) for label in vocabulary.labels]
     width = max(map(len, labels))
     print(f"{'rank':>4}  {'label':<{width}}  {'images':>8}  {'share':>6}")
-    for rank, (label, count) in enumerate(zip(labels, vocabulary.counts, strict=True)):
-        share = 100 * count / vocabulary.num_images
+    rows = zip(labels, vocabulary.counts, vocabulary.totals(), strict=True)
+    for rank, (label, count, known) in enumerate(rows):
+        share = 100 * count / known
         print(f"{rank:>4}  {label:<{width}}  {count:>8,}  {share:>5.1f}%")
     total = sum(vocabulary.counts)
     print(

@@ -30,7 +30,7 @@ from images.cache import ImageCache
 from images.find import find_images, names_file, without_missing
 from images.sampler import EpochBatchSampler
 from images.shards import ShardMember
-from images.summary import label_counts, problems, summarise
+from images.summary import known_pairs, label_counts, problems, summarise
 from images.transforms import Preprocessing
 from labels.annotated import AnnotatedImages
 from labels.options import add_label_flags, options_from
@@ -188,8 +188,12 @@ def load_data_set(
     keep_unlabelled: bool = False,
     limit: int | None = None,
     allow_missing: bool = False,
+    everything: bool = False,
 ) -> tuple[AnnotatedImages, list[Path] | list[ShardMember]]:
     """The images to use and where each one is. Logs how many images have labels.
+
+    keep_unlabelled: also images without labels, but not those of which nothing is known.
+    everything: these, too.
 
     If image_path is an image file, that image alone is the data set. Raises UsageError if it is
     not annotated, if no image has labels, or if an image is missing unless `allow_missing`.
@@ -201,12 +205,15 @@ def load_data_set(
             raise UsageError(f"{image_path} {what} in {images.source}")
         return images.select(at), [image_path]
     images = without_missing(image_path, images)
-    labelled = images.labelled()
+    labelled, annotated = images.labelled(), images.annotated()
     counts = f"{counted(len(labelled), 'image')} with labels"
-    if unlabelled := len(images) - len(labelled):
+    if unlabelled := len(annotated) - len(labelled):
         counts += f", {unlabelled:,} without" + ("" if keep_unlabelled else " (not used)")
+    if nothing := len(images) - len(annotated):
+        counts += f", {nothing:,} of which nothing is known (not used)"
     log(f"{images.source}: {counts}" + (f"; the first {limit:,} are used" if limit else ""))
-    images = images if keep_unlabelled else labelled
+    if not everything:
+        images = annotated if keep_unlabelled else labelled
     if not len(images):
         raise UsageError(f"{labelled.source} has no labelled images")
     images = images.select(list(range(len(images)))[:limit])
@@ -247,14 +254,16 @@ def main(args: argparse.Namespace) -> None:
     with collected_log() as notes:
         annotations = args.annotations or find_labels(args.image_path, "train")
         listed = read_labels(annotations, args.image_path, options_from(vars(args)))
-        images, paths = load_data_set(args.image_path, listed, True, allow_missing=True)
+        images, paths = load_data_set(
+            args.image_path, listed, True, allow_missing=True, everything=True
+        )
         found = summarise(args.image_path, images, paths)
     for line in fit_lines(notes, 3):
         log(line)
     num_images, vocabulary = len(found.targets), found.vocabulary
     mean = found.targets.sum() / num_images
     sizes = f"{counted(num_images, 'image')}, {counted(len(vocabulary), 'label')}"
-    print(f"{sizes}, {mean:.2f} labels per image")
+    print(f"{sizes}, {mean:.2f} labels per image{known_pairs(found.unknown)}")
     print(f"labels: {label_counts(vocabulary)}", flush=True)
     errors = found.errors
     if args.check:

@@ -84,7 +84,7 @@ from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.promises import DECIDE, decision
 from inference.rules import LabelRules, load_rules
 from labels.find_rules import rules_file
-from labels.options import FLAGS, add_label_flags, options_from
+from labels.options import add_label_flags, label_flags, options_from
 from labels.targets import left_out
 from labels.vocabulary import Vocabulary
 from report.gallery import draw_gallery
@@ -171,8 +171,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
     flags = checkpoint["flags"]
-    given = {name: value for name in FLAGS if (value := getattr(args, name))}
-    options = options_from(flags | given)
+    asked = label_flags(flags, vars(args))
+    options = options_from(asked)
     rules = load_rules(args.rules, vocabulary.labels) if args.rules else None
     thresholds = promised_thresholds(checkpoint, args.decide, path, args.folds, args.rules)
     split = args.split or ("all" if args.folds else None)
@@ -193,7 +193,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     judges, leak = [Judge(model, checkpoint, np.arange(len(subject.paths)))], ""
     if args.folds:
         here = {"image_path": chosen.image_path, "annotations": chosen.annotations}
-        here |= given | {"skip_bad_images": skip_bad, "device": str(device)}
+        here |= asked | {"skip_bad_images": skip_bad, "device": str(device)}
         judges = train_judges(subject, args.folds, flags | here, vocabulary, output_dir)
     else:
         leak = warn_of_leaks(chosen, checkpoint)
@@ -319,7 +319,7 @@ def print_rules(args: argparse.Namespace) -> None:
     """--find_rules: print them as a rules file; no model runs."""
     checkpoint = load_checkpoint(find_checkpoint(args.checkpoint))
     vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], "the checkpoint's vocabulary")
-    options = options_from(checkpoint["flags"] | {n: v for n in FLAGS if (v := getattr(args, n))})
+    options = options_from(label_flags(checkpoint["flags"], vars(args)))
     # not of the test images: rules must not come from the images that they are tested on
     split = args.split or ("all" if args.image_path else "train")
     chosen = choose_images(args.image_path, args.annotations, split, checkpoint, options)

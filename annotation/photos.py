@@ -71,12 +71,13 @@ def read_annotations(
     answers, number_of, missing = {}, {}, []
     paths = find_images(folder, images, allow_missing=True)
     splits = images.splits or [None] * len(images)
-    rows = zip(images.file_names, paths, images.label_sets, splits, strict=True)
-    for given, path, labels, split in rows:
+    known = images.known() or [None] * len(images)
+    rows = zip(images.file_names, paths, images.label_sets, splits, known, strict=True)
+    for given, path, labels, split, of_known in rows:
         name = path.relative_to(folder).as_posix() if isinstance(path, Path) else ""
         if name in numbers:
             number_of[given] = numbers[name]
-            answers[name] = Answer(labels, False, split)
+            answers[name] = Answer(labels, False, split, of_known)
         else:
             missing.append(given)
     if not answers:

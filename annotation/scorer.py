@@ -84,7 +84,7 @@ class Scorer:
         annotations. The function raises UsageError for an unreadable photo.
         """
         vocabulary = self.predictor.vocabulary
-        counts = np.array(vocabulary.counts)
+        counts, totals = np.array(vocabulary.counts), np.array(vocabulary.totals())
 
         def rate(photo: int) -> Rating:
             annotated = {*labels_of(photo)}
@@ -92,7 +92,7 @@ class Scorer:
             targets = torch.tensor(on, device=self.predictor.model.mean.device)
             flips = flip_each_label(self.predictor.model, self._encode(photo), targets)
             flip_logit = flips.flip_logit.double().cpu().numpy()  # 1×C
-            doubts = suspicions(flip_logit, np.array(on), counts, vocabulary.num_images)[0]
+            doubts = suspicions(flip_logit, np.array(on), counts, totals)[0]
             issues = [
                 Issue(label, "surplus" if label in annotated else "missing", p, doubt)
                 for label, p, doubt in zip(

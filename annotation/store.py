@@ -15,21 +15,27 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from labels.csv_table import NAME, read_table
-from labels.options import DEFAULTS
+from labels.options import DEFAULTS, ReadOptions
 from labels.table import images_from_table
-from labels.write import VERIFIED, LabelCells, write_table
+from labels.write import CHECKED, VERIFIED, LabelCells, write_table
 from util.errors import RunError, UsageError
 
-COLUMNS = (["file_name", "labels", VERIFIED], ["file_name", "labels", "split", VERIFIED])
+START = ["file_name", "labels"]
+COLUMNS = [[*START, *s, *c, VERIFIED] for s in ([], ["split"]) for c in ([], [CHECKED])]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The labels of a photo; verified: a person has confirmed them on the page."""
+    """The labels of a photo; verified: a person has confirmed them on the page.
+
+    known: the labels that the annotations say are there or not; None if all are known, as they are
+    once a person has confirmed the photo.
+    """
 
     labels: tuple[str, ...] = ()
     verified: bool = False
     split: str | None = None
+    known: tuple[str, ...] | None = None
 
 
 class StaleError(Exception):
@@ -159,12 +165,17 @@ def write_answers(path: Path, answers: Mapping[str, Answer]) -> None:
     """Write the table in one step. Raises RunError, UsageError for a name no table can hold."""
     rows = answers.values()
     has_splits = any(answer.split for answer in rows)
+    has_unknown = any(answer.known is not None for answer in rows)
+    every = sorted({label for answer in rows for label in (*answer.labels, *(answer.known or ()))})
     write_table(
         path,
         [*answers],
         [answer.labels for answer in rows],
         [answer.split or "train" for answer in rows] if has_splits else None,
         [answer.verified for answer in rows],
+        [every if answer.known is None else answer.known for answer in rows]
+        if has_unknown
+        else None,
     )
 
 
@@ -184,10 +195,14 @@ def read_answers(path: Path) -> dict[str, Answer]:
         )
     if not len(table):
         return {}
-    images = images_from_table(table, NAME)
+    images = images_from_table(table, NAME, ReadOptions(blank="absent"))
     splits = images.splits or [None] * len(images)
     verified = [cell == "yes" for cell in table.cells[VERIFIED]]
     if len(verified) != len(images):
         raise UsageError(f"{path} lists an image twice: delete one of the rows")
-    rows = zip(images.file_names, images.label_sets, verified, splits, strict=True)
-    return {name: Answer(labels, is_verified, split) for name, labels, is_verified, split in rows}
+    known = images.known() or [None] * len(images)
+    rows = zip(images.file_names, images.label_sets, verified, splits, known, strict=True)
+    return {
+        name: Answer(labels, is_verified, split, None if is_verified else known)
+        for name, labels, is_verified, split, known in rows
+    }

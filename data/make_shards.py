@@ -53,6 +53,8 @@ def write_shard(
         ):
             for i, name in zip(numbers, names, strict=True):
                 about = {"file_name": images.file_names[i], "labels": images.label_sets[i]}
+                if images.unknown:
+                    about["unknown"] = images.unknown[i]
                 key, suffix = name.split(".")
                 members = {suffix: read_image(files[i]), "json": json.dumps(about).encode()}
                 tar.write({"__key__": key, **members})
@@ -97,6 +99,9 @@ def write_shards(
             entries.append({"id": i, "file_name": images.file_names[i], **place})
         shards.append({"file_name": path.name, "bytes": path.stat().st_size})
     ids = {name: number for number, name in enumerate(images.categories, start=1)}
+    if images.unknown:  # as LVIS says it
+        for entry, labels, known in zip(entries, images.label_sets, images.known(), strict=True):
+            entry["neg_category_ids"] = [ids[label] for label in known if label not in labels]
     pairs = [(i, ids[label]) for i, labels in enumerate(images.label_sets) for label in labels]
     return {
         "shards": shards,

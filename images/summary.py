@@ -19,7 +19,7 @@ from labels import folders
 from labels.annotated import AnnotatedImages
 from labels.checks import FEW, likely_misspellings, several_in_one
 from labels.merge import merges_as_csv
-from labels.targets import encode_targets
+from labels.targets import encode_targets, encode_unknown
 from labels.vocabulary import Vocabulary, count_labels
 from util.errors import RunError, UsageError
 from util.files import OTHER_PICTURES, is_picture, left_out, suffix_of, walk, write_new
@@ -35,11 +35,13 @@ Paths = list[Path] | list[ShardMember]
 class Summary:
     """What is known of the N labelled training images, and what is to be said of all images.
 
-    targets: N×C bool. rows: which of the N are there. errors: what would stop training.
+    targets: N×C bool. unknown: N×C bool, or None if all labels are known. rows: which of the N are
+    there. errors: what would stop training.
     """
 
     paths: Paths
     targets: np.ndarray
+    unknown: np.ndarray | None
     vocabulary: Vocabulary
     rows: list[int]
     remarks: list[str]
@@ -59,8 +61,8 @@ def summarise(image_path: Path, images: AnnotatedImages, paths: Paths) -> Summar
     part = chosen.labelled()
     if not own:
         raise UsageError(f"no image of {images.source} has a label; see --label_columns")
-    vocabulary = count_labels(part.label_sets, part.categories)
-    targets = encode_targets(part, vocabulary)
+    vocabulary = count_labels(part.label_sets, part.categories, unknown=part.unknown)
+    targets, unknown = encode_targets(part, vocabulary), encode_unknown(part, vocabulary)
     by_split: dict[str, list] = defaultdict(list)
     for path, split in zip(paths, splits, strict=True):
         by_split[split].append(path)
@@ -70,7 +72,7 @@ def summarise(image_path: Path, images: AnnotatedImages, paths: Paths) -> Summar
     missing = {i for i, path in enumerate(paths) if isinstance(path, Path) and not path.is_file()}
     errors = [_write_missing(image_path, images, sorted(missing))] if missing else []
     rows = [row for row, i in enumerate(own) if i not in missing]
-    return Summary([paths[i] for i in own], targets, vocabulary, rows, remarks, errors)
+    return Summary([paths[i] for i in own], targets, unknown, vocabulary, rows, remarks, errors)
 
 
 def problems(
@@ -107,10 +109,25 @@ def problems(
     return found
 
 
+def known_pairs(unknown: np.ndarray | None) -> str:
+    """How many pairs of image and label are known, for the end of a line; empty if all are.
+
+    unknown: N×C bool.
+    """
+    if unknown is None:
+        return ""
+    known, hidden = int((~unknown).sum()), int(unknown.sum())
+    return f"; of {unknown.size:,} pairs of image and label {known:,} are known, {hidden:,} are not"
+
+
 def label_counts(vocabulary: Vocabulary) -> str:
-    """The labels, the most frequent first, each with its number of images."""
-    pairs = zip(vocabulary.labels, vocabulary.counts, strict=True)
-    named = [f"{printable(label)} {count:,}" for label, count in pairs]
+    """The labels, the most frequent first, each with its number of images.
+
+    If some are unknown: also on how many images each is known to be there or not.
+    """
+    totals = [f" of {total:,} known" if vocabulary.known else "" for total in vocabulary.totals()]
+    rows = zip(vocabulary.labels, vocabulary.counts, totals, strict=True)
+    named = [f"{printable(label)} {count:,}{total}" for label, count, total in rows]
     more = len(named) - SHOWN
     return ", ".join(named[:SHOWN]) + (f" and {more:,} more, to {named[-1]}" if more > 0 else "")
 

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from util.errors import UsageError
 from util.log import counted, log
 
 SHARD_INDEX = "shards.json"  # COCO json beside tar shards of images, see images/shards.py
+
+
+def all_but(labels: Sequence[str], *known: Iterable[Collection[str]]) -> list[tuple[str, ...]]:
+    """For each image those of these labels that are in none of its sets."""
+    found = []
+    shared: dict[tuple[str, ...], tuple[str, ...]] = {}  # one copy of each set
+    for sets in zip(*known, strict=True):
+        said = {label for names in sets for label in names}
+        rest = tuple(label for label in labels if label not in said)
+        found.append(shared.setdefault(rest, rest))
+    return found
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,17 @@ class AnnotatedImages:
     def labelled(self) -> AnnotatedImages:
         """The images with at least one label."""
         return self.select([i for i, labels in enumerate(self.label_sets) if labels])
+
+    def annotated(self) -> AnnotatedImages:
+        """The images without those of which all labels are unknown."""
+        every = {*self.categories}
+        unknown = self.unknown or [()] * len(self)
+        pairs = enumerate(zip(self.label_sets, unknown, strict=True))
+        return self.select([i for i, (s, u) in pairs if s or not u or not every.issubset(u)])
+
+    def known(self) -> list[tuple[str, ...]] | None:
+        """The labels of each image that are known to be on it or not; None if all are."""
+        return self.unknown and all_but(self.categories, self.unknown)
 
     def of_split(self, *names: str) -> AnnotatedImages:
         """The images of the first of these splits that exists; all images if there are no splits.

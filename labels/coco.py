@@ -4,6 +4,9 @@
     categories   id, name
     annotations  image_id, category_id, (bbox, segmentation, iscrowd)
 
+In LVIS (Gupta et al. 2019) images have neg_category_ids: people have looked for these categories
+and for those that are annotated. All others are unknown, or absent with `--blank absent`.
+
 The decoder is given these types. It skips every other field without building an object for it.
 The index of a folder of shards, shards.json, has the same format. Files that differ, such as LVIS
 and panoptic COCO, are read by coco_variants.py.
@@ -19,11 +22,12 @@ from typing import Any, TypedDict, TypeVar
 
 import msgspec
 
-from labels.annotated import SHARD_INDEX, AnnotatedImages
+from labels.annotated import SHARD_INDEX, AnnotatedImages, all_but
 from labels.coco_variants import decode_variant
 from labels.options import DEFAULTS, ReadOptions
 from labels.text import GZIP, is_text, read_head, read_text
 from util.errors import UsageError
+from util.log import log
 
 NAME = "COCO"
 JSON_STARTS = [bytes([c]) for c in b'{["-0123456789ntfIN']
@@ -35,6 +39,7 @@ class Image(msgspec.Struct, gc=False):
 
     id: int
     file_name: str
+    neg_category_ids: list[int] | None = None  # LVIS: looked for, and not there
 
 
 class Category(msgspec.Struct, gc=False):
@@ -80,10 +85,10 @@ def read(
     path: Path, image_path: Path | None = None, options: ReadOptions = DEFAULTS
 ) -> AnnotatedImages:
     """The same as read_annotations, also for a folder of shards."""
-    return read_annotations(path / SHARD_INDEX if path.is_dir() else path)
+    return read_annotations(path / SHARD_INDEX if path.is_dir() else path, options)
 
 
-def read_annotations(path: Path) -> AnnotatedImages:
+def read_annotations(path: Path, options: ReadOptions = DEFAULTS) -> AnnotatedImages:
     """Read COCO instances (.json, .json.gz), the images in order of id.
 
     Raises UsageError, naming file and entry, if it is not COCO.
@@ -94,12 +99,24 @@ def read_annotations(path: Path) -> AnnotatedImages:
     for annotation in data.annotations:
         labels_of[annotation.image_id][name_of[annotation.category_id]] = None
     images = sorted(data.images, key=lambda image: image.id)
+    categories = sorted(set(name_of.values()))
+    unknown = None
+    is_checked = any(image.neg_category_ids is not None for image in images)
+    if options.blank == "unknown" or (is_checked and options.blank is None):
+        said = [
+            {*labels_of[i.id], *(name_of.get(n, "") for n in i.neg_category_ids or ())}
+            for i in images
+        ]
+        unknown = all_but(categories, said)
+        what = "neither annotated nor in neg_category_ids" if is_checked else "not annotated"
+        log(f"{path}: labels that are {what} are unknown; --blank absent reads them as absent")
     return AnnotatedImages(
         str(path),
         file_names=[image.file_name for image in images],
         label_sets=[tuple(labels_of[image.id]) for image in images],
-        categories=sorted(set(name_of.values())),
+        categories=categories,
         kind=NAME,
+        unknown=unknown,
     )
 
 

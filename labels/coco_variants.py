@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import msgspec
 
 from util.errors import UsageError
-from util.log import log
 
 NOTHING = msgspec.Raw(b"null")
 Id = int | str
@@ -29,7 +28,7 @@ class Image(msgspec.Struct, gc=False):
     coco_url: str | None = None
     width: int | None = None
     height: int | None = None
-    neg_category_ids: msgspec.Raw = NOTHING  # LVIS
+    neg_category_ids: list[Id] | None = None  # LVIS
 
 
 class Category(msgspec.Struct, gc=False):
@@ -86,6 +85,9 @@ def decode_variant(text: str, kind: type, path: Path) -> typing.Any:
         return None
     for image in data.images:
         image.id = image_number[image.id]
+        if image.neg_category_ids is not None:
+            known_ids = filter(label_number.__contains__, image.neg_category_ids)
+            image.neg_category_ids = [label_number[each] for each in known_ids]
     for category in data.categories:
         category.id = label_number[category.id]
     known = {"image_id": (image_number, "images"), "category_id": (label_number, "categories")}
@@ -98,8 +100,6 @@ def decode_variant(text: str, kind: type, path: Path) -> typing.Any:
                 what = f"{field} {value!r}, which is not in {part}"
                 raise UsageError(f"{path}: annotations[{i}] has {what}")
             setattr(annotation, field, numbers[value])
-    if any(bytes(image.neg_category_ids) != b"null" for image in data.images):
-        log(f"{path}: LVIS; a label that is not marked on an image counts as absent")
     types = typing.get_type_hints(kind)
     parts = {"images": data.images, "categories": data.categories}
     parts["annotations"] = [annotation for _, annotation in placed]

@@ -30,6 +30,8 @@ SPLIT = _words("split subset set partition phase mluse usage datasetsplit datase
 IS_SPLIT = {"isvalid": "val", "isval": "val", "isvalidation": "val", "istest": "test"}
 IS_SPLIT |= {"istrain": "train"}
 TRUTH = _words("confidence value present presence ispresent truth istrue")
+# the labels that somebody looked for on an image
+CHECKED = _words("checkedlabels annotatedlabels verifiedlabels labelschecked checked")
 # if images have several rows: which of their labels are there?
 SCORES = _words(
     """score scores probability prob likelihood certainty similarity logit verified isverified

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from labels.checked import find_checked_column
 from labels.column_names import AS_SPLIT, FILE_NAMES, IS_SPLIT, SPLIT, URLS
 from labels.label_columns import find_label_columns
 from labels.options import ReadOptions
@@ -28,6 +29,7 @@ class Columns:
     """Either `labels` (texts, they add up) or `flags` (one label each) is given.
 
     truth: whether the row's label is on the image. is_split: what yes in the split column means.
+    checked: the labels that somebody looked for.
     """
 
     file: str
@@ -36,6 +38,7 @@ class Columns:
     labels: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     truth: str | None = None
+    checked: str | None = None
     unused: tuple[str, ...] = ()
 
 
@@ -51,10 +54,12 @@ def find_columns(table: Table, options: ReadOptions, image_path: Path | None = N
             f"{table.path} has no column of labels: add a column labels, or one column for each "
             "label"
         )
-    labels, flags, truth = find_label_columns(table, others, options)
-    used = {*labels, *flags, truth}
+    checked = find_checked_column(table, others, options)
+    candidates = [name for name in others if name != checked]
+    labels, flags, truth = find_label_columns(table, candidates, options)
+    used = {*labels, *flags, truth, checked}
     unused = tuple(name for name in others if name not in used)
-    return Columns(file, split, is_split, tuple(labels), tuple(flags), truth, unused)
+    return Columns(file, split, is_split, tuple(labels), tuple(flags), truth, checked, unused)
 
 
 def _own_columns(table: Table, options: ReadOptions) -> Columns | None:
@@ -66,7 +71,7 @@ def _own_columns(table: Table, options: ReadOptions) -> Columns | None:
     rest = tuple(names[3 if split else 2 :])
     if names[:2] != ["file_name", "labels"] or not all(map(PROBABILITY.fullmatch, rest)):
         return None
-    return Columns("file_name", split, None, ("labels",), (), None, rest)
+    return Columns("file_name", split, None, ("labels",), unused=rest)
 
 
 def find_file_column(table: Table, options: ReadOptions, image_path: Path | None = None) -> str:

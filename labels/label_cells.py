@@ -13,12 +13,11 @@ from labels.rows import Table
 from labels.separators import STRONG, find_separators
 from labels.splitting import Separators
 from labels.text import is_text
-from labels.values import NUMBER
+from labels.values import MISSING, NUMBER
 from util.errors import UsageError
 from util.files import FORMULA
 from util.log import log
 
-MISSING = frozenset(("nan", "null", "none", "na", "n/a", "#n/a", "<na>"))  # mean blank
 LIST_START = re.compile(r"""[\[({]\s*['"]|['"]\s*[\])}]""")  # within a label: a list in disguise
 SUSPECT = re.compile(r"""[\[\](){}'"]|00:00:00""")
 DATE = re.compile(r"\d{4}-\d\d-\d\d 00:00:00")
@@ -26,14 +25,35 @@ PAIRS = (("[", "]"), ("(", ")"), ("{", "}"))
 
 
 def cell_labels(
-    table: Table, columns: Sequence[str], row_per_label: bool, options: ReadOptions
-) -> list[tuple[str, ...]]:
-    """The labels in each row's cells, each once. Raises UsageError naming the row."""
+    table: Table,
+    columns: Sequence[str],
+    row_per_label: bool,
+    options: ReadOptions,
+    checked: str | None = None,
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """The labels in each row's cells, each once, and those in its cell of the column `checked`.
+
+    That column has the separators of the others. Raises UsageError naming the row.
+    """
+    every = [*columns, *([checked] if checked else [])]
+    labels = _labels_of_values(table, every, row_per_label and len(every) == 1, options)
+    of_checked = [labels[value] for value in table.cells[checked]] if checked else []
+    if len(columns) == 1:
+        return [labels[value] for value in table.cells[columns[0]]], of_checked
+    rows = zip(*(table.cells[c] for c in columns), strict=True)
+    found = [tuple(dict.fromkeys(label for v in row for label in labels[v])) for row in rows]
+    return found, of_checked
+
+
+def _labels_of_values(
+    table: Table, columns: Sequence[str], is_long: bool, options: ReadOptions
+) -> dict[object, tuple[str, ...]]:
+    """The labels of each value. is_long: a row for each label, in one column."""
     values = list(dict.fromkeys(value for c in columns for value in table.counts(c)))
     lists = _lists(table, columns, values)
     texts = [v for v in values if isinstance(v, str) and v not in lists and v.strip()]
     texts = _without_missing(table, columns, texts)
-    separators = _separators(table, columns, texts, lists, row_per_label, options)
+    separators = _separators(table, columns, texts, lists, is_long, options)
     literal: set[str] = set()  # labels in quotes are meant as they stand
     for text in texts:
         if SUSPECT.search(text):
@@ -53,11 +73,7 @@ def cell_labels(
     if options.label_names or any(map(_is_number, open_ones)):
         _check_kinds(found, values, table, columns)
         found = name_numbers(_whole(found, table), table.path, options)
-    labels = {v: tuple(dict.fromkeys(each)) for v, each in zip(values, found, strict=True)}
-    if len(columns) == 1:
-        return [labels[value] for value in table.cells[columns[0]]]
-    rows = zip(*(table.cells[c] for c in columns), strict=True)
-    return [tuple(dict.fromkeys(label for v in row for label in labels[v])) for row in rows]
+    return {v: tuple(dict.fromkeys(each)) for v, each in zip(values, found, strict=True)}
 
 
 def _lists(table: Table, columns: Sequence[str], values: list) -> dict[object, list]:
@@ -86,12 +102,11 @@ def _separators(
     columns: Sequence[str],
     texts: list[str],
     lists: dict[object, list],
-    row_per_label: bool,
+    is_long: bool,
     options: ReadOptions,
 ) -> Separators:
     if not any(isinstance(value, (str, tuple)) for value in lists) or options.separator is not None:
-        long = row_per_label and len(columns) == 1
-        return find_separators(texts, table.path, columns[0], options.separator, long)
+        return find_separators(texts, table.path, columns[0], options.separator, is_long)
     for text in texts:  # beside lists, a text is one label
         if any(separator in text for separator in STRONG):
             example = next(value for value in lists if isinstance(value, (str, tuple)))

@@ -175,8 +175,8 @@ def _truth(table: Table, labels: Sequence[str], kinds: dict[str, str]) -> str | 
         return None
     column = found[0]
     if len(found) == 1 and kinds[column] == "flag":
-        if "" in table.counts(column) or None in table.counts(column):
-            raise UsageError(f"{table.path} has blank cells in {column!r}: write 0 or 1")
+        if any(as_text(value) == "" for value in table.counts(column)):
+            raise UsageError(f"{table.path} has blank cells in {column!r}: write 0, 1 or ?")
         log(f"{table.path}: rows with 0 in the column {column!r} mean that the label is absent")
         return column
     if len(found) == 1 and kinds[column] in ("number", "text") and plain(column) == "confidence":
@@ -184,7 +184,7 @@ def _truth(table: Table, labels: Sequence[str], kinds: dict[str, str]) -> str | 
     what = f"{column!r} holds {next(iter(table.counts(column)))!r}"
     raise UsageError(
         f"{table.path}: {what}, beside the labels in {labels[0]!r}: does it say how sure a label "
-        "is? Keep the rows that you trust, with 0 or 1, or delete that column"
+        "is? Keep the rows that you trust, with 0 or 1 or ?, or delete that column"
     )
 
 
@@ -204,7 +204,7 @@ def _check_flags(table: Table, flags: list[str], kinds: dict[str, str]) -> None:
         raise UsageError(
             f"{table.path}, row {table.row_of(column, value)}, has {str(value)!r} in the column "
             f"{column!r}, and others hold 0 or 1: a count, an error or no label? Name the columns "
-            "of labels with --label_columns"
+            f"of labels with --label_columns, or say with --unknown {value} that it is not known"
         )
     if doubtful:
         raise UsageError(

@@ -1,7 +1,7 @@
 """A record of JSON -> a row of texts and lists: what is nested in it, as programs write it.
 
     "image": {"path": "a.jpg", "bytes": null}                           the name
-    "labels": {"cat": 1, "dog": 0}                                      ["cat"]
+    "labels": {"cat": 1, "dog": 0}                                      ["cat"], checked: cat, dog
     "objects": {"bbox": [...], "categories": ["cat", "cat"]}            ["cat"]
     "annotations": [{"label": "cat", "coordinates": {...}}]             ["cat"]
 
@@ -20,6 +20,7 @@ FILE_KEYS = [name for name in FILE_NAMES if name not in ("id", "uri", "url")]
 NAME_KEYS = ("label", "name", "class", "category", "tag", "class_name", "category_name")
 SCORES = {"score", "confidence", "probability", "prob", "value", "present"}
 OBJECTS = ("objects", "annotations", "predictions", "detections")
+CHECKED = "checked_labels"  # the labels that somebody looked for
 LIST_KEYS = ("categories", "category", "labels", "label", "classes", "class")
 
 
@@ -44,6 +45,9 @@ def flat(record: dict[str, object], where: str) -> dict[str, object]:
         if isinstance(value, dict) and plain(key) in FILE_KEYS:
             value = value.get(file_key(value), value.get("url", value))
         elif isinstance(value, dict) and value and all(_is_flag(v) for v in value.values()):
+            if has_labels([key]) and CHECKED not in record and not all(value.values()):
+                # a label that other records lack is unknown there
+                flat[CHECKED] = [*value]
             value = [label for label, flag in value.items() if flag]
         elif isinstance(value, dict) and "bbox" in value:  # Hugging Face: objects
             value = next((value[k] for k in LIST_KEYS if k in value), value)

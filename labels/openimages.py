@@ -6,6 +6,9 @@
 The names of the labels are in class-descriptions.csv (`/m/04bcr3,Table`), found beside the file or
 in a folder above it, or given with `--label_names`. ImageID is the file's name without suffix. A
 folder is read if it has such a file for train, validation or test.
+
+If there are rows of Confidence 0, people have looked for the labels of an image's rows. All others
+are unknown, or absent with `--blank absent`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labels.annotated import AnnotatedImages
+from labels.annotated import AnnotatedImages, all_but
 from labels.label_numbers import read_label_names
 from labels.options import DEFAULTS, ReadOptions
 from labels.text import SPLITS, read_head, read_text
@@ -72,6 +75,11 @@ def read(
             "rows of Confidence 0 are absent labels",
         )
         log(f"{path}: {counted(found.absent, one, several)}{example}")
+    unknown = None
+    if options.blank == "unknown" or (found.absent and options.blank is None):
+        said = [[names[x] for x in labels] for labels in found.labels_of.values()]
+        unknown = all_but(sorted(set(names.values())), said)
+        log(f"{path}: labels without a row are unknown; --blank absent reads them as absent")
     label_sets = [
         tuple(dict.fromkeys(names[x] for x, present in labels.items() if present))
         for labels in found.labels_of.values()
@@ -83,6 +91,7 @@ def read(
         sorted(set(names.values())),
         NAME,
         list(found.split_of.values()) or None,
+        unknown=unknown,
     )
 
 

@@ -13,6 +13,7 @@ To add a format, write such a module and put it in FORMATS.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -36,14 +37,14 @@ from labels import (
     voc,
     yolo,
 )
-from labels.annotated import AnnotatedImages
+from labels.annotated import AnnotatedImages, all_but
 from labels.merge import merge_labels
 from labels.options import DEFAULTS, ReadOptions
 from labels.split_folders import splits_by_folder
 from labels.tags import respell
 from labels.text import folded, read_head
 from util.errors import UsageError
-from util.log import counted, log
+from util.log import counted, log, some
 
 # The first one that matches reads: special formats come before general ones.
 TOOLS = (voc, nuswide, cvat, label_studio, via, fiftyone, yolo, openimages, imaterialist)
@@ -79,6 +80,8 @@ def read_labels(
     if not len(images):
         raise UsageError(f"{path} lists no images")
     images = splits_by_folder(images) if options.split_column is None else images
+    if options.checked:
+        images = _with_checked(images, options.checked, options)
     spelling = {label: new for label in images.categories if (new := folded(label)) != label}
     images = respell(images, spelling) if spelling else images
     if options.merge:
@@ -90,6 +93,28 @@ def read_labels(
     sizes = f"{counted(len(images), 'image')}{divided}, {counted(len(images.categories), 'label')}"
     log(f"{path}: {images.kind}, {sizes}")
     return images
+
+
+def _with_checked(images: AnnotatedImages, path: Path, options: ReadOptions) -> AnnotatedImages:
+    """The images, on which labels are unknown that nobody looked for: the file says for which.
+
+    Raises UsageError if it names an image that is not among these.
+    """
+    separate = ReadOptions(separator=options.separator, label_names=options.label_names)
+    found = _format_of(path).read(path, None, separate)
+    looked_for = dict(zip(found.file_names, found.label_sets, strict=True))
+    if others := looked_for.keys() - {*images.file_names}:
+        raise UsageError(
+            f"{path} (--checked) names {min(others)!r}, which {images.source} does not: write the "
+            "names as they are there"
+        )
+    if new := sorted({*found.labels()} - {*images.categories}):
+        log(f"note: {path} names labels that {images.source} lacks: {some(new)}")
+    checked = [looked_for.get(name, ()) for name in images.file_names]
+    unknown = all_but(images.categories, images.label_sets, checked)
+    what = counted(sum(map(bool, checked)), "image has", "images have")
+    log(f"{path}: {what} labels that were looked for; others that are not on an image are unknown")
+    return replace(images, unknown=unknown if any(unknown) else None)
 
 
 def _format_of(path: Path) -> ModuleType:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from labels.values import as_text, is_number, kind_of
+from labels.values import UNKNOWN, as_text, is_number, kind_of
 from util.errors import UsageError
 from util.log import some
 
@@ -23,11 +23,16 @@ def plain(name: str) -> str:
 
 @dataclass
 class Table:
-    """Columns of equal length. numbers: each row's number in the file."""
+    """Columns of equal length.
+
+    numbers: each row's number in the file. unknown: values that the user calls unknown, as
+    `as_text` gives them.
+    """
 
     path: Path
     cells: dict[str, list]
     numbers: Sequence[int]
+    unknown: frozenset[str] = frozenset()
     _counts: dict[str, Counter] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -51,7 +56,12 @@ class Table:
             if isinstance(value, tuple):
                 return "text"
             counts[as_text(value)] += count
-        return kind_of(counts)
+        return kind_of(counts, self.unknown)
+
+    def flag(self, value: object) -> str:
+        """`as_text` of a cell with a yes or no, and ? for all that means unknown."""
+        text = as_text(value)
+        return "?" if text in UNKNOWN or text in self.unknown else text
 
     def row_of(self, column: str, value: object) -> int:
         """The number of the first row with this value."""

@@ -229,6 +229,7 @@ def _read_part(part: Part, table: ModuleType, options: ReadOptions) -> Annotated
 
 
 def _join(parts: list[AnnotatedImages], path: Path) -> AnnotatedImages:
+    unknown = [labels for part in parts for labels in part.unknown or [()] * len(part)]
     return AnnotatedImages(
         str(path),
         [name for part in parts for name in part.file_names],
@@ -236,4 +237,5 @@ def _join(parts: list[AnnotatedImages], path: Path) -> AnnotatedImages:
         sorted({label for part in parts for label in part.categories}),
         NAME,
         [split for part in parts for split in part.splits],
+        unknown=unknown if any(unknown) else None,
     )

@@ -14,13 +14,12 @@ from pathlib import Path
 from labels.annotated import AnnotatedImages
 from labels.column_names import FILE_NAMES, LABEL, LABELS, RATERS, SCORES
 from labels.columns import Columns, find_columns, read_split
-from labels.flags import flagged_labels
-from labels.label_cells import cell_labels
 from labels.options import DEFAULTS, ReadOptions
+from labels.row_labels import add_up, read_row_labels
 from labels.rows import Table, plain
 from labels.splitting import QUOTED
 from labels.text import is_text
-from labels.values import NO, as_text
+from labels.values import as_text
 from util.errors import UsageError
 from util.files import FORMULA
 from util.log import log, some
@@ -65,25 +64,23 @@ def images_from_table(
     """The images in order of their first rows. Raises UsageError."""
     if not len(table):
         raise UsageError(f"{table.path} lists no images: it has a header at most")
+    table.unknown = frozenset(as_text(value) for value in options.unknown) - {""}
     columns = find_columns(table, options, image_path)
     names = _file_names(table, columns.file)
     row_per_label = _has_row_per_label(table, names, columns)
     if row_per_label:
         _check_scores(table, columns)
-    categories: list[str] = []
-    if columns.labels:
-        sets = cell_labels(table, columns.labels, row_per_label, options)
-    else:
-        sets, categories = flagged_labels(table, columns.flags, options)
-    categories = sorted({*categories, *(label for labels in set(sets) for label in labels)})
-    if columns.truth:
-        sets = _true_ones(table, columns.truth, names, sets)
-    _check_raters(table, columns, names, sets)
+    rows = read_row_labels(table, columns, names, row_per_label, options)
+    _check_raters(table, columns, names, rows.sets)
     splits = read_split(table, columns) if columns.split else None
     _say_columns(table, columns, splits)
     if len(set(names)) < len(names):
-        names, sets, splits = _add_up(table, names, sets, splits)
-    return AnnotatedImages(str(table.path), names, sets, categories, kind, splits)
+        splits = splits and _one_split(table, names, splits)
+        names, rows = add_up(names, rows)
+    unknown = rows.unknown if any(rows.unknown or ()) else None
+    return AnnotatedImages(
+        str(table.path), names, rows.sets, rows.categories, kind, splits, unknown=unknown
+    )
 
 
 def _has_row_per_label(table: Table, names: list[str], columns: Columns) -> bool:
@@ -167,42 +164,16 @@ def _say_columns(table: Table, columns: Columns, splits: list[str] | None) -> No
     )
 
 
-def _true_ones(
-    table: Table, truth: str, names: list[str], sets: list[tuple[str, ...]]
-) -> list[tuple[str, ...]]:
-    """No labels in rows whose truth column says no. Raises UsageError if rows disagree."""
-    no = {value for value in table.counts(truth) if as_text(value) in NO}
-    said: dict[tuple[str, str], bool] = {}
-    found = []
-    for number, name, labels, value in zip(
-        table.numbers, names, sets, table.cells[truth], strict=True
-    ):
-        present = value not in no
-        for label in labels:
-            if said.setdefault((name, label), present) != present:
-                raise UsageError(
-                    f"{table.path}, row {number}, and another row disagree whether {name} has "
-                    f"{label!r}"
-                )
-        found.append(labels if present else ())
-    return found
-
-
-def _add_up(
-    table: Table, names: list[str], sets: list[tuple[str, ...]], splits: list[str] | None
-) -> tuple[list[str], list[tuple[str, ...]], list[str] | None]:
-    """One entry for each image, with the labels of all its rows. Raises UsageError."""
-    labels_of: dict[str, dict[str, None]] = {}
-    for name, labels in zip(names, sets, strict=True):
-        labels_of.setdefault(name, {}).update(dict.fromkeys(labels))
+def _one_split(table: Table, names: list[str], splits: list[str]) -> list[str]:
+    """The split of each image, in order of their first rows. Raises UsageError if rows disagree."""
     split_of: dict[str, str] = {}
-    for number, name, split in zip(table.numbers, names, splits or [], strict=bool(splits)):
+    for number, name, split in zip(table.numbers, names, splits, strict=True):
         if split_of.setdefault(name, split) != split:
             raise UsageError(
                 f"{table.path}, row {number}, puts {name} in {split}, another row in "
                 f"{split_of[name]}"
             )
-    return [*labels_of], [*map(tuple, labels_of.values())], [*split_of.values()] or None
+    return [*split_of.values()]
 
 
 def _hashable(value: object) -> object:

@@ -1,4 +1,4 @@
-"""The labels that a model knows, ranked by the number of training images they are on.
+"""The labels that a model knows, ranked by their share of the training images.
 
 build_vocab.py writes a vocabulary, train.py reads it, every checkpoint contains it. The file is a
 dictionary of plain types, as pickle (`.pkl`) or JSON (`.json`). Other types in a pickle are
@@ -41,7 +41,8 @@ PLAIN_OPCODES = re.compile(
 class Vocabulary:
     """Labels in rank order: `labels[0]` is the most frequent one.
 
-    `counts[i]` is the number of training images with `labels[i]`, of `num_images` in all.
+    `counts[i]` is the number of training images with `labels[i]`, of `num_images` in all. Of these,
+    the annotations of `known[i]` say whether it is there; `known` is empty if all do.
     `dropped`: labels that are too rare. They are known, and ignored wherever they occur.
     `normalised`: other spellings of a label count as the label, see tags.py.
     """
@@ -51,6 +52,7 @@ class Vocabulary:
     num_images: int
     dropped: tuple[str, ...] = ()
     normalised: bool = False
+    known: tuple[int, ...] = ()
     rank: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -60,14 +62,23 @@ class Vocabulary:
         return len(self.labels)
 
     def prior_logits(self) -> list[float]:
-        """The logit of each label's share of the training images; 0.5 is added to each count."""
-        total = self.num_images
-        return [math.log((n + 0.5) / (total - n + 0.5)) for n in self.counts]
+        """The logit of each label's share of the training images where it is known.
+
+        0.5 is added to each count.
+        """
+        pairs = zip(self.counts, self.totals(), strict=True)
+        return [math.log((n + 0.5) / (total - n + 0.5)) for n, total in pairs]
+
+    def totals(self) -> tuple[int, ...]:
+        """On how many training images it is known whether each label is there."""
+        return self.known or (self.num_images,) * len(self)
 
     def to_dict(self) -> dict:
         """Plain built-in types only, for files and checkpoints."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
         del plain["rank"]
+        if not self.known:  # as in older files
+            del plain["known"]
         return {"format": FORMAT_VERSION, **plain}
 
     @classmethod
@@ -80,6 +91,7 @@ class Vocabulary:
             )
         labels, counts, dropped = (data.get(k) for k in ("labels", "counts", "dropped"))
         num_images, normalised = data.get("num_images"), data.get("normalised")
+        known = data.get("known", [])
         well_formed = (
             _is_list_of(labels, str)
             and _is_list_of(dropped, str)
@@ -89,10 +101,15 @@ class Vocabulary:
             and isinstance(normalised, bool)
             and 0 < len(labels) == len(counts) == len(set(labels))
             and all(0 <= n <= num_images for n in counts)
+            and _is_list_of(known, int)
+            and len(known) in (0, len(counts))
+            and all(n <= k <= num_images for n, k in zip(counts, known, strict=False))
         )
         if not well_formed:
             raise UsageError(f"{source} is a damaged vocabulary; make it again with build_vocab.py")
-        return cls(tuple(labels), tuple(counts), num_images, tuple(dropped), normalised)
+        return cls(
+            tuple(labels), tuple(counts), num_images, tuple(dropped), normalised, tuple(known)
+        )
 
 
 def _is_list_of(values: object, kind: type) -> bool:
@@ -107,21 +124,32 @@ def count_labels(
     categories: list[str],
     min_count: int = 1,
     normalised: bool = False,
+    unknown: list[tuple[str, ...]] | None = None,
 ) -> Vocabulary:
-    """Rank labels by the number of images they are on; ties go by name.
+    """Rank labels by their share of the images where they are known; ties go by name.
 
     `label_sets`: the labels of each training image. `categories`: all names that may occur. Labels
-    on fewer than `min_count` images are listed as dropped.
+    on fewer than `min_count` images are listed as dropped. `unknown`: the labels of each image that
+    may be there or not. To the number of images with a label and without it, 0.5 is added.
     """
     counts = Counter(label for labels in label_sets for label in set(labels))
-    ranked = sorted(set(categories) | set(counts), key=lambda label: (-counts[label], label))
+    hidden = Counter(label for labels in unknown or () for label in set(labels))
+    total = len(label_sets)
+
+    def share(label: str) -> float:
+        return (counts[label] + 0.5) / (total - hidden[label] + 1)
+
+    ranked = sorted({*categories, *counts}, key=lambda label: (-share(label), label))
+    ranked.sort(key=lambda label: counts[label] < min_count)  # stable: the dropped ones come last
     kept = [label for label in ranked if counts[label] >= min_count]
+    known = tuple(total - hidden[label] for label in kept)
     return Vocabulary(
         labels=tuple(kept),
         counts=tuple(counts[label] for label in kept),
-        num_images=len(label_sets),
+        num_images=total,
         dropped=tuple(ranked[len(kept) :]),
         normalised=normalised,
+        known=known if any(n < total for n in known) else (),
     )
 
 

@@ -5,6 +5,9 @@
     b.jpg,cat|"7"|"hot dog",val         (in CSV each of these quotes is doubled)
     c.jpg,,test
 
+If labels are unknown, a column `checked_labels` has those that are known on each image, absent ones
+too, see checked.py.
+
 Between labels is |. A label in double quotes is taken as it stands; it is quoted if it could be
 read in another way: as a number, as several labels, as "no label".
 """
@@ -19,16 +22,16 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from labels.label_cells import MISSING
 from labels.text import folded, is_text
-from labels.values import OFF, ON
+from labels.values import MISSING, OFF, ON, UNKNOWN
 from util.errors import UsageError
 from util.files import BOM, csv_text, write_atomically
 
 SEPARATOR = "|"
-VERIFIED = "verified"
+CHECKED, VERIFIED = "checked_labels", "verified"
 WORD = re.compile(r"[^\W\d_]+")
-NO_WORDS = MISSING | ON | OFF  # "no label" to our reader, or TRUE and FALSE to a spreadsheet
+# "no label" to our reader, TRUE and FALSE to a spreadsheet
+NO_WORDS = MISSING | ON | OFF | UNKNOWN
 LONGEST = csv.field_size_limit()  # letters of a cell that can be read
 
 
@@ -56,11 +59,13 @@ class LabelCells:
             raise UsageError(f"{len(label_set)} labels are too long for a cell of a table")
         return cell
 
-    def header(self, probabilities: bool, splits: bool, verified: bool = False) -> list[str]:
+    def header(
+        self, probabilities: bool, splits: bool, verified: bool = False, checked: bool = False
+    ) -> list[str]:
         """The names of the columns; those of probabilities are in the order of the labels."""
         names = [f"P({label})" for label in self.labels] if probabilities else []
-        given = [name for name, there in (("split", splits), (VERIFIED, verified)) if there]
-        return ["file_name", "labels", *given, *names]
+        others = {"split": splits, CHECKED: checked, VERIFIED: verified}
+        return ["file_name", "labels", *(name for name, there in others.items() if there), *names]
 
 
 def write_table(
@@ -69,15 +74,17 @@ def write_table(
     label_sets: Sequence[Collection[str]],
     splits: Sequence[str] | None = None,
     verified: Sequence[bool] | None = None,
+    checked: Sequence[Collection[str]] | None = None,
 ) -> None:
     """Write a table of all images, also those without labels, whole or not at all.
 
     splits: train, val or test for each image. verified: whether a person has confirmed its labels,
-    in a column that is no label. Raises UsageError for what cannot be read back, and RunError if
+    in a column that is no label. checked: the labels of which it is known whether they are there;
+    without it, all are. Raises UsageError for what cannot be read back, and RunError if
     the file cannot be written.
     """
-    cells = LabelCells(label for labels in label_sets for label in labels)
-    content = table_as_csv(cells, file_names, label_sets, splits, verified)
+    cells = LabelCells(label for s in (label_sets, checked or ()) for of in s for label in of)
+    content = table_as_csv(cells, file_names, label_sets, splits, verified, checked)
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
@@ -87,6 +94,7 @@ def table_as_csv(
     label_sets: Sequence[Collection[str]],
     splits: Sequence[str] | None = None,
     verified: Sequence[bool] | None = None,
+    checked: Sequence[Collection[str]] | None = None,
 ) -> bytes:
     """The content of the file that `write_table` writes. Raises UsageError."""
     repeated = [name for name, number in Counter(file_names).items() if number > 1]
@@ -94,10 +102,12 @@ def table_as_csv(
         raise UsageError(f"{repeated[0]!r} is listed twice: a table has a row for each image")
     columns = [map(name_cell, file_names), map(cells.join, label_sets)]
     columns += [splits] if splits is not None else []
+    columns += [map(cells.join, checked)] if checked is not None else []
     columns += [("yes" if each else "" for each in verified)] if verified is not None else []
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(cells.header(False, splits is not None, verified is not None))
+    given = (each is not None for each in (splits, verified, checked))
+    writer.writerow(cells.header(False, *given))
     writer.writerows(zip(*columns, strict=True))
     return (BOM + text.getvalue()).encode()
 

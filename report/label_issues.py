@@ -106,19 +106,23 @@ def _table(issues: Sequence[dict], listed: AnnotatedImages) -> dict[str, object]
         annotated = issue["label"] in listed.label_sets[issue["row"]]
         if annotated == (issue["annotation"] == "missing"):  # a correction would change nothing
             raise ValueError(f"{issue['annotation']} does not fit the labels of row {issue['row']}")
-    labels = sorted({*listed.labels(), *(issue["label"] for issue in issues)})
+    known = listed.known()  # labels that a correction removes stay known
+    labels = {*listed.labels(), *(issue["label"] for issue in issues)}
+    labels = sorted(labels.union(*(known or ())))
     cells = LabelCells(labels)
     number = {label: i for i, label in enumerate(labels)}
-    splits = [[split] for split in listed.splits] if listed.splits else [[]] * len(listed)
+    others = [listed.splits] if listed.splits else []
+    others += [map(cells.join, known)] if known else []
+    others = zip(*others, strict=True) if others else [()] * len(listed)
     table: dict[str, object] = {
         "start": BOM,
         "separator": SEPARATOR,
-        "header": cells.header(probabilities=False, splits=listed.splits is not None),
+        "header": cells.header(False, splits=bool(listed.splits), checked=bool(known)),
         "labels": [cells.written[label] for label in labels],
         "rows": [
-            [name_cell(name), [number[label] for label in label_set], *split]
-            for name, label_set, split in zip(
-                listed.file_names, listed.label_sets, splits, strict=True
+            [name_cell(name), [number[label] for label in label_set], *cells_after]
+            for name, label_set, cells_after in zip(
+                listed.file_names, listed.label_sets, others, strict=True
             )
         ],
         "issues": [[i["row"], number[i["label"]], i["annotation"]] for i in issues],

@@ -14,7 +14,7 @@ from pathlib import Path
 from images.lookup import find_entries
 from inference.predictor import Predictor
 from labels.annotated import AnnotatedImages
-from labels.options import FLAGS, options_from
+from labels.options import FLAGS, label_flags, options_from
 from labels.read import read_labels
 from labels.tags import respell, spellings
 from labels.targets import refuse_other_spelling
@@ -105,7 +105,8 @@ def read_truths(
         )
     truths, read = [], {}
     for model, path in zip(models, [*annotations] * len(models), strict=False):
-        options, folder = options_from(model.flags | given), _image_folder(path, model, inputs)
+        asked = label_flags(model.flags, {**flags, "annotations": path})
+        options, folder = options_from(asked), _image_folder(path, model, inputs)
         if (path, options) not in read:
             images = read_labels(path, folder, options)
             read[path, options] = images, find_entries(inputs.root, inputs.names, images)

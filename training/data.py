@@ -197,8 +197,10 @@ def choose_vocabulary(
     if not vocab_path or not vocab_path.exists():
         log(f"building the vocabulary{f' {vocab_path}' if vocab_path else ''} from {listed.source}")
         images = merge_tags(listed) if normalise_tags else listed
-        label_sets = images.labelled().label_sets
-        built = count_labels(label_sets, images.categories, normalised=normalise_tags)
+        part = images.labelled()
+        built = count_labels(
+            part.label_sets, part.categories, normalised=normalise_tags, unknown=part.unknown
+        )
         if not len(built):
             raise UsageError(f"no image of {listed.source} has a label: nothing can be learned")
         return built

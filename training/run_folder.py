@@ -11,6 +11,7 @@ import os
 import re
 from pathlib import Path
 
+from labels.annotated import AnnotatedImages
 from labels.read import read_labels
 from labels.vocabulary import load_vocabulary, save_vocabulary
 from labels.write import write_table
@@ -81,28 +82,36 @@ def choose_folder(base: Path, images: TrainAndVal, about: dict, defaults: dict) 
     return new
 
 
-def rows_of(images: TrainAndVal) -> dict[str, tuple[tuple[str, ...], str]]:
-    """Name -> (labels, train or val) of all images; train for those that are in both."""
+def rows_of(
+    images: TrainAndVal,
+) -> dict[str, tuple[tuple[str, ...], str, tuple[str, ...] | None]]:
+    """Name -> (labels, train or val, known labels) of all images; train for those in both.
+
+    Known labels, on the image or not, are None if all are known, see `AnnotatedImages.known`.
+    """
     parts = (("val", images.val.images), ("train", images.train.images))
     return {
-        name: (labels, split)
+        name: (labels, split, known)
         for split, part in parts
-        for name, labels in zip(part.file_names, part.label_sets, strict=True)
+        for name, labels, known in zip(
+            part.file_names, part.label_sets, part.known() or [None] * len(part), strict=True
+        )
     }
 
 
 def changed_labels(folder: Path, images: TrainAndVal) -> str:
     """What differs from the labels in the run's images.csv; empty if nothing, or if it is gone.
 
-    On an image, a label in the place of another one counts once.
+    On an image, a label in the place of another one counts once. So does one that is known now, or
+    unknown.
     """
     try:
         with collected_log():
             then = read_labels(folder / IMAGES)
     except UsageError:
         return ""
-    before = dict(zip(then.file_names, map(set, then.label_sets), strict=True))
-    now = {name: set(labels) for name, (labels, _) in rows_of(images).items()}
+    before = _labels_of(then)
+    now = _labels_of(images.val.images) | _labels_of(images.train.images)
     changed = [
         max(len(before[name] - labels), len(labels - before[name]))
         for name, labels in now.items()
@@ -118,6 +127,16 @@ def changed_labels(folder: Path, images: TrainAndVal) -> str:
         photos = f"{gone:,}" if parts else counted(gone, "photo")
         parts.append(f"{photos} {'is' if gone == 1 else 'are'} gone")
     return ", ".join(parts)
+
+
+def _labels_of(images: AnnotatedImages) -> dict[str, set[tuple[str, bool]]]:
+    """By file name: (label, True) for labels on the image, (label, False) for unknown ones."""
+    unknown = images.unknown or [()] * len(images)
+    rows = zip(images.file_names, images.label_sets, unknown, strict=True)
+    return {
+        name: {*((label, True) for label in labels), *((label, False) for label in others)}
+        for name, labels, others in rows
+    }
 
 
 def check_records(folder: Path, images: TrainAndVal, vocab_path: Path, is_new: bool) -> None:
@@ -144,7 +163,9 @@ def write_records(folder: Path, images: TrainAndVal, vocab_path: Path, is_change
         return
     rows = rows_of(images)
     try:
-        label_sets, splits = zip(*rows.values(), strict=True)
-        write_table(folder / IMAGES, list(rows), label_sets, splits)
+        label_sets, splits, known = zip(*rows.values(), strict=True)
+        every = images.train.images.categories
+        checked = [every if labels is None else labels for labels in known] if any(known) else None
+        write_table(folder / IMAGES, list(rows), label_sets, splits, checked=checked)
     except UsageError as error:  # a name that no table can hold is no reason not to train
         log(f"note: {folder / IMAGES} is not written: {error}")

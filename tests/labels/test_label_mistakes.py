@@ -41,7 +41,7 @@ VARIANTS = {
     "empty rows": "\nfile_name,labels\n\na.jpg,cat|traffic light\n,\nb.jpg\nc.jpg,dog\n\n",
     "empty cells": "file_name,labels,,\na.jpg,cat|traffic light,,\nb.jpg,,,\nc.jpg,dog,,\n",
     "a row a label": "file,label\na.jpg,cat\na.jpg,traffic light\nb.jpg,\nc.jpg,dog\nc.jpg,dog\n",
-    "0 and 1": "file_name,cat,dog,traffic light\na.jpg,1,0,1\nb.jpg,0,0,\nc.jpg,False,TRUE,0.0\n",
+    "0 and 1": "file_name,cat,dog,traffic light\na.jpg,1,0,1\nb.jpg,0,0,no\nc.jpg,False,TRUE,0.0\n",
     "other columns": "file_name,width,labels\na.jpg,9,cat|traffic light\nb.jpg,,\nc.jpg,7,dog\n",
     "pandas": "file_name,labels\na.jpg,\"['cat', 'traffic light']\"\nb.jpg,[]\nc.jpg,['dog']\n",
     "windows paths": "file_name,labels\n.\\a.jpg,cat|traffic light\nb.jpg,\nc.jpg,dog\n",

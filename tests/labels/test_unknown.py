@@ -1,5 +1,7 @@
 """Labels of which the annotations do not say whether they are on an image."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,8 @@ from labels.annotated import AnnotatedImages
 from labels.merge import merge_labels
 from labels.tags import merge_tags
 from labels.targets import encode_unknown
-from labels.vocabulary import Vocabulary
+from labels.vocabulary import Vocabulary, count_labels, load_vocabulary, save_vocabulary
+from util.errors import UsageError
 
 VOCABULARY = Vocabulary(("cat", "dog", "hat"), (2, 1, 1), 3, dropped=("fig",))
 
@@ -71,3 +74,38 @@ def test_a_normalised_vocabulary_knows_other_spellings_of_unknown_labels():
     images = annotated([("dog",), ()], [("Dogs",), ("Dogs",)], ["cat", "dog", "Dogs"])
     found = encode_unknown(images, known)
     assert np.argwhere(found).tolist() == [[1, 1]], "0.jpg has a dog, whatever else is unknown"
+
+
+def test_images_of_which_nothing_is_known_are_not_annotated():
+    unknown = [("dog", "hat", "fig"), ("hat", "fig", "dog", "cat"), ("hat",), ()]
+    images = annotated([("cat",), (), (), ()], unknown)
+    assert images.annotated().file_names == ["0.jpg", "2.jpg", "3.jpg"]
+    assert images.labelled().file_names == ["0.jpg"]
+    assert images.known() == [("cat",), (), ("cat", "dog", "fig"), ("cat", "dog", "fig", "hat")]
+    assert annotated([("cat",)], None).known() is None
+
+
+def test_a_label_is_as_frequent_as_on_the_images_where_it_is_known(tmp_path):
+    """cat is on 3 of 8 images, dog on 2 of the 3 that say so."""
+    sets = [("cat", "dog"), ("cat", "dog"), ("cat",), *[()] * 5]
+    unknown = [*[()] * 3, *[("dog",)] * 5]
+    vocabulary = count_labels(sets, ["cat", "dog", "fig"], 0, unknown=unknown)
+    assert vocabulary.labels == ("dog", "cat", "fig")
+    assert (vocabulary.counts, vocabulary.known) == ((2, 3, 0), (3, 8, 8))
+    assert vocabulary.num_images == 8
+    expected = [math.log(2.5 / 1.5), math.log(3.5 / 5.5), math.log(0.5 / 8.5)]
+    assert vocabulary.prior_logits() == pytest.approx(expected)
+    kept = count_labels(sets, ["cat", "dog", "fig"], 3, unknown=unknown)
+    assert (kept.labels, kept.known, kept.dropped) == (("cat",), (), ("dog", "fig"))
+    for name in ("v.pkl", "v.json"):
+        save_vocabulary(vocabulary, tmp_path / name)
+        assert load_vocabulary(tmp_path / name) == vocabulary
+    whole = count_labels(sets, ["cat", "dog"]).to_dict()
+    assert "known" not in whole, "files of older versions have no such field"
+
+
+@pytest.mark.parametrize("known", [[3], [1, 8, 8], [3, 8, 9], [3, 8, 8.0], None])
+def test_damaged_numbers_of_known_images(known):
+    vocabulary = Vocabulary(("dog", "cat", "fig"), (2, 3, 0), 8, known=(3, 8, 8))
+    with pytest.raises(UsageError, match="damaged"):
+        Vocabulary.from_dict(vocabulary.to_dict() | {"known": known}, "v.json")
