@@ -63,9 +63,7 @@ def test_lvis(tmp_path, tiny, capsys):
     assert images.label_sets == expected.label_sets
     assert images.file_names[0] == "train2017/img_00.jpg"
     assert find_images(tiny.images, images) == find_images(tiny.images, expected)
-    assert (
-        "LVIS; a label that is not marked on an image counts as absent" in capsys.readouterr().err
-    )
+    assert "neg_category_ids are unknown; --blank absent" in capsys.readouterr().err
     (person,) = read_objects(path)["train2017/img_00.jpg"]
     assert (person.bbox, person.segmentation) == ([1, 2, 3, 4], [[0, 0, 9, 0, 9, 9]])
     content = lvis()
