@@ -20,7 +20,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from images.decode import load_pixels, pixels_of
+from images.decode import load_pixels
+from images.to_rgb import pixels_of
 from images.transforms import Transform
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.decoding import (

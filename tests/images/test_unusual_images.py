@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from images import decode
+from images import to_rgb
 from images.decode import load_pixels, read_header
 from util.errors import UsageError
 
@@ -21,7 +21,7 @@ from util.errors import UsageError
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_the_bits_of_a_camera_in_a_file_of_sixteen(tmp_path, name, top, bits, capsys):
     """Divided by 65535, an image of 12 bits would be black."""
-    decode._note_range.cache_clear()
+    to_rgb._note_range.cache_clear()
     values = np.linspace(0, top, 48).reshape(6, 8).astype(np.uint16)
     Image.fromarray(values).save(tmp_path / name)
     for _ in range(2):
@@ -34,8 +34,8 @@ def test_the_bits_of_a_camera_in_a_file_of_sixteen(tmp_path, name, top, bits, ca
 
 def test_a_file_that_says_its_range_is_read_as_it_says(tmp_path, capsys):
     values = np.linspace(0, 900, 48).reshape(6, 8).astype(np.uint16)
-    decode._note_range.cache_clear()
-    Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={decode.MAX_SAMPLE_VALUE: 4095})
+    to_rgb._note_range.cache_clear()
+    Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={to_rgb.MAX_SAMPLE_VALUE: 4095})
     assert load_pixels(tmp_path / "a.tif").max() == 255 * 900 // 4095
     Image.fromarray(values).save(tmp_path / "a.pgm")
     assert load_pixels(tmp_path / "a.pgm").max() == 255 * 900 // 65535
