@@ -118,5 +118,8 @@ ABLATIONS = {
     "chain-sampled": Contender("a fourth of the labels read are sampled", SampledPrefixes, CHAIN),
     "chain-frozen": Contender("the encoder is not trained", settings=CHAIN | FROZEN),
     "none-frozen": Contender("CNN alone, the encoder is not trained", settings=FROZEN),
+    "chain-absent": Contender(
+        "hidden labels count as absent", settings=CHAIN, hidden_is_absent=True
+    ),
 }
 EVERYONE = {**CONTENDERS, **ABLATIONS}

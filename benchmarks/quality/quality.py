@@ -4,7 +4,9 @@
     python benchmarks/quality/quality.py drawn --table    only print the table
 
 Data sets: scenes (the default set), drawn (10,000 and 4,000 of COCO's label sets, drawn at 64 px),
-drawn-full (all of them: 82,081 and 40,137), ccp (real photos, encoder from ../shared/weights).
+drawn-full (all of them: 82,081 and 40,137), ccp (real photos, encoder from ../shared/weights),
+ccp-lite0, posters and coco-photos (real photos, whole encoder from ../shared/weights); with -random
+without its weights, with -hidden-60 and such without 60 % of the labels.
 
 The hold-out is a tenth of the training images (a fortieth for drawn-full). It chooses everything:
 each model's learning rate (tried with the first seed, lowest set NLL), a run's best epoch, its
@@ -31,6 +33,7 @@ from filelock import FileLock, Timeout
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from ablations import EVERYONE  # noqa: E402
+from hidden_labels import hide_labels  # noqa: E402
 from quality_results import (  # noqa: E402
     Comparison,
     Run,
@@ -176,8 +179,11 @@ def train_and_test(run: Run, data_set: DataSet, folder: Path, num_workers: int) 
     torch.manual_seed(run.seed)
     device = pick_device("auto")
     set_deterministic(device)
-    data = load_data(flags, choose_images(flags), device)
-    model = contender.build(vocabulary, data_set.arch)
+    images = choose_images(flags)
+    if data_set.hidden:
+        images = hide_labels(images, data_set.hidden, run.seed, contender.hidden_is_absent)
+    data = load_data(flags, images, device)
+    model = contender.build(images.vocabulary, data_set.arch)
     if flags.weights:
         load_weights_file(model.encoder, data_set.arch, flags.weights)
     amp = autocast(device, resolve_amp("auto", device, {}))

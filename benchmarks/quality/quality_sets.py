@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hidden_labels import HIDDEN
 from rivals import Contender
 
 from train import get_args_parser as train_args_parser
@@ -26,6 +27,7 @@ class DataSet:
     flags: tuple[str, ...]  # other flags of train.py
     arch: str = "resnet18"
     tuned: tuple[str, ...] = ()  # further flags, those that recipe.py varies
+    hidden: str | None = None  # which labels are hidden, see hidden_labels.py
 
     @property
     def recipe(self) -> str:
@@ -126,4 +128,9 @@ SETS = {
     "posters": lite0_set(POSTERS, 192, 4, "put the posters there"),
     "posters-random": lite0_set(POSTERS, 192, 4, "put the posters there", pretrained=False),
     "coco-photos": lite0_set(COCO_PHOTOS, 224, 10, "run python benchmarks/quality/coco_photos.py"),
+}
+SETS |= {
+    f"{name}-hidden-{hidden}": replace(SETS[name], hidden=hidden)
+    for name in ("scenes", "drawn")
+    for hidden in HIDDEN
 }

@@ -102,6 +102,7 @@ class Contender:
     settings: dict = field(default_factory=dict)  # arguments of HybridNet
     order: str = "frequent"  # of the labels: "frequent" or "rare" first, or "random"
     flags: dict = field(default_factory=dict)  # flags of train.py
+    hidden_is_absent: bool = False  # instead of unknown, see hidden_labels.py
 
     def vocabulary(self, vocabulary: Vocabulary, seed: int) -> Vocabulary:
         """The vocabulary with its labels in this contender's order."""
