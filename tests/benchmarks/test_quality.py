@@ -7,11 +7,15 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import REPO
 from filelock import FileLock
 
 from inference.checkpoint import load_checkpoint, restore
+from labels.annotated import AnnotatedImages
+from labels.vocabulary import Vocabulary
+from training.data import Part, TrainAndVal
 from training.saver import LossError
 
 sys.path.insert(0, str(REPO / "benchmarks/quality"))
@@ -20,6 +24,7 @@ import quality
 import quality_results
 import quality_sets
 import recipe
+from hidden_labels import HIDDEN, hide_labels
 
 COMPARISON = quality_results.Comparison(
     data="scenes",
@@ -253,3 +258,36 @@ def test_every_benchmark_starts(script, tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"python benchmarks/{script}" in result.stdout
+
+
+def part_of(targets: np.ndarray) -> Part:
+    names = [f"{i}.jpg" for i in range(len(targets))]
+    images = AnnotatedImages("made", names, [()] * len(names), ["a", "b", "c"])
+    return Part(images, [Path(name) for name in names], targets)
+
+
+@pytest.mark.parametrize("as_absent", [False, True])
+@pytest.mark.parametrize("hidden", HIDDEN)
+def test_hidden_labels(hidden, as_absent):
+    rng = np.random.default_rng(0)
+    train, val = (part_of(rng.random((number, 3)) < 0.5) for number in (4000, 500))
+    vocabulary = Vocabulary(("a", "b", "c"), (2300, 2200, 2100), 4500)
+    images = TrainAndVal(train, val, vocabulary, "made")
+    found = hide_labels(images, hidden, 1, as_absent)
+    again = hide_labels(images, hidden, 1, not as_absent)
+    truth = train.targets[[int(path.stem) for path in found.train.paths]]
+    unknown = again.train.unknown if as_absent else found.train.unknown
+    if hidden == "positives":
+        assert len(found.train.targets) == 400
+        assert (unknown == ~truth).all()
+    else:
+        share = int(hidden) / 100
+        assert unknown.mean() == pytest.approx(share, abs=0.03 + share**3)
+        assert not unknown.all(1).any()
+    assert (found.train.targets == (truth & ~unknown)).all()
+    assert (found.train.unknown is None) == as_absent
+    assert found.vocabulary.counts == tuple(found.train.targets.sum(0))
+    known = len(truth) if as_absent else (~unknown).sum(0)
+    with np.errstate(divide="ignore"):
+        odds = (truth & ~unknown).sum(0) + 0.5, known - (truth & ~unknown).sum(0) + 0.5
+    assert found.vocabulary.prior_logits() == pytest.approx(np.log(odds[0] / odds[1]))
