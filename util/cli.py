@@ -18,6 +18,7 @@ from pathlib import Path
 
 from util.errors import RunError, UsageError
 from util.log import is_launched, printable
+from util.streams import ReaderGoneError, reliable_streams
 
 FLAG = re.compile(r"--?[A-Za-z][^\s=]*(=|$)")  # not -1, and not a text with spaces
 # what other programs call the flags; of several, the first one that a script has
@@ -177,42 +178,52 @@ def _number(text: str, kind: type, accept: Callable[[float], bool], what: str):
 def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParser) -> None:
     """Parse the command line and call `main`. Errors become one sentence and an exit code.
 
-    0: success. 1: the run failed. 2: wrong usage or input.
+    0: success, also if a closed pipe (`| head`) ended it. 1: the run failed, or stdout could not
+    be written. 2: wrong usage or input.
     """
-    args = parser.parse_args()
+    with reliable_streams() as output:
+        code, message = 0, ""
+        try:
+            code, message = _run(main, parser)
+            output.flush()
+        except ReaderGoneError:
+            pass
+        else:
+            if output.lost and not message:
+                code = code or 1
+                message = f"cannot write the output ({output.lost}); files are written"
+        if message:
+            print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+    if code:
+        sys.exit(code)
+
+
+def _run(main: Callable[[argparse.Namespace], None], parser: ArgumentParser) -> tuple[int, str]:
+    """The exit code, and what went wrong."""
+    try:
+        args = parser.parse_args()
+    except SystemExit as error:  # it has printed the help or a message
+        return error.code or 0, ""
     try:
         with _clearing_frames():
             main(args)
-        sys.stdout.flush()  # raises BrokenPipeError here (`| head`), not at interpreter exit
-        return
-    except BrokenPipeError:
-        _drop_output()
-        return
     except UsageError as error:
-        message, code = str(error), 2
+        return 2, str(error)
     except RunError as error:
-        message, code = str(error), 1
+        return 1, str(error)
     except KeyboardInterrupt:
-        message, code = "stopped by the user", 1
+        return 1, "stopped by the user"
     except OSError as error:
         if error.filename:
-            message, code = f"cannot use {error.filename} ({error.strerror})", 2
-        elif error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-            message, code = f"cannot write the output ({error.strerror})", 1
-            _drop_output()
-        else:
-            raise
+            return 2, f"cannot use {error.filename} ({error.strerror})"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            return 1, f"cannot write the output ({error.strerror})"
+        raise
     except (MemoryError, RuntimeError) as error:
-        message, code = _explain(error), 1
-        if not message:
-            raise
-    print(f"error: {printable(message)}", file=sys.stderr, flush=True)
-    sys.exit(code)
-
-
-def _drop_output() -> None:
-    """Write no more to stdout, so that the interpreter's exit does not fail with what is left."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if message := _explain(error):
+            return 1, message
+        raise
+    return 0, ""
 
 
 @contextlib.contextmanager
