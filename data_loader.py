@@ -220,10 +220,18 @@ def load_data_set(
     return images, find_images(image_path, images, allow_missing)
 
 
-def warn_about_data(targets: np.ndarray, vocabulary: Vocabulary, *splits: list) -> None:
-    """Log what may be wrong. targets: N×C, of the training images; splits: paths of all images."""
+def warn_about_data(
+    targets: np.ndarray,
+    vocabulary: Vocabulary,
+    *splits: list,
+    unknown: np.ndarray | None = None,
+) -> None:
+    """Log what may be wrong.
+
+    targets, unknown: N×C bool, of the training images; splits: paths of all images.
+    """
     if is_first():
-        for sentence in problems(targets, vocabulary, *splits):
+        for sentence in problems(targets, vocabulary, *splits, unknown=unknown):
             log(f"check: {sentence}")
 
 

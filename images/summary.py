@@ -66,7 +66,7 @@ def summarise(image_path: Path, images: AnnotatedImages, paths: Paths) -> Summar
     by_split: dict[str, list] = defaultdict(list)
     for path, split in zip(paths, splits, strict=True):
         by_split[split].append(path)
-    wrong = problems(targets, vocabulary, *by_split.values(), merges=MERGES)
+    wrong = problems(targets, vocabulary, *by_split.values(), unknown=unknown, merges=MERGES)
     remarks = [f"left out: {what}" for what in not_used(image_path, images, part, paths)]
     remarks += [f"check: {what}" for what in wrong]
     missing = {i for i, path in enumerate(paths) if isinstance(path, Path) and not path.is_file()}
@@ -76,13 +76,17 @@ def summarise(image_path: Path, images: AnnotatedImages, paths: Paths) -> Summar
 
 
 def problems(
-    targets: np.ndarray, vocabulary: Vocabulary, *splits: Paths, merges: Path | None = None
+    targets: np.ndarray,
+    vocabulary: Vocabulary,
+    *splits: Paths,
+    unknown: np.ndarray | None = None,
+    merges: Path | None = None,
 ) -> list[str]:
     """What may be wrong with images, a sentence each.
 
-    Unlabelled images, rare labels, labels that look alike or like several, and equal images in
-    different splits. targets: N×C bool, of the training images. splits: the image paths of each.
-    merges: a file to write with the labels that look alike.
+    Unlabelled images, rare labels, labels that look alike or like several, equal images in
+    different splits, labels that are never absent. targets, unknown: N×C bool, of the training
+    images. splits: the image paths of each. merges: a file to write with labels that look alike.
     """
     found, counts = [], targets.sum(0)
     if unlabelled := int((~targets.any(1)).sum()):
@@ -106,6 +110,10 @@ def problems(
     if few:
         what = counted(len(few), "label is", "labels are")
         found.append(f"{what} on fewer than {FEW} images: {some(few)}")
+    if unknown is not None and len(always := np.flatnonzero((targets | unknown).all(0))):
+        what = counted(len(always), "label is", "labels are")
+        names = some([vocabulary.labels[i] for i in always])
+        found.append(f"{what} not known to be absent anywhere, so nothing tells when: {names}")
     return found
 
 
@@ -116,8 +124,9 @@ def known_pairs(unknown: np.ndarray | None) -> str:
     """
     if unknown is None:
         return ""
-    known, hidden = int((~unknown).sum()), int(unknown.sum())
-    return f"; of {unknown.size:,} pairs of image and label {known:,} are known, {hidden:,} are not"
+    hidden = int(unknown.sum())
+    known = f"{unknown.size - hidden:,} of {unknown.size:,} pairs of image and label are known"
+    return f"; {known}, {hidden:,} unknown"
 
 
 def label_counts(vocabulary: Vocabulary) -> str:

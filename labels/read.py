@@ -73,15 +73,16 @@ def read_labels(
     """
     try:
         images = _format_of(path).read(path, image_path, options)
+        if options.checked:
+            images = _with_checked(images, options.checked, options)
     except OSError as error:
-        raise UsageError(f"cannot read {path} ({error.strerror or error})") from None
+        place = error.filename or path
+        raise UsageError(f"cannot read {place} ({error.strerror or error})") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not UTF-8 text") from None
     if not len(images):
         raise UsageError(f"{path} lists no images")
     images = splits_by_folder(images) if options.split_column is None else images
-    if options.checked:
-        images = _with_checked(images, options.checked, options)
     spelling = {label: new for label in images.categories if (new := folded(label)) != label}
     images = respell(images, spelling) if spelling else images
     if options.merge:

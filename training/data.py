@@ -231,9 +231,10 @@ def make_loaders(
     they raise. pin: batches in page-locked memory, for a GPU. batch_norm: whether the encoder's
     BatchNorm trains, which needs more than one value per channel. Raises UsageError.
     """
-    paths, val_paths = images.train.paths, images.val.paths
+    train, val = images.train, images.val
+    paths, val_paths = train.paths, val.paths
     splits = [paths] if images.val is images.train else [paths, val_paths]
-    warn_about_data(images.train.targets, images.vocabulary, *splits)
+    warn_about_data(train.targets, images.vocabulary, *splits, unknown=train.unknown)
     repeats = SINGLE_IMAGE_REPEATS if len(paths) == 1 else 1
     # BatchNorm needs several images: a batch larger than the data set is the data set
     train_batch_size = min(batch_size, len(paths) if repeats == 1 else repeats // 4)
@@ -248,7 +249,6 @@ def make_loaders(
         side = preprocessing.cache_side()
         cache = ImageCache(cache_path, [*paths, *val_paths], side, skip_bad=bad is not None)
         rank_zero_first(lambda: cache.prepare(num_workers))
-    train, val = images.train, images.val
     train_data = LabelledImages(
         paths, train.targets, preprocessing, seed, cache, bad, train.unknown
     )
