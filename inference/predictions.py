@@ -97,7 +97,7 @@ def decode(
 ) -> Predictions:
     """The predictions for a batch of encoded images and its targets B×C, given the rules.
 
-    Targets are 1, 0 or NaN: unknown. Raises UsageError if a probability is not finite.
+    Targets are 1, 0 or NaN: unknown. Raises NotFiniteError.
     """
     unknown = targets.isnan()
     nll = set_nll(model, encoding, targets, unknown, num_samples)
@@ -132,10 +132,14 @@ def set_nll(
     return -sample_label_sets(model, encoding, num_samples, known=known).log_evidence
 
 
+class NotFiniteError(UsageError):
+    """What a network computed is not finite: it would look like certainty."""
+
+
 def check_finite(*tensors: Tensor) -> None:
-    """Raise UsageError if what a network computed is not finite: it would look like certainty."""
+    """Raise NotFiniteError unless all numbers are finite."""
     if not all(tensor.isfinite().all() for tensor in tensors):
-        raise UsageError(
+        raise NotFiniteError(
             "the network gives no finite probabilities for an image: its weights are damaged; "
             "train it again"
         )
@@ -147,7 +151,7 @@ def encode_batches(
 ) -> Iterator[tuple[Encoding, Tensor, Tensor]]:
     """Batches (images, targets, indices) -> (encoding, targets, indices), on the model's device.
 
-    Raises UsageError if an encoding is not finite.
+    Raises NotFiniteError.
     """
     model.eval()
     device = next(model.parameters()).device

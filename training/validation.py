@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from evaluation.calibration import fit_label_thresholds, fit_threshold
 from evaluation.metrics import average_precision, mean, set_metrics
 from evaluation.promise import fit_promises
-from inference.predictions import Predictions, decode
+from inference.predictions import NotFiniteError, Predictions, decode
 from model import Encoding, HybridNet
 from training.calibrate import fit_calibration_on
 from util.distributed import gather_batches
@@ -42,13 +41,13 @@ def validate(
     most_labels: see `fit_promises`. Raises RunError if the loss is not finite, UsageError if no
     image can be read.
     """
-    predictions, rows = decode_all(model, fit_calibration_on(model, batches, amp))
-    metrics, threshold, label_thresholds = validation_metrics(predictions)
-    if not math.isfinite(metrics["val_set_nll"]):
-        raise RunError(f"the validation loss is not finite; {HINT}")
-    p = predictions
+    try:
+        p, rows = decode_all(model, fit_calibration_on(model, batches, amp))
+    except NotFiniteError:
+        raise RunError(f"the validation loss is not finite; {HINT}") from None
+    metrics, threshold, label_thresholds = validation_metrics(p)
     promises = fit_promises(p.targets, p.marginals, most_labels, p.known)
-    return Validation(metrics, threshold, label_thresholds, promises, predictions, rows)
+    return Validation(metrics, threshold, label_thresholds, promises, p, rows)
 
 
 def decode_all(

@@ -8,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.set_probabilities import log_probs_of
-from model import Encoding
+from model import Encoding, HybridNet
 from training import calibrate
+from training.validation import validate
+from util.device import autocast
+from util.errors import RunError
 
 NUM_IMAGES = 400
 NAN = float("nan")
@@ -115,3 +118,12 @@ def test_reweighted_marginals_agree_with_enumeration(temperature, weight, seed):
         decoder.temperature, decoder.prior_weight = before
     found = sampled.marginals(decoder.prior.numpy(), (temperature, weight), (1.3, 0.2))
     assert np.abs(found - exact.numpy()).max() < 0.04
+
+
+def test_weights_that_are_not_finite_fail_the_run():
+    """As a failed run, with what to do, not as wrong input."""
+    model = HybridNet(3, "resnet18", "chain", 8, 8, stages=1)
+    model.classifier.weight.data.fill_(NAN)
+    batch = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2, 3), torch.arange(2)
+    with pytest.raises(RunError, match="validation loss is not finite; continue with --amp off"):
+        validate(model, [batch], autocast(torch.device("cpu"), "off"))
