@@ -280,7 +280,7 @@ def influence_agreement(
     """Rank correlation of the C×C label influence with co-occurrence; nan if there is none."""
     pairs = np.triu_indices(len(influence), 1)
     ours, theirs = influence[pairs], co_occurrence(targets, known)[pairs]
-    return float(spearmanr(ours, theirs).statistic) if ours.any() else np.nan
+    return float(spearmanr(ours, theirs).statistic) if ours.any() and theirs.any() else np.nan
 
 
 def metrics_of_the_rest(

@@ -68,8 +68,9 @@ def fit_calibration(
     log T and w have normal priors with standard deviation 1/4. Hundreds of labels outweigh these;
     a handful, too few to fit anything, do not.
     """
-    prior = np.broadcast_to(prior, logits.shape)
-    targets, logits, prior = known_pairs(known, targets, logits, prior)
+    if known is not None:
+        prior = np.broadcast_to(prior, logits.shape)
+        targets, logits, prior = known_pairs(known, targets, logits, prior)
     signs = np.where(targets, -1.0, 1.0)
 
     def loss(fitted: np.ndarray) -> tuple[float, np.ndarray]:

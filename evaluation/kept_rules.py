@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -29,9 +29,9 @@ def rule_results(p: Predictions, rules: LabelRules, file_names: Sequence[str]) -
         "broken": [
             {
                 "rule": rule.text,
-                "images": [file_names[i] for i in np.flatnonzero(_breaks(rule, facts))],
+                "images": [file_names[i] for i in np.flatnonzero(~alone.feasible(facts))],
             }
-            for rule in rules.rules
+            for rule, alone in _each_alone(rules)
         ],
         "images_kept": int(keeps.sum()),
         "probability_kept": np.exp(np.quantile(p.log_kept.astype(np.float64), [0.5, 0])).tolist(),
@@ -45,9 +45,9 @@ def _facts(targets: np.ndarray, known: np.ndarray | None) -> np.ndarray:
     return np.where(targets, np.int8(1), np.int8(-1)) * (1 if known is None else known)
 
 
-def _breaks(rule: Rule, facts: np.ndarray) -> np.ndarray:
-    """Which images break the rule, whatever their unknown labels are: N bool."""
-    return ~LabelRules([rule], facts.shape[1]).feasible(facts)
+def _each_alone(rules: LabelRules) -> Iterator[tuple[Rule, LabelRules]]:
+    """Each rule, and without the others: facts that are not feasible then break it."""
+    return ((rule, LabelRules([rule], rules.num_labels)) for rule in rules.rules)
 
 
 def breaking_labels(
@@ -61,12 +61,12 @@ def breaking_labels(
     """
     facts = _facts(targets, known)
     found = np.zeros(targets.shape, bool)
-    for rule in rules.rules:
+    for rule, alone in _each_alone(rules):
         members = list(rule.labels)
-        for image in np.flatnonzero(_breaks(rule, facts)):
+        for image in np.flatnonzero(~alone.feasible(facts)):
             flipped = np.repeat(facts[image : image + 1], len(members), 0)
             flipped[np.arange(len(members)), members] *= -1
-            fixes = ~_breaks(rule, flipped)
+            fixes = alone.feasible(flipped)
             fixes |= (facts[image, members] != 0) & ~fixes.any()
             best = np.where(fixes, doubts[image, members], -np.inf).argmax()
             found[image, members[best]] = True

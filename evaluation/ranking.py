@@ -160,7 +160,7 @@ def pr_curve(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     check_scores(scores)
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
-    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True))
+    ends = np.flatnonzero(np.append(ranked[1:] != ranked[:-1], True)[: len(ranked)])
     hits = np.cumsum(truth[order])[ends]
     ends, hits = (a[np.diff(hits, prepend=0) > 0] for a in (ends, hits))
     return np.stack([ranked[ends], hits / max(truth.sum(), 1), hits / (ends + 1)], 1)

@@ -187,7 +187,7 @@ def _about_label(row: dict, r: dict, together: tuple[list[str], list[str]]) -> l
     if there:
         about += [f"The model finds {hits:,} of them and misses {there - hits:,}."]
     about += [f"It also gives the tag to {counted(wrong, 'photo')} not annotated with it."]
-    if row["given"] == row["known"]:
+    if row["given"] == row["known"] > 0:
         about += ["It gives this tag to every photo, which says nothing."]
     added, missed = together
     if added:

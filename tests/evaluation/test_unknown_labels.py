@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from evaluation.analysis import co_occurrence, flip_each_label, label_issues, suspicions
 from evaluation.kept_rules import breaking_labels, rule_results
 from evaluation.promise_results import promise_results
+from evaluation.ranking import pr_curve
 from evaluation.results import metric_results, report_results
 from inference.decoding import most_probable_sets
 from inference.predictions import Predictions
@@ -61,7 +62,7 @@ def test_co_occurrence_counts_images_where_both_labels_are_known(seed):
         assert ratio[i, j] == pytest.approx(ratio[j, i]) == pytest.approx(expected, abs=1e-9)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.sampled_from(DECODERS), st.sampled_from([0, TRAINED]), st.integers(0, 63), st.data())
 def test_flips_with_unknown_labels_agree_with_enumeration(decoder, seed, row, data):
     """Labels after the last known one are summed over, those before it are the most probable."""
@@ -196,6 +197,20 @@ def test_sentences_about_known_tags():
     assert cat["about"][0] == "It is on 10 of the 30 photos where this is known; only these count."
     assert dog["known"] == 5
     assert not found["best"], "cat is no better than if it were given to every photo"
+
+
+def test_a_label_of_which_nothing_is_known():
+    """No curve, no AP, no sentence that it is given to every photo."""
+    assert pr_curve(np.zeros(0, bool), np.zeros(0)).shape == (0, 3)
+    targets, known = np.ones((8, 2), bool), np.ones((8, 2), bool)
+    known[:, 1] = False
+    p, predicted = predictions(targets, known), np.ones((8, 2), bool)
+    results = metric_results(p, {"map": predicted}, ("cat", "dog"), "map")
+    assert results["mAP_labels"] == 1
+    assert np.isnan(results["per_label"][1]["AP"])
+    results |= {"folds": None, "threshold": 0.5, **report_results(p, {"map": predicted})}
+    found = summarise(results, p.targets, predicted & known, known)
+    assert "every photo" not in " ".join(found["labels"][1]["about"])
 
 
 def test_the_gallery_calls_no_unknown_label_a_false_alarm():
