@@ -149,7 +149,9 @@ def _say_columns(table: Table, columns: Columns, splits: list[str] | None) -> No
         and plain(columns.file) in [*FILE_NAMES][:8]
         and (columns.flags or plain(labels[0]) in LABELS)
     )
-    if not columns.unused and usual and len(columns.labels) < 2:
+    # `verified` says which rows without labels count
+    unused = [name for name in columns.unused if not columns.labels or plain(name) != "verified"]
+    if not unused and usual and len(columns.labels) < 2:
         return
     what = "labels in" if columns.labels else f"a column for each of {len(labels)} labels:"
     split = ""
@@ -157,7 +159,7 @@ def _say_columns(table: Table, columns: Columns, splits: list[str] | None) -> No
         pairs = dict(zip(table.cells[columns.split], splits, strict=True))
         said = ", ".join(f"{value} is {part}" for value, part in pairs.items())
         split = f", splits in {columns.split!r}: {said}"
-    unused = some([name or "the column without a name" for name in columns.unused], shown=12)
+    unused = some([name or "the column without a name" for name in unused], shown=12)
     log(
         f"{table.path}: file names in {columns.file!r}, {what} {some([*map(repr, labels)])}{split}"
         f"; not used: {unused or 'nothing'}"

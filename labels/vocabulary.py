@@ -133,7 +133,7 @@ def count_labels(
     may be there or not. To the number of images with a label and without it, 0.5 is added.
     """
     counts = Counter(label for labels in label_sets for label in set(labels))
-    hidden = Counter(label for labels in unknown or () for label in set(labels))
+    hidden = Counter(label for labels in unknown or () for label in labels)
     total = len(label_sets)
 
     def share(label: str) -> float:

@@ -141,6 +141,15 @@ def test_the_corrected_table_keeps_unknown_labels(tmp_path):
     assert (images.label_sets, images.unknown) == ([(), ()], [(), ("dog",)])
 
 
+def test_minus_one_is_a_value_of_a_flag(workdir, capsys):
+    write("-1")
+    flags = ("--annotations", "labels.csv", "--vocab_path", "v.json")
+    assert "--unknown -1" in refusal(build_vocab, *flags)
+    call(build_vocab, *flags, "--unknown", "-1", "9")
+    assert json.loads(Path("v.json").read_text())["known"] == [7, 6]
+    capsys.readouterr()
+
+
 def test_flags_that_are_wrong(workdir, capsys):
     write()
     assert "no column 'seen'" in refusal(train, *DATA, *QUICK, "--checked_column", "seen")

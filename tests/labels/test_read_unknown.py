@@ -201,10 +201,13 @@ def test_open_images(tmp_path):
     assert read(tmp_path, ones, blank="unknown") == ["cat dog hat?", "hat cat? dog?"]
 
 
-def test_a_table_of_annotate(tmp_path):
+def test_a_table_of_annotate(tmp_path, capsys):
     """Nobody looked at d.jpg; c.jpg was confirmed to have no label."""
     content = "file_name,labels,verified\na.jpg,cat,\nb.jpg,dog,yes\nc.jpg,,yes\nd.jpg,,\n"
     assert read(tmp_path, content) == ["cat", "dog", "", "cat? dog?"]
+    err = capsys.readouterr().err
+    assert "1 row without labels and not verified is not annotated; see --blank" in err
+    assert "not used" not in err, "the column is used"
     assert read(tmp_path, content, blank="absent") == ["cat", "dog", "", ""]
     nobody = content.replace("yes", "")
     assert read(tmp_path, nobody) == ["cat", "dog", "cat? dog?", "cat? dog?"]
