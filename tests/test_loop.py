@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import call, load, refusal, run, write_picture, write_table
+from conftest import call, load, refusal, run_warm, write_picture, write_table
 from messy_photos import GONE, NUM_NEW, Messy, make_messy_set
 
 import data_loader
@@ -24,6 +24,7 @@ from util import files
 from util.errors import UsageError
 
 TINY = ("--image_size", 32, "--num_epochs", 1, "--batch_size", 32, "--num_workers", 0)
+TINY += ("--arch", "test_resnet")
 PHOTOS, NEW = ("--image_path", "photos"), ("--image_path", "new photos")
 MERGE = ("--labels_to_merge", "labels_to_merge.csv")
 SKIP = "--skip_bad_images"
@@ -40,7 +41,7 @@ def loop(tmp_path_factory):
     before, done = contents(folder), {}
 
     def step(name: str, script: str, *flags: object) -> None:
-        done[name] = run(script, *flags, cwd=folder)
+        done[name] = run_warm(script, *flags, cwd=folder)
         assert done[name].returncode == FAIL.get(name, 0), done[name].stderr
 
     step("look", "data_loader.py", *PHOTOS)

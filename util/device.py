@@ -66,14 +66,18 @@ def bf16_pays(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    can = torch.cpu.get_capabilities()
-    if can.get("amx_bf16"):
+    if _cpu_has("amx_bf16"):
         return True
-    if not (can.get("avx512_bf16") or can.get("bf16")):
+    if not _cpu_has("avx512_bf16", "bf16"):
         return False
     gain = _bf16_gain()
     log(f"bfloat16 is {gain:.2f} times as fast as float32 on this CPU")
     return gain > 1.2  # a smaller gain is not worth the rounding errors
+
+
+def _cpu_has(*capabilities: str) -> bool:
+    """Whether this CPU has at least one of these, by torch's names."""
+    return any(torch.cpu.get_capabilities().get(name) for name in capabilities)
 
 
 def _bf16_gain() -> float:
@@ -106,6 +110,9 @@ def resolve_amp(amp: str, device: torch.device, flags: dict) -> str:
     if amp != "auto":
         return amp
     if flags.get("device") == device.type and flags.get("amp") in ("on", "off"):
+        emulated = device.type == "cpu" and not _cpu_has("amx_bf16", "avx512_bf16", "bf16")
+        if flags["amp"] == "on" and emulated:
+            log("note: the run is in bfloat16, which this CPU emulates slowly; --amp off is faster")
         return flags["amp"]
     return "on" if bf16_pays(device) else "off"
 

@@ -122,6 +122,17 @@ print(min(faults))
     assert found["kept"] < found["returned"] / 10
 
 
+@pytest.mark.parametrize("has", ["", "avx512_bf16"])
+def test_a_run_from_a_machine_with_bfloat16(monkeypatch, capsys, has):
+    """It keeps its precision on a CPU that emulates it, and says what that costs."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {has: True})
+    cpu = torch.device("cpu")
+    assert device.resolve_amp("auto", cpu, {"device": "cpu", "amp": "on"}) == "on"
+    assert ("--amp off is faster" in capsys.readouterr().err) == (not has)
+    assert device.resolve_amp("auto", cpu, {"device": "cpu", "amp": "off"}) == "off"
+    assert capsys.readouterr().err == ""
+
+
 def test_a_continued_run_keeps_its_precision(workdir, monkeypatch, capsys):
     """Even if a second measurement has another result."""
     monkeypatch.setattr(device, "bf16_pays", lambda device: True)
