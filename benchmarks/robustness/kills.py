@@ -224,7 +224,7 @@ def kill(run: Training, number: int, rng: random.Random, counts: Counter) -> Non
         if run.processes == 1:
             send(run.process.pid, signal.SIGTERM)
     elif kind == 1 or not ranks:
-        kind = min(kind, run.processes - 1)
+        kind = min(1, run.processes - 1)  # torchrun has started none yet
         send(run.process.pid, signal.SIGKILL)
         time.sleep(rng.uniform(0, 0.5))
         for pid in ranks:
