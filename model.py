@@ -68,7 +68,7 @@ class Encoding:
         return sum(F.interpolate(m, size, mode="bilinear") for m in maps)[0]
 
 
-Completer = Callable[["HybridNet", Encoding, Tensor], Tensor]  # targets B×C with NaN -> without
+PartialNLL = Callable[["HybridNet", Encoding, Tensor], Tensor]  # targets B×C with NaN -> B nats
 
 
 class Decoder(nn.Module):
@@ -294,33 +294,25 @@ class HybridNet(nn.Module):
             return self.decoder.set_logits(encoding, targets)
 
     def forward(
-        self, images: Tensor, targets: Tensor, complete: Completer | None = None
+        self, images: Tensor, targets: Tensor, partial_nll: PartialNLL | None = None
     ) -> dict[str, Tensor]:
         """The training losses of images B×3×H×W uint8 and targets B×C: B nats each.
 
         set_nll   -log P(targets | image), with teacher forcing; trains the decoder
         cnn_bce   binary cross-entropy of b(I) alone; equals set_nll for `none`
 
-        Targets are 1, 0 or NaN: unknown. `complete` draws the unknown labels that the decoder
-        reads, see inference/unknown.py. Then set_nll is -log P(all labels up to the last known
-        one | image), whose mean gradient over draws is that of -log P(known labels | image).
-        cnn_bce has the known labels only.
+        Targets are 1, 0 or NaN: unknown. Then `partial_nll` gives the set_nll of the batch, see
+        inference/unknown.py, and cnn_bce has the known labels only.
 
         Validation uses bernoulli_nll, not these. Keep targets on the CPU: see ChainDecoder.
         """
-        encoding = self.encode(images)
-        known = counted = None  # None: all
+        encoding, known = self.encode(images), None  # None: all
         if targets.isnan().any():
-            known = counted = ~targets.isnan()
-            targets = complete(self, encoding, targets)
-            if self.decoder.reads_labels:
-                counted = known.flip(1).cumsum(1).flip(1) > 0
-        z = self.set_logits(encoding, targets)
-        targets = targets.to(images.device, non_blocking=True)
-        return {
-            "set_nll": bernoulli_nll(z, targets, counted),
-            "cnn_bce": bernoulli_nll(encoding.cnn_logits, targets, known),
-        }
+            set_nll = partial_nll(self, encoding, targets)
+            known, targets = ~targets.isnan(), targets.nan_to_num(0)
+        else:
+            set_nll = bernoulli_nll(self.set_logits(encoding, targets), targets)
+        return {"set_nll": set_nll, "cnn_bce": bernoulli_nll(encoding.cnn_logits, targets, known)}
 
 
 def bernoulli_nll(logits: Tensor, targets: Tensor, counted: Tensor | None = None) -> Tensor:
@@ -328,8 +320,9 @@ def bernoulli_nll(logits: Tensor, targets: Tensor, counted: Tensor | None = None
 
     All are N×C. Targets are finite.
     """
-    nats = F.binary_cross_entropy_with_logits(logits, targets.float(), reduction="none")
-    return (nats if counted is None else nats * counted.to(nats.device)).sum(1)
+    targets = targets.float().to(logits.device, non_blocking=True)
+    nats = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (nats if counted is None else nats * counted.to(logits.device)).sum(1)
 
 
 def settings_of(flags: Mapping[str, object]) -> dict[str, object]:

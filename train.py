@@ -37,7 +37,7 @@ from torch import Tensor
 from images.bad_images import FILE, BadImages
 from images.transforms import Preprocessing
 from inference.checkpoint import find_checkpoint
-from inference.unknown import complete_targets
+from inference.unknown import partial_nll
 from labels.options import options_from
 from labels.search import find_labels
 from labels.vocabulary import Vocabulary, check_suffix
@@ -154,9 +154,9 @@ def train_one_epoch(
     state.model.train()
     for images, targets, indices, batch_size in steps:
         images = images.to(state.device, non_blocking=True)  # b×3×S×S, this process's share
-        complete = functools.partial(complete_targets, indices=indices, seed=seed + state.steps)
+        for_partial = functools.partial(partial_nll, seed=seed + state.steps)
         with amp:
-            losses = state.ddp_model(images, targets, complete)  # set_nll, cnn_bce: b nats each
+            losses = state.ddp_model(images, targets, for_partial)  # set_nll, cnn_bce: b nats each
         # DDP averages gradients over processes: this scale makes it the mean over the whole batch
         scale = world_size() / batch_size
         set_nll, cnn_bce = (scale * losses[name].sum() for name in ("set_nll", "cnn_bce"))

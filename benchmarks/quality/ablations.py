@@ -6,7 +6,7 @@ import torch
 from rivals import CONTENDERS, Asymmetric, Average, Contender
 from torch import Tensor, nn
 
-from model import ChainDecoder, Completer, HybridNet, bernoulli_nll
+from model import ChainDecoder, HybridNet, PartialNLL, bernoulli_nll
 
 CHAIN, FROZEN = {"decoder": "chain"}, {"freeze_encoder": True}
 
@@ -37,7 +37,7 @@ class SampledPrefixes(HybridNet):
     SHARE = 0.25  # of the labels read
 
     def forward(
-        self, images: Tensor, targets: Tensor, complete: Completer | None = None
+        self, images: Tensor, targets: Tensor, partial_nll: PartialNLL | None = None
     ) -> dict[str, Tensor]:
         encoding, targets = self.encode(images), targets.to(images.device)
         with torch.no_grad():

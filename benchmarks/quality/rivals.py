@@ -15,7 +15,7 @@ from timm.loss import AsymmetricLossMultiLabel
 from torch import Tensor
 
 from labels.vocabulary import Vocabulary
-from model import DEFAULT_STAGES, Completer, Encoding, HybridNet, bernoulli_nll
+from model import DEFAULT_STAGES, Encoding, HybridNet, PartialNLL, bernoulli_nll
 
 
 class Average(HybridNet):
@@ -50,7 +50,7 @@ class Asymmetric(HybridNet):
         return Encoding(self.decoder.embed_image(scores), scores, [])
 
     def forward(
-        self, images: Tensor, targets: Tensor, complete: Completer | None = None
+        self, images: Tensor, targets: Tensor, partial_nll: PartialNLL | None = None
     ) -> dict[str, Tensor]:
         scores = self.encode(images).cnn_logits
         losses = self.loss(scores, targets.to(images.device, non_blocking=True)).sum(1)

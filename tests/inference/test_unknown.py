@@ -1,5 +1,6 @@
 """Unknown labels against enumeration: what is drawn for them, the loss and its gradient."""
 
+import dataclasses
 import functools
 
 import pytest
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 
 from inference import unknown
 from inference.predictions import Predictions, decode
-from inference.unknown import complete_targets
+from inference.unknown import complete_targets, partial_nll
 from model import DECODERS, bernoulli_nll
 
 NAN = float("nan")
@@ -40,38 +41,55 @@ def known_nll(model, encoding, targets):
     return -(-bernoulli_nll(z, ALL_SETS))[agrees(targets)].logsumexp(0)
 
 
+def gradients(model, encoding, loss):
+    """Of the decoder's weights and the encoding, as one vector."""
+    leaves = [*model.decoder.parameters(), encoding.image_embedding, encoding.cnn_logits]
+    found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    pairs = zip(leaves, found, strict=True)
+    return torch.cat([(torch.zeros_like(x) if g is None else g).flatten() for x, g in pairs])
+
+
+def make_leaves(model):
+    """An encoding of one image that has gradients."""
+    encoding = make_encoding(model)
+    encoding.image_embedding.requires_grad_()
+    encoding.cnn_logits.requires_grad_()
+    return encoding
+
+
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("row", [0, 1])
-def test_mean_gradient_of_the_loss_is_that_of_the_known_labels(decoder, row, monkeypatch):
-    """The mean over what is drawn, with the probabilities of the draws, by enumeration."""
-    targets, model = PARTLY_KNOWN[row], get_model(decoder, TRAINED)
-    encoding = make_encoding(model)
-    leaves = [encoding.image_embedding, encoding.cnn_logits]
-    for leaf in leaves:
-        leaf.requires_grad_()
-    leaves = [*model.decoder.parameters(), *leaves]
-    monkeypatch.setattr(model, "encode", lambda images: encoding)
+def test_gradient_of_the_loss_is_that_of_the_known_labels(decoder, row):
+    """Exact, since the sets are listed."""
+    model = get_model(decoder, TRAINED)
+    encoding, targets = make_leaves(model), PARTLY_KNOWN[row]
+    found = gradients(model, encoding, partial_nll(model, encoding, targets[None]).sum())
+    expected = gradients(model, encoding, known_nll(model, encoding, targets))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
-    def gradient(loss):
-        found = torch.autograd.grad(loss, leaves, allow_unused=True)
-        return torch.cat(
-            [
-                torch.zeros_like(x).flatten() if g is None else g.flatten()
-                for x, g in zip(leaves, found, strict=True)
-            ]
-        )
 
-    possible = ALL_SETS[agrees(targets)]
-    with torch.no_grad():
-        z = model.set_logits(repeat(encoding, len(possible)), possible)
-        weights = (-bernoulli_nll(z, possible)).softmax(0)
-    mean = sum(
-        weight
-        * gradient(model(torch.zeros(1), targets[None], lambda *_, s=s: s[None])["set_nll"].sum())
-        for weight, s in zip(weights, possible, strict=True)
+@pytest.mark.parametrize("decoder", CHAINS)
+def test_mean_gradient_of_sampled_sets_is_that_of_the_known_labels(decoder, monkeypatch):
+    """But for a small bias; and with `chance` the errors are smaller than without."""
+    assert unknown.NUM_SAMPLES < 2 ** (NUM_LABELS - 1)  # else the sets would be listed
+    model = get_model(decoder, TRAINED)
+    encoding, targets = make_leaves(model), torch.tensor([[NAN] * (NUM_LABELS - 1) + [1.0]])
+    expected = gradients(model, encoding, known_nll(model, encoding, targets[0]))
+
+    def draw(seeds):
+        losses = (partial_nll(model, encoding, targets, seed).sum() for seed in seeds)
+        return torch.stack([gradients(model, encoding, loss) for loss in losses])
+
+    found = draw(range(60))
+    norm = expected.norm()
+    assert (found.mean(0) - expected).norm() < 0.2 * norm  # 16 samples have a bias of about 1/16
+    complete = unknown.complete
+    without = dataclasses.replace
+    monkeypatch.setattr(
+        unknown, "complete", lambda *a: without(c := complete(*a), chance=0 * c.chance)
     )
-    expected = gradient(known_nll(model, encoding, targets))
-    torch.testing.assert_close(mean, expected, rtol=1e-4, atol=1e-5)
+    errors = [(g - expected).norm(dim=1).mean() for g in (found[:20], draw(range(20)))]
+    assert errors[0] < errors[1]
 
 
 @pytest.mark.parametrize("num_samples", [unknown.NUM_SAMPLES, 2])
@@ -97,20 +115,6 @@ def test_what_is_drawn_has_the_right_frequencies(decoder, num_samples, monkeypat
         assert deviation.max() > 5
     else:
         assert deviation.max() < 4
-
-
-@pytest.mark.parametrize("decoder", CHAINS)
-def test_many_unknown_labels_are_drawn_from_weighted_samples(decoder, monkeypatch):
-    monkeypatch.setattr(unknown, "NUM_SAMPLES", 31)  # fewer than the 2^5 sets
-    model, encoding, log_probs, _ = enumerate_sets(decoder, TRAINED)
-    targets = torch.tensor([[NAN] * (NUM_LABELS - 1) + [1.0]])
-    many = repeat(rows(encoding, slice(0, 1)), 50)
-    indices = torch.arange(50)
-    draws = [complete_targets(model, many, targets.repeat(50, 1), indices, s) for s in range(40)]
-    p = log_probs[0].exp() * agrees(targets[0])
-    marginals = (p / p.sum()).float() @ ALL_SETS
-    # 40 times 50 draws have an error of about 0.02; 31 samples a bias of about 1/31
-    assert (torch.cat(draws).mean(0) - marginals).abs().max() < 0.08
 
 
 @settings(max_examples=30, deadline=None)
@@ -157,7 +161,7 @@ def test_batches_with_and_without_unknown_labels_join():
     assert Predictions.join(halves[1:]).known is None
 
 
-def test_the_loss_of_unknown_labels_without_a_completer_is_an_error():
+def test_unknown_labels_need_their_own_loss():
     model = get_model("chain", 0)
     images = torch.zeros(2, 3, 32, 32, dtype=torch.uint8)
     with pytest.raises(TypeError):
