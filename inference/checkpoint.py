@@ -54,6 +54,7 @@ def save_checkpoint(checkpoint: dict, path: Path) -> None:
     data = {"format": FORMAT_VERSION, **_on_cpu(checkpoint)}
 
     def write(temporary: Path) -> None:
+        temporary.touch()  # its errors have a reason, torch's have not
         try:
             torch.save(data, temporary)
         except RuntimeError as error:  # torch's error for a full disk
@@ -79,7 +80,9 @@ def load_checkpoint(path: Path) -> dict:
         raise UsageError(f"there is no checkpoint {path}{_others(path)}")
     try:
         checkpoint, reason = read_torch_file(path), ""
-    except (OSError, BadFileError) as error:
+    except OSError as error:
+        raise UsageError(f"cannot read {path} ({error.strerror or error})") from None
+    except BadFileError as error:
         checkpoint, reason = None, f" ({error})"
     if not is_checkpoint(checkpoint):
         raise UsageError(f"{path} is damaged or not a checkpoint of HybridNet's train.py{reason}")

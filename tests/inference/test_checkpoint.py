@@ -11,8 +11,8 @@ from conftest import REPO, same
 
 import model
 from inference import checkpoint as module
-from inference.checkpoint import find_checkpoint, load_checkpoint, restore
-from util.errors import UsageError
+from inference.checkpoint import find_checkpoint, load_checkpoint, restore, save_checkpoint
+from util.errors import RunError, UsageError
 
 sys.path.insert(0, str(REPO / "benchmarks/robustness"))
 import mutations
@@ -192,3 +192,23 @@ def test_the_folder_of_a_run_means_its_best_checkpoint(tmp_path, monkeypatch, ca
         load_checkpoint(find_checkpoint(Path("runs/d/best.pt")))
     with pytest.raises(UsageError, match=r"no checkpoint runs/x; there is runs/a/best.pt"):
         load_checkpoint(find_checkpoint(Path("runs/x")))
+
+
+def test_a_file_that_may_not_be_read_is_not_called_damaged(small, monkeypatch):
+    checkpoint, _, folder = small
+    torch.save(checkpoint, folder / "x.pt")
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(module, "read_torch_file", refused)
+    with pytest.raises(UsageError, match=r"^cannot read .*x\.pt \(Permission denied\)$"):
+        load_checkpoint(folder / "x.pt")
+
+
+def test_the_reason_why_a_checkpoint_cannot_be_written(small):
+    """torch knows of full disks only."""
+    if not Path("/proc/self").is_dir():
+        pytest.skip("the system has no folder in which nobody may write")
+    with pytest.raises(RunError, match=r"^cannot write /proc/self/x\.pt \((?!is the disk full)"):
+        save_checkpoint(small[0], Path("/proc/self/x.pt"))
