@@ -33,7 +33,8 @@ A report as one HTML page; finished evaluations of the same images side by side:
 
 The tables go to the console and to evaluate.log, every metric to metrics.json beside the
 checkpoint, every image's predictions to predictions.npz. Results of other images than these get a
-folder of their own there. A label's score is the decoder's marginal, P(label in set | image).
+folder of their own there. A label's score is the decoder's marginal, P(label in set | image). Where
+annotations do not say whether a label is there, it does not count (docs/RESULTS.md#metrics).
 """
 
 from __future__ import annotations

@@ -77,8 +77,10 @@ def read_run(path: Path) -> Run:
         raise UsageError(f"{arrays_path} is missing beside {path.name}; {again}") from None
     except Exception:  # numpy and zipfile raise almost anything for a damaged file
         raise UsageError(f"{arrays_path} is damaged; {again}") from None
-    fits = p.targets.shape == p.marginals.shape == (len(names), len(labels))
-    if not fits or not np.isclose(p.set_nll.mean(), values[0], rtol=1e-5):
+    shapes = {a.shape for a in (p.targets, p.marginals, p.unknown) if a is not None}
+    if shapes != {(len(names), len(labels))} or not np.isclose(
+        p.set_nll.mean(), values[0], rtol=1e-5
+    ):
         raise UsageError(f"{path} and {arrays_path.name} are from different evaluations; {again}")
     return Run(path, results, labels, names, p)
 

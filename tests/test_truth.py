@@ -17,7 +17,8 @@ import sample
 from images.lookup import find_entries
 from labels.annotated import AnnotatedImages
 from report.marked import is_marked
-from report.truth import KINDS, Truth
+from report.side_by_side import columns_of
+from report.truth import KINDS, Truth, kind_of, no_label
 from util.errors import UsageError
 
 INSTANCES = "data/annotations/instances.json"
@@ -58,6 +59,22 @@ def test_every_label_has_one_kind(true, predicted):
     assert sum(len(found[kind]) for kind in KINDS) == len({*true, *predicted})
     assert truth.beside("other", {"predicted": []}) == {"predicted": [], "true": None}
     assert Truth().beside("photo", {"predicted": []}) == {"predicted": []}
+
+
+def test_a_label_that_the_annotations_leave_open_is_of_no_kind():
+    """It is not added; in the columns of several models it is a prediction without a sign."""
+    result = {"labels": dict.fromkeys("abcd", 0.7), "predicted": ["a", "b", "c"]}
+    truth = Truth({"photo": ("a",), "empty": ()}, None, {"photo": ("b", "z"), "empty": ("a", "b")})
+    found = truth.beside("photo", result)
+    assert (found["right"], found["added"], found["unknown"]) == (["a"], ["c"], ["b"])
+    assert kind_of("b", found) is None
+    tags, predicted = (cells for _, cells in columns_of(found))
+    assert tags == [("right", "a", ""), None, None]
+    assert predicted == [("right", "a", "70%"), (None, "b", "70%"), ("added", "c", "70%")]
+    empty = truth.beside("empty", result)
+    assert no_label(empty) == "none is known"
+    assert columns_of(empty)[0][1][0] == (None, None, "none is known")
+    assert "unknown" not in Truth({"photo": ("a",)}).beside("photo", result)
 
 
 def entries(root: Path, photos: list[str], names: list[str]) -> dict[str, str]:

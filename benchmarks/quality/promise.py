@@ -52,8 +52,11 @@ def main(args: argparse.Namespace) -> None:
         try:
             with np.load(folder / PREDICTIONS) as file:
                 targets, marginals = file["targets"], file["marginals"]
+                is_partial = "unknown" in file
         except (OSError, KeyError, ValueError):
             raise UsageError(f"{folder} has no {PREDICTIONS}: run evaluate.py first") from None
+        if is_partial:
+            raise UsageError(f"{folder} is of annotations with unknown labels: take complete ones")
         size = round(args.hold_out * len(targets))
         if not 0 < size < len(targets):
             raise UsageError(f"{folder} has too few images to split: {len(targets)}")
