@@ -272,10 +272,13 @@ def test_the_card_has_the_evaluation_of_this_checkpoint_only(trained, tmp_path, 
     assert "| 41.24 |" in card
     assert "    python evaluate.py --limit 3\n" in card
     assert "There are no intervals; `python evaluate.py --report` adds them." in card
+    assert "pairs are known" not in card
     spans = {"mAP": [40, 42.5], "set_nll": [3, 3.5]}
     spans["predicted_sets"] = {"map": {name: [11, 14] for name in SET_METRICS}}
     metrics.write_text(json.dumps({**results, "intervals": spans}))
     assert "| 41.24 | 40.00 to 42.50 |" in card_of(checkpoint, path)
+    metrics.write_text(json.dumps({**results, "pairs": {"known": 2000, "all": 6170}}))
+    assert "Only 2,000 of 6,170 image-label pairs are known" in card_of(checkpoint, path)
     for other in (
         {**results, "epoch": 99},
         {**results, "predicted_sets": {"map": {}}},
