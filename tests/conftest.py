@@ -66,8 +66,8 @@ COLOURS = {
     "zebra": (10, 10, 10),
 }
 # a small network of timm: a run takes a third of the time of a ResNet-18, and a tenth of the space
-QUICK = ("--image_size", "32", "--num_epochs", "2", "--batch_size", "4", "--num_workers", "0")
-QUICK += ("--arch", "test_resnet")
+QUICK = ("--arch", "test_resnet", "--image_size", "32", "--num_epochs", "2", "--batch_size", "4")
+QUICK += ("--num_workers", "0")
 RESNET = ("--arch", "resnet18")  # the default, after QUICK
 TRAIN = ("--image_path", "data/images", *QUICK)
 TIMINGS = {"seconds", "images_per_second"}
