@@ -75,6 +75,9 @@ def main(args: argparse.Namespace) -> None:
     images = torch.cat([noise, *(photo[None] for photo in photos)])
     differences = largest_differences(model, files, images)
 
+    parameters = sum(p.numel() for p in model.parameters())
+    card = write_card(checkpoint, path, vocabulary, parameters, folder)
+
     compared_on = f"{NUM_RANDOM} random images" + (f" and {len(photos)} given" if photos else "")
     for name, data in files.items():
         file = folder / f"{name}.onnx"
@@ -86,8 +89,6 @@ def main(args: argparse.Namespace) -> None:
     save_export(checkpoint, folder)
     print(f"{folder / TENSORS}: {len(checkpoint['weights'])} tensors")
     print(f"{folder / CONFIG}: model arguments, {len(vocabulary)} labels, calibration, thresholds")
-    parameters = sum(p.numel() for p in model.parameters())
-    card = write_card(checkpoint, path, vocabulary, parameters, folder)
     write_atomically(folder / "MODEL_CARD.md", lambda t: t.write_bytes(card))
     print(f"{folder / 'MODEL_CARD.md'}: read it and fill in the licence")
 

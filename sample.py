@@ -54,6 +54,7 @@ from training.signals import lock_output_dir
 from util.cli import ArgumentParser, code_commit, non_negative_int, positive_int, run_script
 from util.errors import RunError, UsageError
 from util.log import log, printable, progress
+from util.reading import open_file
 
 ON_SHEET = 200  # images on the contact sheet at most, the first ones
 NOTES = 5  # images that cannot be read: the first ones are named on the console, a file has all
@@ -214,7 +215,7 @@ def label_all(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -> N
 def describe_run(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -> dict:
     """What makes the predictions: the content of sample.json."""
     checkpoint, model = labeller.checkpoint, labeller.model
-    with checkpoint.open("rb") as file:
+    with open_file(checkpoint) as file:
         digest = hashlib.sha256()
         while block := file.read(1 << 20):
             digest.update(block)

@@ -56,6 +56,7 @@ from drawing.painting import (
 from util.cli import ArgumentParser, non_negative_int, positive_int, run_script
 from util.errors import RunError, UsageError
 from util.files import make_folder, write_atomically
+from util.reading import MOST_TEXT, read_bytes
 
 
 @dataclass(frozen=True)
@@ -160,12 +161,12 @@ def read_label_sets(file: Path) -> list[list[str]]:
     if not file.is_file():
         raise UsageError(f"{file}: no such file; give --labels an MS-COCO instances file")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(file, MOST_TEXT))
         names = {category["id"]: category["name"] for category in content["categories"]}
         labels: dict[int, set[str]] = {image["id"]: set() for image in content["images"]}
         for annotation in content["annotations"]:
             labels[annotation["image_id"]].add(names[annotation["category_id"]])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UsageError(
             f"{file}: not an MS-COCO instances file ({type(error).__name__}: {error}); it needs"
             " images, annotations and categories with matching ids"

@@ -30,6 +30,7 @@ from util.cli import ArgumentParser, positive_int, run_script
 from util.errors import UsageError
 from util.files import make_folder, write_atomically
 from util.log import log, progress
+from util.reading import MOST_TEXT, read_bytes
 
 SUFFIXES = frozenset(Image.registered_extensions())
 
@@ -68,7 +69,7 @@ def write_shard(
 def read_image(file: Path) -> bytes:
     """The bytes of an image file. Raises UsageError."""
     try:
-        return file.read_bytes()
+        return read_bytes(file, MOST_TEXT)
     except OSError as error:
         raise UsageError(f"cannot read the image {file} ({error.strerror})") from None
 

@@ -6,7 +6,6 @@ Mitchell et al., Model Cards for Model Reporting, FAT* 2019.
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 from pathlib import Path
@@ -17,8 +16,10 @@ from markupsafe import Markup
 
 from encoder import ARCHS, is_noncommercial, weights_licence
 from evaluation.metrics import RULES, SCORE_METRICS, SET_METRICS, SET_NLL, Metric
+from evaluation.metrics_file import read_metrics
 from labels.vocabulary import Vocabulary
 from report.page import number
+from util.errors import UsageError
 from util.log import log
 
 FEW = 50  # labels with fewer training images are counted under "Limits"
@@ -43,18 +44,14 @@ def find_metrics(checkpoint: dict, path: Path) -> dict | None:
     """metrics.json from the folder of `path`, if it was made with this checkpoint; else None."""
     metrics = path.with_name("metrics.json")
     try:
-        found = json.loads(metrics.read_text("utf-8"))
-        complete = found.keys() >= _score_metrics().keys() and all(
-            values.keys() >= SET_METRICS.keys() for values in found["predicted_sets"].values()
-        )
-        theirs = (found["epoch"], found["threshold"], [row["label"] for row in found["per_label"]])
+        found = read_metrics(metrics)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        complete = False
-    if not complete:
-        log(f"note: {metrics} is not from this evaluate.py; its metrics are left out")
+    except (OSError, ValueError, UsageError) as error:
+        why = f"{metrics} is not from this evaluate.py ({error})"
+        log(f"note: {why}; its metrics are left out")
         return None
+    theirs = (found["epoch"], found["threshold"], [row["label"] for row in found["per_label"]])
     ours = (checkpoint["epoch"], checkpoint["threshold"], checkpoint["vocabulary"]["labels"])
     if theirs != ours:
         log(f"note: {metrics} belongs to another checkpoint; its metrics are left out")

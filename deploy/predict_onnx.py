@@ -3,42 +3,120 @@
     python predict_onnx.py runs/scenes-chain/export photo.jpg
 
 This file needs onnxruntime and numpy, and Pillow to read images, but nothing else of the project.
-Copy it and change it.
+Copy it and change it. Wrong files end it with one sentence and exit code 2. The networks themselves
+are run as they are: take them from someone you trust.
 """
 
 import argparse
 import json
+import math
+import sys
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
 
 NUM_SAMPLES = 256  # label sets sampled; the error falls with the square root of their number
+MAX_SIZE, MAX_STATE = 8192, 2**20  # of images and decoder states: more would fill the memory
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow runs programs to read some others
+
+
+def fail(message: str) -> NoReturn:
+    """End with a sentence on stderr."""
+    print(f"error: {show(message)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def show(text: object) -> str:
+    """Text as a console may show it: names may come from anyone, with characters that it obeys."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def open_network(path: Path) -> tuple[onnxruntime.InferenceSession, dict[str, str]]:
     """A network and the constants in its file."""
+    if path.exists() and not path.is_file():  # opening a pipe would block
+        fail(f"{path} is not an ordinary file")
     try:
         network = onnxruntime.InferenceSession(path.read_bytes())
         constants = network.get_modelmeta().custom_metadata_map
         if constants["format"] == "hybridnet-onnx-1":
             return network, constants
     except OSError as error:
-        raise SystemExit(f"error: cannot read {path} ({error.strerror})") from None
+        fail(f"cannot read {path} ({error.strerror})")
     except Exception:  # onnxruntime's errors have no common class
         pass
-    raise SystemExit(f"error: {path} is damaged or was not written by HybridNet's export.py")
+    fail(f"{path} is damaged or was not written by HybridNet's export.py")
+
+
+def open_networks(folder: Path):
+    """The encoder, the decoder's step or None, the C labels, the threshold and the image size."""
+    encoder, constants = open_network(folder / "encoder.onnx")
+    step = None
+    try:
+        labels, threshold = json.loads(constants["labels"]), float(constants["threshold"])
+        size, decoder = int(constants["image_size"]), constants["decoder"]
+        fits = isinstance(labels, list) and all(type(label) is str for label in labels)
+        fits = fits and 0 < len(labels) == len({*labels}) and math.isfinite(threshold)
+        if not fits or not 1 <= size <= MAX_SIZE or decoder not in ("none", "chain", "softmax"):
+            raise ValueError
+    except (KeyError, ValueError, TypeError, RecursionError):
+        fail(f"{folder / 'encoder.onnx'} is damaged: its labels, threshold or image_size are wrong")
+    if decoder != "none":
+        step, constants_of_step = open_network(folder / "decoder_step.onnx")
+        if constants_of_step != constants:
+            fail(f"encoder.onnx and decoder_step.onnx in {folder} are of different models")
+    check_shapes(folder, encoder, step, len(labels), size)
+    return encoder, step, labels, threshold, size
+
+
+def check_shapes(folder: Path, encoder, step, num_labels: int, size: int) -> None:
+    """The networks' inputs and outputs fit each other, the labels and the image size."""
+    shapes = {each.name: list(each.shape)[1:] for each in encoder.get_inputs()}
+    outputs = {each.name: list(each.shape)[1:] for each in encoder.get_outputs()}
+    expected = {"cnn_logits": [num_labels]}
+    if step:
+        embedding, inputs = outputs.get("image_embedding"), step.get_inputs()
+        expected["image_embedding"] = embedding
+        of_step = {each.name: list(each.shape)[1:] for each in inputs}
+        state = of_step.get("state")
+        needed = {"state": state, "label": [], "image_embedding": embedding}
+        if of_step != {**needed, "cnn_logits": [num_labels]} or not is_width(state):
+            fail(f"{folder / 'decoder_step.onnx'} does not fit encoder.onnx: export again")
+        results = [list(each.shape)[1:] for each in step.get_outputs()]
+        if results != [[num_labels], state]:
+            fail(f"{folder / 'decoder_step.onnx'} does not fit encoder.onnx: export again")
+    if shapes != {"images": [3, size, size]} or outputs != expected:
+        fail(f"{folder / 'encoder.onnx'} does not fit its labels or image_size: export again")
+
+
+def is_width(shape: object) -> bool:
+    """Whether these are the dimensions of a decoder state, without its rows."""
+    return isinstance(shape, list) and len(shape) == 1 and shape[0] in range(MAX_STATE)
+
+
+def run(network: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """A network's outputs, which are finite."""
+    try:
+        outputs = network.run(None, inputs)
+    except Exception as error:  # onnxruntime's errors have no common class
+        fail(f"the network cannot be run: {str(error).splitlines()[0][:200]}")
+    if not all(np.isfinite(output).all() for output in outputs):
+        fail("the network's outputs are not finite: its weights are damaged")
+    return outputs
 
 
 def load_image(path: Path, size: int) -> np.ndarray:
     """An image file -> 1×3×S×S uint8: upright, on white, resized to a square as in training."""
+    if path.exists() and not path.is_file():  # opening a pipe would block
+        fail(f"{path} is not an ordinary file")
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             image.draft(None, (size, size))  # decodes a large JPEG at a smaller size
             image = ImageOps.exif_transpose(image).convert("RGBA")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        raise SystemExit(f"error: {path} cannot be read as an image") from None
+    except Exception:  # damaged files make Pillow raise almost anything
+        fail(f"{path} cannot be read as an image")
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     image = image.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(image).transpose(2, 0, 1)[None]
@@ -49,7 +127,7 @@ def marginals(encoder, step, image: np.ndarray, seed: int = 0) -> np.ndarray:
 
     Averages each label's probability given the labels sampled before it (Rao-Blackwell).
     """
-    cnn_logits, *embedding = encoder.run(None, {"images": image})  # 1×C, 1×E
+    cnn_logits, *embedding = run(encoder, {"images": image})  # 1×C, 1×E
     if step is None:  # decoder `none`: labels do not depend on each other
         return 1 / (1 + np.exp(-cnn_logits[0]))
     num_labels = cnn_logits.shape[1]
@@ -66,7 +144,7 @@ def marginals(encoder, step, image: np.ndarray, seed: int = 0) -> np.ndarray:
             "image_embedding": embedding[0].repeat(len(rows), 0),
             "cnn_logits": cnn_logits.repeat(len(rows), 0),
         }
-        z, state = step.run(None, inputs)
+        z, state = run(step, inputs)
         later = np.arange(num_labels) > last[:, None]
         none_up_to = np.where(later, -np.logaddexp(0, z), 0).cumsum(1)  # log-probabilities
         # the first label at which "none so far" falls below a random number; num_labels is END
@@ -80,16 +158,12 @@ def marginals(encoder, step, image: np.ndarray, seed: int = 0) -> np.ndarray:
 
 def main(folder: Path, images: list[Path]) -> None:
     """Print the most probable labels of each image; * marks those above the threshold."""
-    encoder, constants = open_network(folder / "encoder.onnx")
-    labels, threshold = json.loads(constants["labels"]), float(constants["threshold"])
-    step = None
-    if constants["decoder"] != "none":
-        step, _ = open_network(folder / "decoder_step.onnx")
+    encoder, step, labels, threshold, size = open_networks(folder)
     for path in images:
-        p = marginals(encoder, step, load_image(path, int(constants["image_size"])))
-        print(path)
+        p = marginals(encoder, step, load_image(path, size))
+        print(show(path))
         for i in np.argsort(-p, kind="stable")[:8]:
-            print(f"  {'*' if p[i] >= threshold else ' '} {labels[i]:<20} {100 * p[i]:5.1f}%")
+            print(f"  {'*' if p[i] >= threshold else ' '} {show(labels[i]):<20} {100 * p[i]:5.1f}%")
 
 
 if __name__ == "__main__":

@@ -24,8 +24,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from inference.checkpoint import FORMAT_VERSION, PARTS
+from inference.checkpoint_checks import check_parts
 from util.errors import UsageError
 from util.files import without_nan, write_atomically
+from util.reading import check_ordinary, read_json
 
 TENSORS, CONFIG = "model.safetensors", "config.json"
 LEFT_OUT = ("weights", "training")  # "training" is needed only to resume a run
@@ -54,19 +56,24 @@ def load_export(folder: str | Path) -> dict:
     """
     folder = Path(folder)
     try:
-        config = json.loads((folder / CONFIG).read_bytes())
+        config = read_json(folder / CONFIG)
+        check_ordinary(folder / TENSORS)
         tensors = load_file(folder / TENSORS)
     except OSError as error:
         raise UsageError(
             f"cannot read the weights in {folder} ({error.strerror or error})"
         ) from None
-    except (ValueError, SafetensorError):
+    except (ValueError, KeyError, SafetensorError):  # KeyError: a type that torch lacks
         raise UsageError(f"{folder} has a damaged {CONFIG} or {TENSORS}: export again") from None
     if not isinstance(config, dict) or config.get("format") != FORMAT_VERSION:
         raise UsageError(f"{folder / CONFIG} was not written by export.py")
     checkpoint = {**config, "weights": tensors}
     if missing := [part for part in PARTS if part not in checkpoint]:
         raise UsageError(f"{folder / CONFIG} is damaged: it lacks {', '.join(missing)}")
+    try:
+        check_parts(checkpoint)
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"{folder} is damaged: {error}") from None
     if checkpoint.get("promises"):
         try:
             checkpoint["promises"] = {

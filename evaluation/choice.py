@@ -7,10 +7,11 @@ are the images that training kept out. Of other data: the split test, val or tra
 from __future__ import annotations
 
 import itertools
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
 
 from inference.rules import LabelRules
 from labels.annotated import AnnotatedImages
@@ -19,6 +20,7 @@ from labels.read import read_labels
 from labels.search import find_labels
 from util.errors import UsageError
 from util.log import counted, log
+from util.reading import read_json
 
 SPLITS = ("test", "val", "train", "all")
 TRAINED_ON = ("train", "all")  # parts with training images, if the data set is the checkpoint's own
@@ -26,6 +28,13 @@ HOLD_OUT = "hold-out"
 SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
 COCO_TRAIN = "instances_train2014"
 COCO_VAL = Path("data/annotations/instances_val2014.json")
+
+
+class Results(msgspec.Struct):
+    """The entries of metrics.json that are shown, not only compared."""
+
+    num_images: int = 0
+    annotations: str = ""
 
 
 @dataclass(frozen=True)
@@ -258,11 +267,6 @@ def _results_in(folder: Path) -> dict | None:
     """The metrics.json in a folder, or None. Raises UsageError if it is damaged."""
     path = folder / "metrics.json"
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except OSError:
-        return None
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UsageError(f"{path} is no metrics.json of evaluate.py: move it away")
-    return found
+        return read_json(path, Results) if os.path.lexists(path) else None
+    except (OSError, ValueError, UsageError):
+        raise UsageError(f"{path} is no metrics.json of evaluate.py: move it away") from None

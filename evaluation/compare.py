@@ -6,7 +6,6 @@ predictions, which the bootstrap needs.
 
 from __future__ import annotations
 
-import json
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
@@ -15,13 +14,17 @@ from scipy.stats import wilcoxon
 
 from evaluation.bootstrap import WeightedMetrics, bootstrap_intervals
 from evaluation.metrics import SHOWN
+from evaluation.metrics_file import read_metrics
 from inference.predictions import Predictions, predicted_sets
 from inference.rules import LabelRules
 from labels.rules import parse_rules
 from util.errors import UsageError
 from util.files import write_atomically
+from util.reading import read_arrays
 
 PREDICTIONS = "predictions.npz"
+ONE_EACH = ("certain", "set_nll", "log_kept")  # arrays with a value for each image, not each pair
+NUMBERS = ("marginals", "set_nll", "log_kept")  # all others are bool
 
 
 def save_predictions(
@@ -55,34 +58,50 @@ def read_run(path: Path) -> Run:
     """Read metrics.json and predictions.npz beside it. Raises UsageError."""
     again = "run evaluate.py again to write it"
     try:
-        results = json.loads(path.read_text("utf-8"))
-        needed = ("set_nll", "threshold", "label_thresholds", "per_label", "predicted_sets")
-        values = [results[k] for k in needed]
+        results = read_metrics(path)
     except OSError as error:
         raise UsageError(
             f"cannot read {path} ({error.strerror}); --compare takes metrics.json"
         ) from None
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{path} is not a metrics.json from evaluate.py; {again}") from None
+    except ValueError as error:
+        wrong = f"{path} is not a metrics.json of evaluate.py ({error})"
+        raise UsageError(f"{wrong}; {again}") from None
     if results.get("folds"):
         raise UsageError(f"{path} is of several models (--folds): --compare takes those of one")
     arrays_path = path.with_name(PREDICTIONS)
     try:
-        with np.load(arrays_path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        required = [field.name for field in fields(Predictions) if field.default is MISSING]
-        p = Predictions(**{name: arrays[name] for name in required}, unknown=arrays.get("unknown"))
-        labels, names = arrays["labels"].tolist(), arrays["file_names"].tolist()
+        labels, names, p = read_predictions(arrays_path)
     except FileNotFoundError:
         raise UsageError(f"{arrays_path} is missing beside {path.name}; {again}") from None
-    except Exception:  # numpy and zipfile raise almost anything for a damaged file
-        raise UsageError(f"{arrays_path} is damaged; {again}") from None
-    shapes = {a.shape for a in (p.targets, p.marginals, p.unknown) if a is not None}
-    if shapes != {(len(names), len(labels))} or not np.isclose(
-        p.set_nll.mean(), values[0], rtol=1e-5
-    ):
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{arrays_path} is damaged ({error}); {again}") from None
+    fits = labels == [row["label"] for row in results["per_label"]]
+    if not fits or not np.isclose(p.set_nll.mean(), _number(results["set_nll"]), rtol=1e-5):
         raise UsageError(f"{path} and {arrays_path.name} are from different evaluations; {again}")
     return Run(path, results, labels, names, p)
+
+
+def read_predictions(path: Path) -> tuple[list[str], list[str], Predictions]:
+    """Labels, file names and predictions of a predictions.npz.
+
+    Raises OSError, UsageError, ValueError with the reason.
+    """
+    arrays = read_arrays(path)
+    needed = {field.name for field in fields(Predictions) if field.default is MISSING}
+    if lacking := sorted({"labels", "file_names", *needed} - arrays.keys()):
+        raise ValueError(f"it lacks {lacking[0]}")
+    for name in ("labels", "file_names"):
+        if arrays[name].dtype.kind != "U" or arrays[name].ndim != 1 or not len(arrays[name]):
+            raise ValueError(f"{name} are no texts")
+    labels, names = (arrays[name].tolist() for name in ("labels", "file_names"))
+    given = {f.name: arrays[f.name] for f in fields(Predictions) if f.name in arrays}
+    for name, array in given.items():
+        shape = (len(names),) if name in ONE_EACH else (len(names), len(labels))
+        if array.dtype.kind != ("f" if name in NUMBERS else "b") or array.shape != shape:
+            raise ValueError(f"{name} has another type or shape than {len(names)} images need")
+    if not ((given["marginals"] >= 0) & (given["marginals"] <= 1)).all():
+        raise ValueError("marginals are no probabilities")
+    return labels, names, Predictions(**given)
 
 
 def compare(paths: list[Path]) -> dict:

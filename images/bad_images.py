@@ -15,6 +15,7 @@ from images.shards import ShardMember
 from util.errors import RunError, UsageError
 from util.files import write_atomically
 from util.log import log, progress
+from util.reading import open_file
 
 FILE = "bad_images.jsonl"
 NAMED = 5  # images named in one error message
@@ -65,7 +66,7 @@ class BadImages:
     def _entries(self, start: int) -> tuple[list[dict[str, str]], int]:
         """The lines from byte `start` on, and where they end."""
         try:
-            with self.path.open("rb") as file:
+            with open_file(self.path) as file:
                 file.seek(start)
                 content = file.read()
             entries = [json.loads(line) for line in content.splitlines()]
@@ -73,7 +74,7 @@ class BadImages:
                 return entries, start + len(content)
         except FileNotFoundError:
             return [], 0
-        except (OSError, ValueError, LookupError, TypeError):
+        except (OSError, UsageError, ValueError, LookupError, TypeError, RecursionError):
             pass
         raise UsageError(f"{self.path} is damaged: remove it")
 

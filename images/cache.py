@@ -29,6 +29,7 @@ from images.transforms import Transform
 from util.errors import RunError, UsageError
 from util.files import make_folder, write_atomically
 from util.log import counted, log, progress
+from util.reading import open_file
 
 FORMAT_VERSION = "hybridnet-images-1"
 
@@ -76,7 +77,7 @@ class ImageCache:
     def _is_ready(self) -> bool:
         if not self.path.is_file() or self.path.stat().st_size != self.num_bytes:
             return False
-        with open(self.path, "rb") as file:
+        with open_file(self.path) as file:
             return file.read(len(self.header)) == self.header
 
     def prepare(self, num_workers: int) -> ImageCache:
@@ -109,7 +110,7 @@ class ImageCache:
     def _raise_if_not_a_cache(self) -> None:
         """A typing error in the command must not overwrite another file."""
         start = self.header[: self.header.index(b",")]  # the format only
-        with open(self.path, "rb") as file:
+        with open_file(self.path) as file:
             if file.read(len(start)) != start:
                 raise UsageError(f"{self.path} is not an image cache; choose another --cache")
 

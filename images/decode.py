@@ -24,6 +24,7 @@ from images.memory import MAX_BYTES, fit_memory
 from images.shards import ShardMember
 from images.to_rgb import TURNS, orientation_of, pixels_of
 from util.errors import UsageError
+from util.reading import open_file
 
 # no EPS, for example: Pillow hands it to another program, which runs the code in the file
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
@@ -72,7 +73,8 @@ def read_header(path: Path | ShardMember) -> tuple[int, tuple[int, int]]:
     Raises UsageError for what is not an image.
     """
     try:
-        with warnings.catch_warnings(), path.open("rb") as file:
+        opened = open_file(path) if isinstance(path, Path) else path.open()
+        with warnings.catch_warnings(), opened as file:
             warnings.simplefilter("ignore")
             with _open(file) as image:
                 orientation = orientation_of(image)

@@ -8,6 +8,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from images.shards import ShardMember
+from util.reading import open_file
 
 SAMPLE = 1024  # bytes compared before whole files are
 
@@ -39,11 +40,11 @@ def duplicates(*splits: list[Path] | list[ShardMember]) -> list[tuple[Path, Path
 
 def _middle(path: Path) -> bytes:
     """Bytes from the middle of a file: images of one camera begin with equal bytes."""
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         file.seek(os.stat(path).st_size // 2)
         return file.read(SAMPLE)
 
 
 def _content_hash(path: Path) -> bytes:
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").digest()

@@ -13,19 +13,43 @@ source can do no harm: at worst their images cannot be read.
 from __future__ import annotations
 
 import io
-import json
 import os
 import tarfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
+import msgspec
 import numpy as np
 
 from labels.annotated import SHARD_INDEX, AnnotatedImages
 from util.errors import UsageError
+from util.reading import MOST_TEXT, open_file, read_json
 
 WINDOW = 4  # shards shuffled together: more shuffle better but read from more files at a time
 HINT = "copy the shards again, or rebuild them with data/make_shards.py"
+
+
+class Shard(msgspec.Struct):
+    """A tar."""
+
+    file_name: str
+    bytes: int
+
+
+class Place(msgspec.Struct):
+    """Where an image is."""
+
+    file_name: str
+    shard: Annotated[int, msgspec.Meta(ge=0)]
+    offset: int
+    member: str
+
+
+class Index(msgspec.Struct):
+    """shards.json, without what makes it COCO json."""
+
+    shards: list[Shard]
+    images: list[Place]
 
 
 class ShardMember(NamedTuple):
@@ -41,14 +65,14 @@ class ShardMember(NamedTuple):
     def open(self, mode: str = "rb") -> io.BytesIO:
         """The bytes of the image. Raises UsageError if they are not where the index says."""
         try:
-            with open(self.shard, "rb", buffering=0) as file:
+            with open_file(self.shard) as file:
                 file.seek(self.offset)
                 block = file.read(tarfile.BLOCKSIZE)
                 header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
                 left = os.fstat(file.fileno()).st_size - file.tell()
                 if header.name == self.name and header.isreg() and 0 <= header.size <= left:
                     return io.BytesIO(file.read(header.size))
-        except (tarfile.HeaderError, OverflowError):
+        except (tarfile.HeaderError, OverflowError, ValueError):
             pass
         except OSError as error:
             raise UsageError(f"cannot read the shard {self.shard} ({error.strerror})") from None
@@ -62,16 +86,16 @@ def find_members(folder: Path, images: AnnotatedImages) -> list[ShardMember]:
     """
     index = folder / SHARD_INDEX
     try:
-        content = json.loads(index.read_bytes())
+        content = read_json(index, Index, MOST_TEXT, any_number=True)
         sizes = {Path(shard["file_name"]).name: shard["bytes"] for shard in content["shards"]}
         shards = [folder / name for name in sizes]
         members = {
             image["file_name"]: ShardMember(
-                shards[image["shard"]], int(image["offset"]), str(image["member"])
+                shards[image["shard"]], image["offset"], image["member"]
             )
             for image in content["images"]
         }
-    except (OSError, ValueError, LookupError, TypeError, OverflowError, RecursionError):
+    except (OSError, ValueError, LookupError):
         raise UsageError(f"{index} is not an index of shards; {HINT}") from None
     for shard, size in zip(shards, sizes.values(), strict=True):
         if not shard.is_file():

@@ -29,6 +29,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from util.reading import is_ordinary
+
 MAX_PICKLE = 100_000_000  # bytes
 MAX_SHARING = 4  # tensors may share storages, but not without limit
 MAX_KEY = 2**31  # of int keys: hashes of larger ones can collide
@@ -60,7 +62,7 @@ def read_torch_file(path: Path) -> object:
 
     Raises OSError if the file cannot be opened, BadFileError if it is damaged or of another kind.
     """
-    if path.exists() and not path.is_file():  # opening a pipe would block
+    if not is_ordinary(path):
         raise BadFileError("it is not an ordinary file")
     with path.open("rb") as file:
         start = file.read(4)

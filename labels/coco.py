@@ -28,6 +28,7 @@ from labels.options import DEFAULTS, ReadOptions
 from labels.text import GZIP, is_text, read_head, read_text
 from util.errors import UsageError
 from util.log import log
+from util.reading import open_file
 
 NAME = "COCO"
 JSON_STARTS = [bytes([c]) for c in b'{["-0123456789ntfIN']
@@ -220,13 +221,12 @@ def read_instances(path: Path, kind: type[T]) -> T:
 
 def _refuse_junk(path: Path) -> None:
     """Raise UsageError for a file whose first character begins no JSON, however long it is."""
-    if path.is_file():  # a pipe can be read only once
-        with path.open("rb") as file:
-            while (start := file.read(2**20)) and not (start := start.lstrip()):
-                pass
-        start = start.removeprefix(codecs.BOM_UTF8)
-        if start[:1] not in JSON_STARTS and not start.startswith(GZIP):
-            raise UsageError(f"{path} is not COCO instances json: it does not begin as JSON")
+    with open_file(path) as file:
+        while (start := file.read(2**20)) and not (start := start.lstrip()):
+            pass
+    start = start.removeprefix(codecs.BOM_UTF8)
+    if start[:1] not in JSON_STARTS and not start.startswith(GZIP):
+        raise UsageError(f"{path} is not COCO instances json: it does not begin as JSON")
 
 
 def _decode(text: str, kind: type[T], path: Path) -> T:

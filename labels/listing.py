@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 from labels.text import BOMS_UTF16, GZIP, PICTURE
 from util.names import key, parts_of, readings, stem
+from util.reading import open_file
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".xml", ".parquet", ".xlsx")
 ROWS = (".csv", ".tsv", ".jsonl", ".ndjson")
@@ -77,7 +78,7 @@ class Pictures:
     def _any_in(self, table: Path) -> bool:
         """Whether the name of any picture is anywhere in the file."""
         names = b"|".join(re.escape(name.encode(errors="replace")) for name in self.raw)
-        with table.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+        with open_file(table) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
             return bool(names) and re.search(rb"(?<![\w.-])(?:%b)" % names, text) is not None
 
     def _in_rows(self, text: str) -> int:
@@ -129,10 +130,11 @@ def _says_more(table: Path, text: str) -> bool:
 
 def _sample(table: Path) -> str:
     """The text of a small file, or parts of a large one."""
-    with table.open("rb") as file:
+    with open_file(table) as file:
         head = file.read(PART)
         if head.startswith(GZIP):
-            with gzip.open(table) as unzipped:
+            file.seek(0)
+            with gzip.open(file) as unzipped:
                 head = unzipped.read(PART * PARTS)
         elif len(head) == PART:
             size = table.stat().st_size

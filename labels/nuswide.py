@@ -11,6 +11,7 @@ photographers. Upper and lower case do not matter in names of folders and files.
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import numpy as np
 from labels.annotated import AnnotatedImages
 from labels.options import DEFAULTS, ReadOptions
 from util.errors import UsageError
+from util.reading import MOST_TEXT, open_file, read_bytes
 
 NAME = "NUS-WIDE"
 ALL_TAGS = "all_tags.txt"
@@ -78,7 +80,8 @@ def _part(folder: Path, name: str, needed: bool = True) -> Path | None:
 
 
 def _names(path: Path) -> list[str]:
-    lines = path.read_text("utf-8-sig").replace("\\", "/").splitlines()
+    text = read_bytes(path, MOST_TEXT).decode("utf-8-sig")
+    lines = text.replace("\\", "/").splitlines()
     names = [line.strip() for line in lines if line.strip()]
     for number, name in enumerate(names, start=1):
         if name.startswith("/") or ".." in name.split("/") or ":" in name:
@@ -114,7 +117,7 @@ def _concepts(folder: Path, num_images: int, end: str) -> tuple[list[tuple[str, 
     concepts = sorted(files)
     label_sets = [()] * num_images
     for concept in concepts:
-        column = _digits(files[concept].read_bytes(), files[concept])
+        column = _digits(read_bytes(files[concept], MOST_TEXT), files[concept])
         if len(column) != num_images:
             raise UsageError(
                 f"{files[concept]} has {len(column):,} lines, the list of images {num_images:,}"
@@ -135,10 +138,10 @@ def _digits(content: bytes, path: Path) -> np.ndarray:
 
 def _tags_1k(folder: Path, names: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
     """From the N×1000 matrix, 540 MB of text, in parts of CHUNK bytes."""
-    tags = _part(folder, "TagList1k.txt").read_text("utf-8-sig").split()
+    tags = read_bytes(_part(folder, "TagList1k.txt")).decode("utf-8-sig").split()
     matrix = _part(folder, "AllTags1k.txt")
     label_sets, rest = [], np.zeros(0, bool)
-    with open(matrix, "rb") as file:
+    with open_file(matrix) as file:
         while content := file.read(CHUNK):
             flags = np.concatenate([rest, _digits(content, matrix)])
             rows, rest = np.split(flags, [len(flags) // len(tags) * len(tags)])
@@ -157,7 +160,7 @@ def _tags_1k(folder: Path, names: list[str]) -> tuple[list[tuple[str, ...]], lis
 def _free_tags(path: Path, names: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
     """From lines with the id of a photo and its tags; the image's name ends with the id."""
     of_id = {}
-    with open(path, encoding="utf-8-sig", errors="replace") as file:
+    with io.TextIOWrapper(open_file(path), "utf-8-sig", "replace") as file:
         for line in file:
             number, *tags = line.split() or [""]
             of_id[number] = tuple(dict.fromkeys(map(sys.intern, tags)))

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from util.errors import UsageError
+from util.reading import read_bytes
 
 IMPLIES, EXCLUSIVE, ONE_OF = "implies", "exclusive", "one of"
 LIST = re.compile(r"(at most one of|one of)\s*:\s*(.*)", re.IGNORECASE)
@@ -59,7 +60,7 @@ def read_rules(path: Path, labels: Sequence[str]) -> list[Rule]:
     that has an unknown label or that can be read in two ways.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UsageError(f"cannot read the rules {path} ({reason})") from None

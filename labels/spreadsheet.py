@@ -20,6 +20,7 @@ from labels.rows import Table
 from labels.table import images_from_table
 from labels.text import read_head
 from util.errors import UsageError
+from util.reading import check_ordinary
 
 NAME = "parquet or xlsx"
 PARQUET, ZIP, OLD_EXCEL = b"PAR1", b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
@@ -63,6 +64,7 @@ def _package(name: str, path: Path) -> ModuleType:
 
 
 def _parquet(path: Path) -> Table:
+    check_ordinary(path)
     parquet = _package("pyarrow.parquet", path)
     try:
         content = parquet.read_table(path)

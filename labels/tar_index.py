@@ -19,6 +19,7 @@ from labels.annotated import SHARD_INDEX
 from util.errors import RunError, UsageError
 from util.files import is_ignored, is_picture, walk, write_atomically
 from util.log import log, progress
+from util.reading import check_ordinary, open_file
 
 TEXTS = ("json", "cls", "txt", "label", "labels", "class", "classes", "tag", "tags")
 MOST = 1 << 20  # bytes of a text: labels are short
@@ -102,8 +103,9 @@ def _members(path: Path) -> tuple[dict[str, Any], int]:
     Raises UsageError if the tar is damaged, zipped or several tars in one file.
     """
     found, odd = {}, 0
+    check_ordinary(path)
     try:
-        with tarfile.open(path, "r:") as tar, open(path, "rb") as file:
+        with tarfile.open(path, "r:") as tar, open_file(path) as file:
             for member in tar:
                 name = member.name.removeprefix("./")
                 if member.isdir() or any(is_ignored(part) for part in name.split("/")):

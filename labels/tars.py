@@ -13,10 +13,10 @@ the index is made on first use, see tar_index.py. Their labels are in one of the
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 
@@ -31,6 +31,7 @@ from labels.tar_index import Fields, find_tars, make_index
 from labels.text import SPLITS, split_of
 from util.errors import UsageError
 from util.log import counted, log, some
+from util.reading import MOST_TEXT, read_bytes, read_json
 
 NAME = "WebDataset"
 SMALL_WORDS = """a an the of with on in and is at to und ein eine der die das mit auf im de la le
@@ -42,6 +43,28 @@ class _Kind(msgspec.Struct):
     """Whether an index was made for tars from elsewhere; all else in it is skipped."""
 
     made_elsewhere: bool = False
+
+
+class _Tar(msgspec.Struct):
+    """A tar."""
+
+    file_name: str
+    bytes: int
+
+
+class _Sample(msgspec.Struct):
+    """A picture, and the texts beside it."""
+
+    file_name: str
+    shard: Annotated[int, msgspec.Meta(ge=0)]
+    fields: dict[str, Any]
+
+
+class _Index(msgspec.Struct):
+    """The index of tars from elsewhere, as `make_index` writes it."""
+
+    shards: list[_Tar]
+    images: list[_Sample]
 
 
 def matches(path: Path) -> bool:
@@ -68,7 +91,12 @@ def read(
         make_index(folder)
     elif not _made_elsewhere(index):
         return coco.read_annotations(index)
-    content = json.loads(index.read_bytes())
+    try:
+        content = read_json(index, _Index, MOST_TEXT, any_number=True)  # a sample may have nan
+        if any(image["shard"] >= len(content["shards"]) for image in content["images"]):
+            raise ValueError("an image is in no tar")
+    except ValueError as error:
+        raise UsageError(f"{index} is damaged ({error}): delete it, and it is made again") from None
     _check_tars(folder, index, content["shards"])
     rows = [(image["file_name"], image["fields"]) for image in content["images"]]
     columns, options = _columns(rows, index, options)
@@ -87,7 +115,7 @@ def _folders_of_tars(path: Path) -> list[Path]:
 
 def _made_elsewhere(index: Path) -> bool:
     try:
-        return msgspec.json.decode(index.read_bytes(), type=_Kind).made_elsewhere
+        return msgspec.json.decode(read_bytes(index, MOST_TEXT), type=_Kind).made_elsewhere
     except (msgspec.DecodeError, RecursionError):
         return False
 

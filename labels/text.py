@@ -14,10 +14,10 @@ from pathlib import Path
 from util.errors import UsageError
 from util.files import HEIC_SUFFIXES, PICTURE_SUFFIXES
 from util.log import log
+from util.reading import MOST_TEXT, open_file, read_bytes
 
 HEAD = 1 << 16  # bytes: what a format is recognised by
 GZIP = b"\x1f\x8b"  # how a zipped file begins
-UNZIPPED = 4 << 30  # bytes at most: a small file from a stranger can unpack to any size
 BOMS_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 PICTURE = re.compile(  # a name that ends as those of pictures do
     "|".join(re.escape(s) for s in sorted(PICTURE_SUFFIXES | HEIC_SUFFIXES)).join(("(?:", ")$")),
@@ -78,11 +78,11 @@ def split_of(folder: str) -> str | None:
 def read_head(path: Path) -> tuple[bytes, str]:
     """The first bytes of a file, unzipped, and the same as text; both empty for a folder.
 
-    Raises OSError.
+    Raises OSError, UsageError for a pipe.
     """
     if path.is_dir():
         return b"", ""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(HEAD)
     if head.startswith(GZIP):
         with contextlib.suppress(zlib.error):
@@ -95,7 +95,7 @@ def read_text(path: Path) -> str:
 
     Raises UsageError if it is damaged, too large or in another encoding, and OSError.
     """
-    content = path.read_bytes()
+    content = read_bytes(path, MOST_TEXT)
     if content.startswith(GZIP):
         content = _unzip(content, path)
     encoding = _encoding(content)
@@ -141,11 +141,11 @@ def western(content: bytes) -> str | None:
 def _unzip(content: bytes, path: Path) -> bytes:
     try:
         with gzip.open(io.BytesIO(content)) as file:
-            unzipped = file.read(UNZIPPED + 1)
+            unzipped = file.read(MOST_TEXT + 1)
     except (OSError, EOFError, zlib.error):
         raise UsageError(f"{path} is damaged: it cannot be unzipped; copy it again") from None
-    if len(unzipped) > UNZIPPED:
-        raise UsageError(f"{path} unpacks to more than {UNZIPPED >> 30} GiB: too large")
+    if len(unzipped) > MOST_TEXT:
+        raise UsageError(f"{path} unpacks to more than {MOST_TEXT >> 30} GiB: too large")
     return unzipped
 
 

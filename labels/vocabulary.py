@@ -23,6 +23,7 @@ from pathlib import Path
 
 from util.errors import UsageError
 from util.files import write_atomically
+from util.reading import read_bytes
 
 FORMAT_VERSION = "hybridnet-vocabulary-1"
 MOST_BYTES = 100_000_000  # of a file: a million labels of 100 letters
@@ -172,13 +173,9 @@ def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
 def load_vocabulary(path: Path) -> Vocabulary:
     """Read what `save_vocabulary` wrote. Raises UsageError if the file is missing or invalid."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        data = read_bytes(path, MOST_BYTES)
     except OSError as error:
         raise UsageError(f"cannot read the vocabulary {path} ({error.strerror})") from None
-    if len(data) > MOST_BYTES:
-        what = f"it is larger than {MOST_BYTES / 1e6:.0f} MB"
-        raise UsageError(f"{path} is not a HybridNet vocabulary: {what}")
     try:
         with_json = path.suffix == ".json"
         plain = json.loads(data) if with_json else _PlainUnpickler.read(data)

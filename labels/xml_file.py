@@ -10,6 +10,7 @@ from defusedxml import DefusedXmlException, ElementTree
 
 from labels.text import BOMS_UTF16, read_head
 from util.errors import UsageError
+from util.reading import open_file
 
 SKIPPED = {"<?": "?>", "<!--": "-->", "<!DOCTYPE": ">"}  # before the first element
 NAME = re.compile(r"<([\w.:-]+)")
@@ -40,7 +41,8 @@ def root_tag(text: str) -> str:
 def parse(path: Path, root: str, tool: str) -> Element:
     """The root element. Raises UsageError if there is another root, a DOCTYPE or no XML."""
     try:
-        element = ElementTree.parse(path, forbid_dtd=True).getroot()
+        with open_file(path) as file:
+            element = ElementTree.parse(file, forbid_dtd=True).getroot()
     except DefusedXmlException:
         raise UsageError(
             f"{path} has a DOCTYPE, which {tool} files never have: delete it"

@@ -10,6 +10,7 @@ called train, val or test.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from labels.text import means_data, read_head, read_text, split_of
 from util.errors import UsageError
 from util.files import is_picture, walk
 from util.log import log
+from util.reading import open_file
 
 NAME = "YOLO"
 YAMLS = (".yaml", ".yml")
@@ -54,7 +56,7 @@ def _is_yaml(path: Path) -> bool:
 
 def _first_line(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8", errors="replace") as text:
+        with io.TextIOWrapper(open_file(path), "utf-8", "replace") as text:
             return next((line for line in text if line.strip()), "")
     except OSError:
         return ""

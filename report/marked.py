@@ -10,6 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from util.errors import UsageError
 from util.files import suffix_of, write_atomically
+from util.reading import open_file
 
 PROGRAM = "HybridNet sample.py"
 PNG_START, MARK = b"\x89PNG\r\n\x1a\n", b"tEXtSoftware\0" + PROGRAM.encode()
@@ -19,12 +20,10 @@ SLIDES, SHEET = "slides", "contact_sheet.png"
 
 def is_marked(path: str | Path) -> bool:
     """Whether a file is a picture that sample.py drew; False if there is none."""
-    if not os.path.isfile(path):  # opening a named pipe would block
-        return False
     try:
-        with open(path, "rb") as file:
+        with open_file(Path(path)) as file:
             head = file.read(HEAD)
-    except OSError:
+    except (OSError, UsageError):  # UsageError: a pipe
         return False
     return head.startswith(PNG_START) and MARK in head
 

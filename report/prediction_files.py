@@ -22,19 +22,55 @@ import shlex
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, Literal
+
+import msgspec
 
 from labels.write import LabelCells, name_cell
 from report.marked import PROGRAM, SHEET
 from util.errors import RunError, UsageError
 from util.files import BOM, write_atomically
 from util.log import counted, log
+from util.reading import check_ordinary, parse_json, read_json
 
 ABOUT, LINES, TABLE, UNREADABLE = (
     *("sample.json", "predictions.jsonl", "predictions.csv"),
     "unreadable.jsonl",
 )
-KEPT = ("image", "predicted", "labels")  # what a line needs to be one of ours
+
+
+class About(msgspec.Struct):
+    """The entries of sample.json that are compared."""
+
+    program: Literal[PROGRAM]
+    root: str
+    checkpoint: str
+    checkpoint_sha256: str
+    flags: dict[str, Any]
+
+
+class LabelSet(msgspec.Struct):
+    """A label set and its probability."""
+
+    labels: list[str]
+    probability: float
+
+
+class Line(msgspec.Struct):
+    """A line of predictions.jsonl, as far as tables and slides need it."""
+
+    image: str
+    predicted: list[str]
+    decided_by: str
+    most_probable_sets: list[LabelSet]
+    labels: dict[str, float]
+    true: list[str] | None = None
+    right: list[str] = []
+    missed: list[str] = []
+    added: list[str] = []
+    not_known: list[str] = []
+    known: list[str] = []
+    absent: list[str] = []
 
 
 def cannot_be_listed(name: str) -> str | None:
@@ -63,6 +99,8 @@ class PredictionFiles:
         if not check_about(self.folder, self.about):
             text = json.dumps(self.about, indent=1)
             write_atomically(self.folder / ABOUT, lambda t: t.write_text(text + "\n"))
+        for name in (LINES, TABLE):
+            check_ordinary(self.folder / name)
         with contextlib.ExitStack() as stack:
             self.lines, self.table = (
                 stack.enter_context(open(self.folder / name, "a+b")) for name in (LINES, TABLE)
@@ -81,7 +119,7 @@ class PredictionFiles:
         _complete(self.table, self._header(), self.folder / TABLE)
         end = 0
         for number, line in enumerate(_whole_lines(self.lines), 1):
-            result = _read_line(line, self.folder / LINES, number)
+            result = _read_line(line, self.folder / LINES, number, self.cells.labels)
             _complete(self.table, self._row(result), self.folder / TABLE)
             self.names.append(result["image"])
             end += len(line)
@@ -150,13 +188,9 @@ def check_about(folder: Path, about: dict) -> bool:
                 raise _foreign(folder / name)
         return False
     try:
-        old = json.loads((folder / ABOUT).read_bytes())
-        known = old["program"] == PROGRAM and isinstance(old["flags"], dict)
-        known = known and {"root", "checkpoint", "checkpoint_sha256"} <= {*old}
-    except (OSError, ValueError, LookupError, TypeError):
-        known = False
-    if not known:
-        raise _foreign(folder / ABOUT)
+        old = read_json(folder / ABOUT, About)
+    except (OSError, UsageError, ValueError):
+        raise _foreign(folder / ABOUT) from None
     if differences := _differences(old, about):
         raise UsageError(
             f"{folder} has predictions {', '.join(differences)}: choose another --output"
@@ -221,15 +255,18 @@ def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
             yield line
 
 
-def _read_line(line: bytes, path: Path, number: int) -> dict:
-    """A line of predictions.jsonl. Raises UsageError."""
+def _read_line(line: bytes, path: Path, number: int, labels: Sequence[str]) -> dict:
+    """A line of predictions.jsonl, which has all `labels`. Raises UsageError."""
     try:
-        result = json.loads(line)
-        if all(key in result for key in KEPT) and isinstance(result["image"], str):
-            return result
-    except (ValueError, TypeError):
-        pass
-    raise UsageError(f"{path}, line {number}, is damaged: choose another --output") from None
+        found = parse_json(line, Line)
+        fits = {*labels} == {*found["labels"]} >= {*found["predicted"]}
+        has_truth = found.get("true") is not None
+        if fits and found["most_probable_sets"] and has_truth <= ("not_known" in found):
+            return found
+        raise ValueError("other labels")
+    except ValueError:
+        wrong = f"{path}, line {number}, is damaged"
+        raise UsageError(f"{wrong}: choose another --output") from None
 
 
 def _csv_row(cells: list[str]) -> bytes:

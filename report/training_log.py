@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from inference.predictions import Predictions
+from util.errors import UsageError
 from util.files import write_atomically
 from util.log import log
+from util.reading import parse_json, read_bytes
 
 CURVES = {  # unit (left and right chart) -> key in log.jsonl -> name
     "nats per image": {
@@ -20,6 +25,21 @@ CURVES = {  # unit (left and right chart) -> key in log.jsonl -> name
     },
     "%, validation images": {"val_mAP": "mAP", "val_OF1": "OF1", "val_EM": "exact match"},
 }
+
+
+Value = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)] | None  # null: undefined
+
+
+class Epoch(msgspec.Struct):
+    """The entries of a line of log.jsonl that are drawn."""
+
+    epoch: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+    train_set_nll: Value = None
+    val_set_nll: Value = None
+    train_cnn_bce: Value = None
+    val_mAP: Value = None  # noqa: N815
+    val_OF1: Value = None  # noqa: N815
+    val_EM: Value = None  # noqa: N815
 
 
 def append_log(line: dict, path: Path) -> None:
@@ -37,11 +57,14 @@ def append_log(line: dict, path: Path) -> None:
 def read_log(path: Path) -> list[dict]:
     """The epochs of a run's log.jsonl; [] if it is missing or damaged (with a note on stderr)."""
     try:
-        lines = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-        return [{**line, "epoch": int(line["epoch"])} for line in lines]
+        lines = read_bytes(path).splitlines()
+        epochs = [parse_json(line, Epoch) for line in lines if line.strip()]
+        if any(after["epoch"] <= before["epoch"] for before, after in pairwise(epochs)):
+            raise ValueError("the epochs are not in order")
+        return epochs
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, UsageError):
         log(f"note: {path} is damaged and ignored; the next epoch moves it to {path.name}.damaged")
         return []
 

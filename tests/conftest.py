@@ -1,5 +1,6 @@
 """Shared by all tests: a tiny COCO data set, ../shared, and helpers that run the scripts."""
 
+import contextlib
 import csv
 import importlib
 import io
@@ -296,6 +297,17 @@ def trained(tmp_path_factory):
     output = tiny.folder / "runs/instances-chain"
     yield SimpleNamespace(**vars(tiny), command=command, result=result, output=output)
     shutil.rmtree(output)
+
+
+@pytest.fixture(scope="session")
+def export_run(trained):
+    """export.py on the tiny run: its folder, stdout and stderr."""
+    import export
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        call(export, "--checkpoint", trained.output / "best.pt")
+    return SimpleNamespace(folder=trained.output / "export", out=out.getvalue(), err=err.getvalue())
 
 
 @pytest.fixture(scope="session")

@@ -23,6 +23,7 @@ from labels.vocabulary import Vocabulary, count_labels, load_vocabulary
 from util.distributed import rank_zero_first
 from util.errors import UsageError
 from util.log import counted, log
+from util.reading import read_bytes
 
 SINGLE_IMAGE_REPEATS = 32  # an epoch of one image is this many augmented views of it
 
@@ -148,7 +149,7 @@ def without_images(images: AnnotatedImages, leave_out: Path) -> AnnotatedImages:
     """
     try:
         # surrogateescape: so Python reads file names that are not UTF-8 from a folder
-        lines = leave_out.read_bytes().decode("utf-8-sig", "surrogateescape").split("\n")
+        lines = read_bytes(leave_out).decode("utf-8-sig", "surrogateescape").split("\n")
     except OSError as error:
         raise UsageError(f"cannot read --leave_out {leave_out} ({error.strerror})") from None
     names = {name for line in lines if (name := line.removesuffix("\r"))}

@@ -23,6 +23,7 @@ from inference.torch_file import BadFileError, read_torch_file
 from training.weight_names import find_missing, match, own_tensors
 from util.errors import UsageError
 from util.log import counted, log, some
+from util.reading import is_ordinary
 
 # of dictionaries that hold a state dict; averaged weights first, as timm does
 PARTS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
@@ -95,7 +96,7 @@ def read_weights(path: Path) -> object:
     try:
         return read_torch_file(path)
     except BadFileError:
-        if not path.is_file() or path.suffix != ".safetensors":
+        if not is_ordinary(path) or path.suffix != ".safetensors":
             raise
     try:
         return load_file(path)

@@ -1,14 +1,16 @@
 """Valid files changed at random, and files made to do harm: the inputs of mutations.py.
 
-make_input makes one input of a kind; everything random in it comes from the given generator.
+write_mutated makes one input; everything random in it comes from the given generator.
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import pickle
+import re
 import struct
 import zipfile
 import zlib
@@ -16,6 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import torch
 
 HOSTILE = (
@@ -158,7 +161,7 @@ def rezip(data: bytes, rng: np.random.Generator, new_pickle: bytes | None) -> by
     return out.getvalue()
 
 
-def huge_image(rng: np.random.Generator) -> tuple[str, bytes]:
+def huge_image(rng: np.random.Generator) -> bytes:
     """A small file that claims very many pixels, or one that is very wide or high (allowed)."""
     sizes = ((40_000, 40_000), (2**31 - 1, 2**31 - 1), (30_000, 1), (1, 30_000), (13_400, 1))
     width, height = sizes[rng.integers(len(sizes))]
@@ -169,72 +172,174 @@ def huge_image(rng: np.random.Generator) -> tuple[str, bytes]:
         struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c))
         for c in (header, body, b"IEND")
     ]
-    return "png", b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def mutate_image(images: list[tuple[str, bytes]], rng: np.random.Generator) -> tuple[str, bytes]:
-    """(suffix, content) of an image file; a few are huge or are PostScript programs."""
+def mutate_image(data: bytes, rng: np.random.Generator) -> bytes:
+    """An image file with other bytes; a few are huge or are PostScript programs."""
     how = rng.random()
-    suffix, data = huge_image(rng) if how < 0.03 else images[rng.integers(len(images))]
+    if how < 0.03:
+        return huge_image(rng)
     if how > 0.97:  # Pillow would start a program to read this
-        data = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) (w) file closefile\n"
-    elif how > 0.03:
-        data = mutate_bytes(data, rng)
-    return suffix, data
+        return b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(x) (w) file closefile\n"
+    return mutate_bytes(data, rng)
 
 
-def mutate_annotations(coco: dict, rng: np.random.Generator) -> bytes:
-    """A COCO json with other values, other bytes or both."""
+def mutate_json(data: bytes, rng: np.random.Generator) -> bytes:
+    """JSON with other values, other bytes or both, or nested without end."""
     how = rng.random()
-    text = json.dumps(mutate_values(coco, rng) if how < 0.6 else coco).encode()
-    return mutate_bytes(text, rng) if how > 0.5 else text
+    if how < 0.02:
+        return b"[" * 100_000
+    if how < 0.65:
+        data = json.dumps(mutate_values(json.loads(data), rng)).encode()
+    return mutate_bytes(data, rng) if how > 0.55 else data
 
 
-def mutate_vocabulary(
-    vocabulary: dict, canary: Path, rng: np.random.Generator
-) -> tuple[str, bytes]:
-    """(suffix, content) of a vocabulary: pickle or json."""
-    how, as_pickle = rng.random(), rng.random() < 0.7
-    values = mutate_values(vocabulary, rng) if how < 0.4 else vocabulary
-    data = pickle.dumps(values, 4) if as_pickle else json.dumps(values).encode()
-    if as_pickle and how > 0.7:
-        data = hostile_pickle(vocabulary, canary, rng)
-    if 0.4 < how < 0.7 or (how > 0.7 and rng.random() < 0.3):
-        data = mutate_bytes(data, rng)
-    return "pkl" if as_pickle else "json", data
+def mutate_lines(data: bytes, rng: np.random.Generator) -> bytes:
+    """JSON lines, of which one is other JSON, is doubled, or has moved to the end."""
+    lines = data.splitlines()
+    at = int(rng.integers(len(lines)))
+    how = rng.integers(6)
+    if how == 0:
+        lines.append(lines[at])
+    elif how == 1:
+        lines.append(lines.pop(at))
+    else:
+        lines[at] = mutate_json(lines[at], rng)
+    return b"\n".join(lines) + b"\n" * int(rng.integers(2))
 
 
-def mutate_checkpoint(checkpoint: dict, canary: Path, rng: np.random.Generator) -> bytes:
-    """A checkpoint with other values, other bytes, another archive or a hostile pickle."""
-    how, file = rng.random(), io.BytesIO()
-    torch.save(mutate_values(checkpoint, rng) if how < 0.5 else checkpoint, file)
+def mutate_table(data: bytes, rng: np.random.Generator) -> bytes:
+    """A text with other words in places of some, or other bytes."""
+    if rng.random() < 0.4:
+        return mutate_bytes(data, rng)
+    parts = re.split(rb"([,|;:<>\"\n ]+)", data)
+    for _ in range(rng.integers(1, 4)):
+        word = HOSTILE[rng.integers(len(HOSTILE))]
+        how = rng.integers(3)
+        at = int(rng.integers(len(parts)))
+        if how == 0:
+            parts[at] = b""
+        elif how == 1:
+            parts.insert(at, parts[rng.integers(len(parts))])
+        else:
+            parts[at] = str(word).encode("utf-8", "surrogatepass")
+    return b"".join(parts)
+
+
+def mutate_arrays(data: bytes, rng: np.random.Generator) -> bytes:
+    """Arrays of other shapes, types and values, one too many or too few, or other bytes."""
+    how = rng.random()
+    if how < 0.4:
+        return mutate_bytes(data, rng)
+    with np.load(io.BytesIO(data)) as file:
+        arrays = dict(file)
+    name = list(arrays)[rng.integers(len(arrays))]
+    array = arrays[name]
+    choices: list[Callable] = [
+        lambda: array[:-1],
+        lambda: array.T,
+        lambda: array.ravel(),
+        lambda: np.zeros(()),
+        lambda: np.zeros((0, 10**9)),
+        lambda: np.array([{}], object),
+        lambda: array.astype("U9"),
+        lambda: np.full(array.shape, np.nan),
+        lambda: np.full(array.shape, 1e300),
+        lambda: np.full(array.shape, -1),
+        lambda: array[..., None],
+        lambda: array[::-1],
+        lambda: np.zeros((3000, 3000)),
+    ]
+    arrays[name] = choices[rng.integers(len(choices))]()
+    if rng.random() < 0.2:
+        del arrays[list(arrays)[rng.integers(len(arrays))]]
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)
     data = file.getvalue()
-    if 0.5 < how < 0.6:
-        data = mutate_bytes(data, rng)
-    elif 0.6 < how < 0.8:
-        data = rezip(data, rng, None)
-    elif how > 0.8:
-        plain = {k: v for k, v in checkpoint.items() if k != "weights"}
-        data = hostile_pickle(plain, canary, rng)
-        data = data if rng.random() < 0.2 else rezip(file.getvalue(), rng, data)
+    if how > 0.8:  # a header that claims another shape, as if it had been written so
+        number = str(int(rng.choice([0, 7, 10**6, 10**13]))).encode()
+        out = io.BytesIO()
+        with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+            for member in old.namelist():
+                content = old.read(member)
+                if member == f"{name}.npy":
+                    content = re.sub(rb"\(\d+", b"(" + number, content, count=1)
+                new.writestr(member, content)
+        data = out.getvalue()
     return data
 
 
-def make_input(
-    kind: str, valid: dict, folder: Path, canary: Path, rng: np.random.Generator
-) -> Path:
-    """Write one mutated file of a kind into `folder`; returns its path.
+def mutate_pickle(data: bytes, canary: Path, rng: np.random.Generator) -> bytes:
+    """A vocabulary with other values, other bytes, or a hostile pickle."""
+    how, vocabulary = rng.random(), pickle.loads(data)
+    if how > 0.6:
+        data = hostile_pickle(vocabulary, canary, rng)
+    elif how < 0.4:
+        data = pickle.dumps(mutate_values(vocabulary, rng), 4)
+    return mutate_bytes(data, rng) if 0.35 < how < 0.7 else data
 
-    valid: what write_valid returns. canary: the file that hostile pickles create if they run.
+
+def mutate_checkpoint(data: bytes, canary: Path, rng: np.random.Generator) -> bytes:
+    """A checkpoint with other values, other bytes, another archive or a hostile pickle."""
+    how, file = rng.random(), io.BytesIO()
+    checkpoint = torch.load(io.BytesIO(data), weights_only=True)
+    if how < 0.5:
+        torch.save(mutate_values(checkpoint, rng), file)
+        return file.getvalue()
+    if how < 0.6:
+        return mutate_bytes(data, rng)
+    if how < 0.8:
+        return rezip(data, rng, None)
+    plain = {k: v for k, v in checkpoint.items() if k not in ("weights", "training")}
+    hostile = hostile_pickle(plain, canary, rng)
+    return hostile if rng.random() < 0.2 else rezip(data, rng, hostile)
+
+
+def mutate_network(data: bytes, rng: np.random.Generator) -> bytes:
+    """An ONNX file with other metadata or other bytes."""
+    if rng.random() < 0.3:
+        return mutate_bytes(data, rng)
+    network = onnx.load_from_string(data)
+    entry = network.metadata_props[rng.integers(len(network.metadata_props))]
+    value = HOSTILE[rng.integers(len(HOSTILE))]
+    if entry.key == "labels" and rng.random() < 0.7:
+        value = json.dumps(mutate_values(json.loads(entry.value), rng))
+    with contextlib.suppress(ValueError):  # text that protobuf cannot hold
+        entry.value = str(value)
+    return network.SerializeToString()
+
+
+def write_mutated(path: Path, form: str, canary: Path, rng: np.random.Generator) -> None:
+    """Replace a valid file by a mutated one, or, now and then, by what is no ordinary file.
+
+    form: json, lines, table, npz, pickle, torch, onnx, image, or bytes for all others. canary: the
+    file that hostile pickles create if they run.
     """
-    if kind == "images":
-        suffix, data = mutate_image(valid[kind], rng)
-    elif kind == "annotations":
-        suffix, data = "json", mutate_annotations(valid[kind], rng)
-    elif kind == "vocabulary":
-        suffix, data = mutate_vocabulary(valid[kind], canary, rng)
+    data = path.read_bytes()
+    path.unlink()
+    how = rng.random()
+    if how < 0.01:
+        os.mkfifo(path)
+    elif how < 0.015:
+        path.symlink_to("/dev/zero")
+    elif how < 0.02:
+        path.mkdir()
+    elif how < 0.03:
+        with path.open("wb") as file:  # a sparse file
+            file.truncate(10**13)
+    elif how < 0.04:
+        path.write_bytes(bytes(int(rng.choice([0, 1, 10**6]))))
     else:
-        suffix, data = "pt", mutate_checkpoint(valid[kind], canary, rng)
-    path = folder / f"mutated.{suffix}"
-    path.write_bytes(data)
-    return path
+        with_canary = {"pickle": mutate_pickle, "torch": mutate_checkpoint}
+        mutate = {
+            "json": mutate_json,
+            "lines": mutate_lines,
+            "table": mutate_table,
+            "npz": mutate_arrays,
+            "onnx": mutate_network,
+            "image": mutate_image,
+            "bytes": mutate_bytes,
+        }
+        extra = (canary, rng) if form in with_canary else (rng,)
+        path.write_bytes((mutate | with_canary)[form](data, *extra))

@@ -1,30 +1,25 @@
 """export.py: ONNX against PyTorch and enumeration, exact weights, a card without injected HTML."""
 
-import contextlib
 import html
-import io
 import itertools
 import json
 import re
 import shutil
-import subprocess
-import sys
-from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import RANKED, REPO, call, load, refusal, same, write_picture
+from conftest import RANKED, call, load, refusal, same
 from enumeration import NUM_LABELS, make_model
 
 import export
-import sample
 from deploy import model_card, onnx_export, predict_onnx
 from deploy.safetensors_io import load_export
 from evaluation.metrics import SET_METRICS
 from images.transforms import Preprocessing
 from inference.checkpoint import restore
+from inference.predictions import DECISIONS
 from labels.vocabulary import Vocabulary
 from model import DECODERS
 from util.errors import RunError, UsageError
@@ -43,15 +38,6 @@ def exported(request):
         {"decoder": request.param}, vocabulary, Preprocessing(SIZE), 0.25
     )
     return model, onnx_export.to_onnx(model, constants), constants
-
-
-@pytest.fixture(scope="module")
-def export_run(trained):
-    """export.py on the tiny run: its folder, stdout and stderr."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        call(export, "--checkpoint", trained.output / "best.pt")
-    return SimpleNamespace(folder=trained.output / "export", out=out.getvalue(), err=err.getvalue())
 
 
 @pytest.fixture
@@ -172,44 +158,6 @@ def test_damaged_files_are_rejected(folder, tmp_path):
     assert "lacks" in refused("config.json", json.dumps({"format": "hybridnet-checkpoint-1"}))
 
 
-def test_the_example_needs_no_other_file_of_the_project(folder, trained, tmp_path, capsys):
-    """A copy, alone in a folder and without torch, prints what sample.py prints."""
-    alone = tmp_path / "elsewhere"
-    shutil.copytree(folder, alone)
-    photo = write_picture(tmp_path / "photo.png", RANKED[:2], side=SIZE)  # nothing to resize
-    code = (
-        "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; "
-        "runpy.run_path(sys.argv[0], run_name='__main__'); print(*sys.modules)"
-    )
-    command = [sys.executable, "-c", code, alone / "predict_onnx.py", alone, photo]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    *lines, modules = result.stdout.splitlines()
-    own = {path.stem for path in REPO.rglob("*.py") if ".venv" not in path.parts} - {"predict_onnx"}
-    assert not own & set(modules.split())
-    said = {line[4:].split()[0]: float(line.split()[-1].rstrip("%")) for line in lines[1:]}
-    call(sample, photo, "--checkpoint", trained.output / "best.pt", "--json", "--device", "cpu")
-    labels = json.loads(capsys.readouterr().out)["labels"]
-    assert said == {name: pytest.approx(100 * p, abs=2) for name, p in labels.items()}
-
-
-def test_the_example_sees_the_pixels_the_model_sees(tmp_path):
-    """Up to rounding after a resize: upright, on white, large JPEGs decoded at a smaller size."""
-    for name, side in (("a.jpg", 40), ("b.jpg", 300), ("c.png", SIZE)):
-        path = write_picture(tmp_path / name, ("person", "dog"), side)
-        ours = Preprocessing(SIZE).eval_transform().from_file(path).numpy()[None].astype(int)
-        assert np.abs(predict_onnx.load_image(path, SIZE) - ours).max() <= (side != SIZE)
-
-
-def test_the_example_reports_bad_files_in_one_sentence(folder, tmp_path):
-    (tmp_path / "encoder.onnx").write_text("no network")
-    for path, what in ((tmp_path / "absent.onnx", "cannot read"), (tmp_path / "encoder.onnx", "")):
-        with pytest.raises(SystemExit, match=f"^error: {what}.*{path.name}"):
-            predict_onnx.open_network(path)
-    with pytest.raises(SystemExit, match="cannot be read as an image"):
-        predict_onnx.load_image(tmp_path / "encoder.onnx", SIZE)
-
-
 def test_export_rejects_bad_input(trained, workdir):
     best = ("--checkpoint", trained.output / "best.pt")
     (workdir / "text.txt").write_text("hello")
@@ -260,10 +208,11 @@ def test_the_card_has_the_evaluation_of_this_checkpoint_only(trained, tmp_path, 
     assert f"python evaluate.py --checkpoint {path}" in card_of(checkpoint, path)
     results = {
         **{"epoch": checkpoint["epoch"], "threshold": checkpoint["threshold"]},
+        **{"checkpoint": "best.pt", "decoder": "chain", "label_thresholds": 0.5},
         **{"command": "python evaluate.py --limit 3", "num_images": 1234, "num_samples": 128},
         **{"protocol": "images with labels", "annotations": "a_b.json", "mAP_labels": 5},
         **{"mAP": 41.237, "mAP@10": 50.0, "set_nll": 3.25, "ECE": 1.5},
-        "predicted_sets": {"map": dict.fromkeys(SET_METRICS, 12.5)},
+        "predicted_sets": {rule: dict.fromkeys(SET_METRICS, 12.5) for rule in DECISIONS},
         "per_label": [{"label": x, "AP": 10.0, "support": 7} for x in RANKED],
     }
     metrics.write_text(json.dumps(results))
@@ -281,7 +230,7 @@ def test_the_card_has_the_evaluation_of_this_checkpoint_only(trained, tmp_path, 
     assert "Only 2,000 of 6,170 image-label pairs are known" in card_of(checkpoint, path)
     for other in (
         {**results, "epoch": 99},
-        {**results, "predicted_sets": {"map": {}}},
+        {**results, "predicted_sets": {**results["predicted_sets"], "map": {}}},
         [],
         {**results, "per_label": []},
     ):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from conftest import REPO, same
 
 import model
@@ -15,15 +16,14 @@ from inference.checkpoint import find_checkpoint, load_checkpoint, restore, save
 from util.errors import RunError, UsageError
 
 sys.path.insert(0, str(REPO / "benchmarks/robustness"))
-import mutations
+import valid_inputs
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """A checkpoint of a tiny network, and a function that saves it changed and reads it."""
-    monkeypatch.setattr(mutations.torchvision.models, "resnet18", mutations.tiny_resnet)
-    (tmp_path / "valid").mkdir()
-    checkpoint = mutations.write_valid(tmp_path / "valid")["checkpoint"]
+    monkeypatch.setattr(torchvision.models, "resnet18", valid_inputs.tiny_resnet)
+    checkpoint = valid_inputs.tiny_checkpoint()
     del checkpoint["commit"]
 
     def refusal(**changes: object) -> str:

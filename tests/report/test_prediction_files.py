@@ -55,7 +55,9 @@ def test_predictions_are_read_back(labels, names, random):
     with tempfile.TemporaryDirectory() as folder:
         for name, predicted in zip(names, sets, strict=True):  # each time it goes on
             with PredictionFiles(Path(folder), ABOUT, labels) as files:
-                files.add([{"image": name, "predicted": predicted, "labels": scores}])
+                sets_found = [{"labels": predicted, "probability": 0.5}]
+                result = {"decided_by": "map", "most_probable_sets": sets_found, "labels": scores}
+                files.add([{"image": name, "predicted": predicted, **result}])
         if any(sets):
             found = read_labels(Path(folder, "predictions.csv"))
             assert found.file_names == names
