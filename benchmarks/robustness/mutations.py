@@ -4,9 +4,9 @@
 
 The inputs are spread evenly over the doors: the files that some command reads (doors.py). Each one
 is a valid file with random changes of its bytes or values, or one made to run code, to block or to
-fill the memory. It depends on --seed and its number only. Every fifth is read by a whole script,
-the others by the functions that the script calls. The network is tiny, so that thousands of runs
-are possible.
+fill the memory; the first two are valid. It depends on --seed and its number only. Every fifth is
+read by a whole script, the others by the functions that the script calls. The network is tiny, so
+that thousands of runs are possible.
 
     accepted    exit code 0
     refused     exit code 2 and one sentence
@@ -63,6 +63,7 @@ WORK, PATIENCE = 10, 60  # seconds of one input: of a processor, and until it mu
 ADDRESSES = 12 << 30  # bytes of address space, so that no file can fill the machine's memory
 MEMORY = 2 << 20  # kB
 SCRIPT_EVERY = 5
+UNCHANGED = 2  # the first inputs are valid: a script and the functions must accept them
 IN_A_ROW = 200  # inputs that one process reads with functions
 STARTS = {"os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "socket.connect"}
 STARTS |= {"os.remove", "os.rename", "os.rmdir", "shutil.rmtree", "ctypes.dlopen"}
@@ -159,9 +160,12 @@ def work(names: list[tuple[str, int]], seed: int, tree: Path, by_script: bool, s
             path = Path(door.file)
             kept = path.read_bytes()
             rng = np.random.default_rng([seed, list(DOORS).index(name), number])
-            write_mutated(path, door.form, canary, rng)
+            if number >= UNCHANGED:
+                write_mutated(path, door.form, canary, rng)
             read = partial(read_by_script, door) if by_script else partial(door.read, path)
             found = try_input(read, watch, canary)
+            if number < UNCHANGED and found[0] == "refused":
+                found = "tracebacks", f"the valid file is refused: {found[1]}"
             os.write(send, json.dumps((name, number, *found)).encode() + b"\n")
             if path.is_dir() and not path.is_symlink():
                 path.rmdir()
