@@ -255,7 +255,7 @@ OUR_OWN = {  # files of this program or of this moment
     "report/page.py": {"read_text"},
     "training/folds.py": {"read_text"},
     "util/files.py": {"open", "os.open", "read_bytes"},
-    "util/cli.py": {"os.open"},
+    "util/streams.py": {"os.open"},
     "util/reading.py": {"os.open", "ZipFile"},
 }
 

@@ -25,6 +25,8 @@ def small(monkeypatch, tmp_path):
     monkeypatch.setattr(torchvision.models, "resnet18", valid_inputs.tiny_resnet)
     checkpoint = valid_inputs.tiny_checkpoint()
     del checkpoint["commit"]
+    (tmp_path / "valid").mkdir()
+    torch.save(checkpoint, tmp_path / "valid/best.pt")
 
     def refusal(**changes: object) -> str:
         torch.save({**checkpoint, **changes}, tmp_path / "x.pt")
