@@ -103,6 +103,14 @@ def use_checkpoint(path: Path) -> None:
             decode(model, model.encode(image[None]), torch.zeros(1, len(vocabulary)))
 
 
+def use_weights(path: Path) -> None:
+    """As train.py does."""
+    try:
+        find_state(read_weights(path))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+
+
 def use_image(path: Path) -> None:
     """As a data loader does."""
     load_image(path)
@@ -235,7 +243,7 @@ DOORS = {
     ),
     "--weights": Door(
         *("weights.pt", "torch", train, f"{TRAIN} --weights weights.pt --output_dir out/run"),
-        lambda path: find_state(read_weights(path)),
+        use_weights,
     ),
     "--start_from": Door(
         *("other/best.pt", "torch", train),

@@ -130,8 +130,9 @@ def try_input(read: Callable[[], object], watch: Watch, canary: Path) -> tuple[s
         outcome, detail = "refused", str(error)
         if not detail or "\n" in printable(detail):
             outcome = "tracebacks"
-    except BaseException:
-        outcome, detail = "tracebacks", traceback.format_exc()
+    except BaseException as error:
+        known = isinstance(error, OSError) and error.filename  # run_script makes it a sentence
+        outcome, detail = "refused" if known else "tracebacks", traceback.format_exc()
     watch.on = False
     if watch.started or canary.exists():
         outcome, detail = "code run", "; ".join(watch.started)
