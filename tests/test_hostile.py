@@ -52,7 +52,7 @@ def test_mutated_inputs(tmp_path):
     """
     (tmp_path / "few.py").write_text(SCRIPT)
     doors = ("COCO json", "CSV", "index of tars", "vocabulary", "checkpoint", "metrics.json")
-    doors += ("predictions.npz", "images", "--rules", "encoder.onnx", "obeyed")
+    doors += ("predictions.npz", "images", "rules", "encoder.onnx", "obeyed")
     flags = ("--inputs", 110, "--seed", 1, "--doors", *doors)
     result = run(tmp_path / "few.py", *flags, cwd=tmp_path)
     rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]

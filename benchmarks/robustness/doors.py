@@ -188,11 +188,11 @@ DOORS = {
         *("labels.jsonl", "lines", build_vocab, f"--annotations labels.jsonl {MAKE}"),
         labels_in("labels.jsonl"),
     ),
-    "--label_names": Door(
+    "names of numbers": Door(
         *("names.txt", "table", build_vocab, f"{NUMBERS} {MAKE}"),
         lambda path: read_labels(Path("numbers.csv"), None, ReadOptions(label_names=path)),
     ),
-    "--labels_to_merge": Door(
+    "merges": Door(
         *("merges.csv", "table", build_vocab),
         f"--annotations {COCO} --labels_to_merge merges.csv {MAKE}",
         read_merges,
@@ -236,16 +236,16 @@ DOORS = {
         *("vocab.json", "json", train, f"{TRAIN} --vocab_path vocab.json --output_dir out/run"),
         use_vocabulary,
     ),
-    "--leave_out": Door(
+    "leave-out list": Door(
         *("left_out.txt", "table", train),
         f"{TRAIN} --vocab_path vocab.pkl --leave_out left_out.txt --output_dir out/run",
         lambda path: without_images(read_labels(Path(COCO)), path),
     ),
-    "--weights": Door(
+    "weights": Door(
         *("weights.pt", "torch", train, f"{TRAIN} --weights weights.pt --output_dir out/run"),
         use_weights,
     ),
-    "--start_from": Door(
+    "start_from": Door(
         *("other/best.pt", "torch", train),
         f"{TRAIN} --start_from other/best.pt --output_dir out/run",
         use_checkpoint,
@@ -256,7 +256,7 @@ DOORS = {
         lambda path: read_last(path.parent),
     ),
     "checkpoint": Door("run/best.pt", "torch", evaluate, JUDGE, use_checkpoint),
-    "--cache": Door("cache", "bytes", evaluate, f"{JUDGE} --cache cache", use_cache),
+    "cache": Door("cache", "bytes", evaluate, f"{JUDGE} --cache cache", use_cache),
     "metrics.json": Door("run/metrics.json", "json", evaluate, COMPARE, read_run),
     "predictions.npz": Door(
         *("run/predictions.npz", "npz", evaluate, COMPARE),
@@ -270,7 +270,7 @@ DOORS = {
         lambda path: draw_training(read_log(path), 1),
     ),
     "images": Door(PHOTO, "image", sample, f"{PHOTO} --checkpoint run --output out", use_image),
-    "--rules": Door(
+    "rules": Door(
         *("rules.txt", "table", sample),
         f"{PHOTO} --checkpoint run --rules rules.txt --output out",
         use_rules,
@@ -290,21 +290,21 @@ DOORS = {
         f"few --checkpoint run --output tagged {LOOK}",
         use_tagged,
     ),
-    "--bad_images": Door(
+    "bad images": Door(
         *("bad.jsonl", "lines", data_loader),
         f"{DATA} --check --bad_images bad.jsonl {LOOK}",
         lambda path: BadImages(path).read(),
     ),
-    "--issues": Door(
+    "issues": Door(
         *("issues.csv", "table", annotate),
         f"images --annotations {COCO} --issues issues.csv --output out/c.csv",
         use_issues,
     ),
-    "--label_list": Door(
+    "label list": Door(
         *("names.txt", "table", annotate, "images --label_list names.txt --output out/c.csv"),
         read_label_list,
     ),
-    "annotate.py --output": Door(
+    "confirmed labels": Door(
         *("corrected.csv", "table", annotate, "images --output corrected.csv"), read_answers
     ),
     "config.json": Door("exported/config.json", "json", None, "", use_export),

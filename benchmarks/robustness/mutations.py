@@ -147,31 +147,31 @@ def try_input(read: Callable[[], object], watch: Watch, canary: Path) -> tuple[s
 def work(names: list[tuple[str, int]], seed: int, tree: Path, by_script: bool, send: int) -> None:
     """Read these inputs, (door, number), in this process; write a JSON line for each to `send`."""
     resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))
-    with tempfile.TemporaryDirectory() as place:
-        folder, canary = Path(place, "tree"), Path(place, "canary")
-        shutil.copytree(tree, folder)
-        os.chdir(folder)
-        watch = Watch(folder)
-        sys.stderr, sys.stdout = io.StringIO(), io.StringIO()  # progress
-        for name, number in names:
-            used = resource.getrusage(resource.RUSAGE_SELF)
-            end = int(used.ru_utime + used.ru_stime) + WORK + 1
-            resource.setrlimit(resource.RLIMIT_CPU, (end, end + 5))
-            door = DOORS[name]
-            path = Path(door.file)
-            kept = path.read_bytes()
-            rng = np.random.default_rng([seed, list(DOORS).index(name), number])
-            if number >= UNCHANGED:
-                write_mutated(path, door.form, canary, rng)
-            read = partial(read_by_script, door) if by_script else partial(door.read, path)
-            found = try_input(read, watch, canary)
-            if number < UNCHANGED and found[0] == "refused":
-                found = "tracebacks", f"the valid file is refused: {found[1]}"
-            os.write(send, json.dumps((name, number, *found)).encode() + b"\n")
-            if path.is_dir() and not path.is_symlink():
-                path.rmdir()
-            path.unlink(missing_ok=True)
-            path.write_bytes(kept)
+    folder, canary = tree.with_name("tree"), tree.with_name("canary")
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(tree, folder)
+    os.chdir(folder)
+    watch = Watch(folder)
+    sys.stderr, sys.stdout = io.StringIO(), io.StringIO()  # progress
+    for name, number in names:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        end = int(used.ru_utime + used.ru_stime) + WORK + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (end, end + 5))
+        door = DOORS[name]
+        path = Path(door.file)
+        kept = path.read_bytes()
+        rng = np.random.default_rng([seed, list(DOORS).index(name), number])
+        if number >= UNCHANGED:
+            write_mutated(path, door.form, canary, rng)
+        read = partial(read_by_script, door) if by_script else partial(door.read, path)
+        found = try_input(read, watch, canary)
+        if number < UNCHANGED and found[0] == "refused":
+            found = "tracebacks", f"the valid file is refused: {found[1]}"
+        os.write(send, json.dumps((name, number, *found)).encode() + b"\n")
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        path.unlink(missing_ok=True)
+        path.write_bytes(kept)
 
 
 def run_inputs(
@@ -259,9 +259,10 @@ def main(args: argparse.Namespace) -> None:
     counts: dict[str, Counter] = {name: Counter() for name in args.doors}
     scripts, failures = 0, 0
     with tempfile.TemporaryDirectory() as place:
-        tree = Path(place, "valid")
-        tree.mkdir()
-        make_tree(tree)
+        tree, first = Path(place, "valid"), Path(place, "tree")  # sample.json has its place
+        first.mkdir()
+        make_tree(first)
+        first.rename(tree)
         quick_export()
         for name in args.doors:
             numbers = range(-(-args.inputs // len(args.doors)))

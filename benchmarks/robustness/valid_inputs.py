@@ -16,7 +16,6 @@ from PIL import Image
 from torch import nn
 
 import build_vocab
-import data_loader
 import evaluate
 import export
 import sample
@@ -78,7 +77,8 @@ def write_tree(folder: Path) -> None:
     copy_inputs()
     call(make_shards, *data, "--output_dir", "shards")
     call(export, "--checkpoint", "run", "--output_dir", "exported")
-    call(data_loader, *data, "--check", "--bad_images", "bad.jsonl", "--num_workers", 0)
+    lines = [json.dumps({"image": f"images/{i}.jpg", "reason": "damaged"}) for i in range(3)]
+    Path("bad.jsonl").write_text("".join(f"{line}\n" for line in lines))
 
 
 def copy_inputs() -> None:
