@@ -109,7 +109,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     only where the system has no files without a name, a hidden one beside `path` may be. Raises
     RunError if the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.tmp{os.getpid()}")
+    # 60 characters have at most 240 bytes: a file name may have 255
+    temporary = path.with_name(f".{path.name[:60]}.tmp{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _nameless_file(path.parent) as descriptor:
