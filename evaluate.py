@@ -204,8 +204,8 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     amp = autocast(device, all_gather(resolve_amp(args.amp, device, flags))[0])
     flips = bool(args.label_issues or args.influence)
     started = time.perf_counter()
-    asked = (args.num_samples, revealed, flips, args.pointing, rules)
-    judged = judge_images(judges, subject, reader, amp, device, *asked)
+    questions = (args.num_samples, revealed, flips, args.pointing, rules)
+    judged = judge_images(judges, subject, reader, amp, device, *questions)
     seconds = time.perf_counter() - started
     if rank() > 0:
         return  # the first process reports for all
