@@ -93,6 +93,8 @@ def read_labels(
         divided = ": " + ", ".join(f"{n:,} {split}" for split, n in counts.items() if n)
     sizes = f"{counted(len(images), 'image')}{divided}, {counted(len(images.categories), 'label')}"
     log(f"{path}: {images.kind}, {sizes}")
+    if options.blank == "unknown" and not images.unknown:
+        log(f"note: --blank unknown changes nothing: {path} leaves no label open; see --checked")
     return images
 
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from conftest import write_json
+from conftest import write_json, write_picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -290,3 +290,12 @@ def test_what_is_written_is_read(tmp_path_factory, rows, splits):
     named = {*images.categories}  # a label that is unknown everywhere has no name in the table
     right = [" ".join(x for x in text.split() if x.strip("?") in named) for text in expected(rows)]
     assert said(images) == right
+
+
+def test_blank_unknown_without_anything_open_is_said(tmp_path, capsys):
+    """Folders of labels cannot leave a label open: the flag does nothing there."""
+    for name in ("cat", "dog"):
+        write_picture(tmp_path / "photos" / name / f"{name}.jpg")
+    images = read_labels(tmp_path / "photos", options=ReadOptions(blank="unknown"))
+    assert images.unknown is None
+    assert "note: --blank unknown changes nothing" in capsys.readouterr().err
