@@ -62,7 +62,7 @@ def test_mutated_inputs(tmp_path):
     assert obeyed[5] > 5, result.stderr
     for total, accepted, refused, *failures in counts.values():
         assert total == accepted + refused, (failures, result.stderr)
-    assert everything[2] > everything[1] > 0
+    assert min(everything[1:3]) > 20
 
 
 @pytest.mark.parametrize(
