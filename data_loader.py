@@ -206,7 +206,10 @@ def load_data_set(
         return images.select(at), [image_path]
     images = without_missing(image_path, images)
     labelled, annotated = images.labelled(), images.annotated()
-    counts = f"{counted(len(labelled), 'image')} with labels"
+    certain = sum(map(bool, labelled.label_sets))
+    counts = f"{counted(certain, 'image')} with labels"
+    if perhaps := len(labelled) - certain:
+        counts += f", {perhaps:,} that may have some"
     if unlabelled := len(annotated) - len(labelled):
         counts += f", {unlabelled:,} without" + ("" if keep_unlabelled else " (not used)")
     if nothing := len(images) - len(annotated):

@@ -61,8 +61,11 @@ class AnnotatedImages:
         return {label for s in (self.label_sets, self.difficult or ()) for of in s for label in of}
 
     def labelled(self) -> AnnotatedImages:
-        """The images with at least one label."""
-        return self.select([i for i, labels in enumerate(self.label_sets) if labels])
+        """The annotated images that have a label, or may have one."""
+        some = self.annotated()
+        unknown = some.unknown or [()] * len(some)
+        pairs = enumerate(zip(some.label_sets, unknown, strict=True))
+        return some.select([i for i, (s, u) in pairs if s or u])
 
     def annotated(self) -> AnnotatedImages:
         """The images without those of which all labels are unknown."""

@@ -37,7 +37,7 @@ def test_unknown_labels_follow_their_images():
     unknown = [("dog",), ("hat",), ("cat",)]
     images = annotated([("cat",), ("dog",), ()], unknown, splits=splits)
     assert images.select([2, 0]).unknown == [("cat",), ("dog",)]
-    assert images.labelled().unknown == [("dog",), ("hat",)]
+    assert images.labelled().unknown == unknown, "the last image may have a cat"
     train = images.of_split("train")
     assert train.unknown == [("dog",), ("cat",)]
     assert "dog" not in train.categories, "it is true on a validation image only"
@@ -80,7 +80,7 @@ def test_images_of_which_nothing_is_known_are_not_annotated():
     unknown = [("dog", "hat", "fig"), ("hat", "fig", "dog", "cat"), ("hat",), ()]
     images = annotated([("cat",), (), (), ()], unknown)
     assert images.annotated().file_names == ["0.jpg", "2.jpg", "3.jpg"]
-    assert images.labelled().file_names == ["0.jpg"]
+    assert images.labelled().file_names == ["0.jpg", "2.jpg"], "hat may be on the third image"
     assert images.known() == [("cat",), (), ("cat", "dog", "fig"), ("cat", "dog", "fig", "hat")]
     assert annotated([("cat",)], None).known() is None
 
