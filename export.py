@@ -2,6 +2,7 @@
 
     python export.py
     python export.py --checkpoint runs/scenes-chain/best.pt --verify photo.jpg holiday.png
+    python export.py --rules rules.txt
     python predict_onnx.py runs/scenes-chain/export photo.jpg
 
 Without --checkpoint it exports the latest run's best.pt. The folder then has
@@ -28,6 +29,7 @@ from deploy.model_card import write_card
 from deploy.onnx_export import largest_differences, metadata, to_onnx
 from deploy.safetensors_io import CONFIG, TENSORS, save_export
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
+from inference.rules import load_rules
 from util.cli import ArgumentParser, run_script
 from util.files import make_folder, write_atomically
 from util.log import log
@@ -41,6 +43,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--checkpoint", type=Path, help="best.pt of a run, or its folder; default: the latest")
     add("--output_dir", type=Path, help="output folder; default: export/ beside the checkpoint")
+    add("--rules", type=Path, metavar="TXT", help="rules that predict_onnx.py keeps: puppy -> dog")
     add(
         "--verify",
         type=Path,
@@ -63,7 +66,10 @@ def main(args: argparse.Namespace) -> None:
     folder = args.output_dir or path.parent / "export"
     make_folder(folder)
 
-    constants = metadata(checkpoint["model"], vocabulary, preprocessing, checkpoint["threshold"])
+    rules = load_rules(args.rules, vocabulary.labels).rules if args.rules else ()
+    constants = metadata(
+        checkpoint["model"], vocabulary, preprocessing, checkpoint["threshold"], rules
+    )
     log(f"exporting {path}")
     files = to_onnx(model, constants)
     noise = torch.randint(

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnxruntime
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from images.transforms import Preprocessing
+from labels.rules import Rule
 from labels.vocabulary import Vocabulary
 from model import HybridNet
 from util.errors import RunError
@@ -75,15 +76,20 @@ class DecoderStep(nn.Module):
 
 
 def metadata(
-    model_settings: dict, vocabulary: Vocabulary, preprocessing: Preprocessing, threshold: float
+    model_settings: dict,
+    vocabulary: Vocabulary,
+    preprocessing: Preprocessing,
+    threshold: float,
+    rules: Sequence[Rule] = (),
 ) -> dict[str, str]:
-    """metadata_props of both files. ONNX allows only strings; labels are a JSON list."""
+    """metadata_props of both files. ONNX allows only strings; labels and rules are JSON lists."""
     return {
         "format": FORMAT_VERSION,
         "decoder": model_settings["decoder"],
         "labels": json.dumps(vocabulary.labels, ensure_ascii=False),
         "image_size": str(preprocessing.image_size),
         "threshold": repr(float(threshold)),
+        "rules": json.dumps([[rule.kind, rule.labels] for rule in rules]),
     }
 
 

@@ -19,6 +19,8 @@ import onnxruntime
 from PIL import Image, ImageOps
 
 NUM_SAMPLES = 256  # label sets sampled; the error falls with the square root of their number
+NUM_FOR_RULES = 4096  # with rules, because only the sets that keep them count
+KINDS = ("implies", "exclusive", "one of")  # of rules
 MAX_SIZE, MAX_STATE = 8192, 2**20  # of images and decoder states: more would fill the memory
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow runs programs to read some others
 
@@ -51,7 +53,10 @@ def open_network(path: Path) -> tuple[onnxruntime.InferenceSession, dict[str, st
 
 
 def open_networks(folder: Path):
-    """The encoder, the decoder's step or None, the C labels, the threshold and the image size."""
+    """The encoder, the decoder's step or None, the C labels, the threshold, the image size, rules.
+
+    A rule is a kind and ranks of labels.
+    """
     encoder, constants = open_network(folder / "encoder.onnx")
     step = None
     try:
@@ -59,16 +64,23 @@ def open_networks(folder: Path):
         size, decoder = int(constants["image_size"]), constants["decoder"]
         fits = isinstance(labels, list) and all(type(label) is str for label in labels)
         fits = fits and 0 < len(labels) == len({*labels}) and math.isfinite(threshold)
+        rules = json.loads(constants.get("rules", "[]"))
+        fits = fits and all(
+            kind in KINDS and len(ranks) > 1 and all(r in range(len(labels)) for r in ranks)
+            for kind, ranks in rules
+        )
         if not fits or not 1 <= size <= MAX_SIZE or decoder not in ("none", "chain", "softmax"):
             raise ValueError
     except (KeyError, ValueError, TypeError, RecursionError):
-        fail(f"{folder / 'encoder.onnx'} is damaged: its labels, threshold or image_size are wrong")
+        fail(
+            f"{folder / 'encoder.onnx'} is damaged: its labels, threshold, size or rules are wrong"
+        )
     if decoder != "none":
         step, constants_of_step = open_network(folder / "decoder_step.onnx")
         if constants_of_step != constants:
             fail(f"encoder.onnx and decoder_step.onnx in {folder} are of different models")
     check_shapes(folder, encoder, step, len(labels), size)
-    return encoder, step, labels, threshold, size
+    return encoder, step, labels, threshold, size, rules
 
 
 def check_shapes(folder: Path, encoder, step, num_labels: int, size: int) -> None:
@@ -122,21 +134,26 @@ def load_image(path: Path, size: int) -> np.ndarray:
     return np.asarray(image).transpose(2, 0, 1)[None]
 
 
-def marginals(encoder, step, image: np.ndarray, seed: int = 0) -> np.ndarray:
-    """P(label in set | image), C: samples label sets label by label, most frequent label first.
+def sample(
+    encoder, step, image: np.ndarray, number: int, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label sets of the image, and each label's probability given the labels before it: both N×C.
 
-    Averages each label's probability given the labels sampled before it (Rao-Blackwell).
+    They are sampled label by label, the most frequent one first. The mean of the probabilities is
+    P(label in set | image), with a smaller error than the mean of the sets (Rao-Blackwell).
     """
     cnn_logits, *embedding = run(encoder, {"images": image})  # 1×C, 1×E
     if step is None:  # decoder `none`: labels do not depend on each other
-        return 1 / (1 + np.exp(-cnn_logits[0]))
+        p = (1 / (1 + np.exp(-cnn_logits))).repeat(number, 0)
+        return np.random.default_rng(seed).random(p.shape) < p, p
     num_labels = cnn_logits.shape[1]
     random = np.random.default_rng(seed)
-    probabilities = np.zeros((NUM_SAMPLES, num_labels))  # given the labels before
-    rows = np.arange(NUM_SAMPLES)  # samples that have not ended
-    last = np.full(NUM_SAMPLES, -1)  # the label read last, -1 at the start
+    sets = np.zeros((number, num_labels), bool)
+    probabilities = np.zeros((number, num_labels))  # given the labels before
+    rows = np.arange(number)  # samples that have not ended
+    last = np.full(number, -1)  # the label read last, -1 at the start
     (state_size,) = (i.shape[1] for i in step.get_inputs() if i.name == "state")
-    state = np.zeros((NUM_SAMPLES, state_size), np.float32)
+    state = np.zeros((number, state_size), np.float32)
     while len(rows):
         inputs = {
             "state": state,
@@ -153,17 +170,54 @@ def marginals(encoder, step, image: np.ndarray, seed: int = 0) -> np.ndarray:
         probabilities[rows] += np.where(decided, np.exp(-np.logaddexp(0, -z)), 0)
         goes_on = last < num_labels
         rows, last, state = (a[goes_on] for a in (rows, last, state))
-    return probabilities.mean(0)
+        sets[rows, last] = True
+    return sets, probabilities
+
+
+def keep_rules(rules: list, sets: np.ndarray) -> np.ndarray:
+    """The sets N×C that break no rule."""
+    kept = np.ones(len(sets), bool)
+    for kind, ranks in rules:
+        on = sets[:, ranks]
+        count = on.sum(1)
+        if kind == "implies":
+            kept &= ~on[:, 0] | on[:, 1:].all(1)
+        else:
+            kept &= count == 1 if kind == "one of" else count <= 1
+    return sets[kept]
+
+
+def predict(
+    networks, image: np.ndarray, threshold: float, rules: list
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """P(label in set | image, rules) C, and which labels are predicted, C bool.
+
+    With rules the prediction is the sampled set whose labels are furthest above the threshold, in
+    sum, and nothing that breaks a rule. None if no sampled set keeps the rules.
+    """
+    sets, probabilities = sample(*networks, image, NUM_FOR_RULES if rules else NUM_SAMPLES)
+    p = probabilities.mean(0)
+    if not rules:
+        return p, p >= threshold
+    sets = keep_rules(rules, sets)
+    if not len(sets):
+        return None
+    p = sets.mean(0)
+    return p, sets[(sets @ (p - threshold)).argmax()]
 
 
 def main(folder: Path, images: list[Path]) -> None:
-    """Print the most probable labels of each image; * marks those above the threshold."""
-    encoder, step, labels, threshold, size = open_networks(folder)
+    """Print the most probable labels of each image; * marks those that are predicted."""
+    encoder, step, labels, threshold, size, rules = open_networks(folder)
     for path in images:
-        p = marginals(encoder, step, load_image(path, size))
+        found = predict((encoder, step), load_image(path, size), threshold, rules)
         print(show(path))
-        for i in np.argsort(-p, kind="stable")[:8]:
-            print(f"  {'*' if p[i] >= threshold else ' '} {show(labels[i]):<20} {100 * p[i]:5.1f}%")
+        if found is None:
+            print(f"  none of {NUM_FOR_RULES:,} sampled label sets keeps the rules")
+            continue
+        p, predicted = found
+        for i in np.lexsort((-p, ~predicted))[: max(8, predicted.sum())]:
+            print(f"  {'*' if predicted[i] else ' '} {show(labels[i]):<20} {100 * p[i]:5.1f}%")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 from util.errors import UsageError
 from util.files import HEIC_SUFFIXES, PICTURE_SUFFIXES
 from util.log import log
-from util.reading import MOST_TEXT, open_file, read_bytes
+from util.reading import BLOCK, MOST_TEXT, open_file, read_bytes
 
 HEAD = 1 << 16  # bytes: what a format is recognised by
 GZIP = b"\x1f\x8b"  # how a zipped file begins
@@ -139,14 +139,17 @@ def western(content: bytes) -> str | None:
 
 
 def _unzip(content: bytes, path: Path) -> bytes:
+    parts, size = [], 0
     try:
         with gzip.open(io.BytesIO(content)) as file:
-            unzipped = file.read(MOST_TEXT + 1)
+            while size <= MOST_TEXT and (part := file.read(BLOCK)):
+                parts.append(part)
+                size += len(part)
     except (OSError, EOFError, zlib.error):
         raise UsageError(f"{path} is damaged: it cannot be unzipped; copy it again") from None
-    if len(unzipped) > MOST_TEXT:
+    if size > MOST_TEXT:
         raise UsageError(f"{path} unpacks to more than {MOST_TEXT >> 30} GiB: too large")
-    return unzipped
+    return b"".join(parts)
 
 
 def folded(label: str) -> str:

@@ -27,6 +27,7 @@ from util.errors import UsageError
 MOST_TEXT = 4 << 30  # bytes of a label file
 MOST_JSON = 100_000_000  # bytes of our own JSON files and of lists
 MOST_ARRAYS = 1 << 30  # bytes of all arrays in a file, unpacked: 2 GB of memory at most
+BLOCK = 1 << 20  # bytes
 MOST_INT = 2**63  # larger numbers are no counts, and have no place in arrays
 PLAIN_KINDS = "biufU"  # of numpy's types: no objects, whose bytes may be a program
 HEADERS = {  # of the versions that numpy writes for arrays of these types
@@ -67,8 +68,12 @@ def _not_ordinary(path: Path) -> str:
 def read_bytes(path: Path, most: int = MOST_JSON) -> bytes:
     """The whole file, of at most so many bytes."""
     with open_file(path) as file:
-        if os.fstat(file.fileno()).st_size <= most:
-            data = file.read(most + 1)  # it may grow meanwhile
+        size = os.fstat(file.fileno()).st_size
+        if size <= most:
+            # not read(most + 1), which takes memory for as many bytes before it reads
+            data = file.read(size)
+            while len(data) <= most and (more := file.read(BLOCK)):  # it grew meanwhile
+                data += more
             if len(data) <= most:
                 return data
     size = f"{most / 2**30:.0f} GiB" if most >= 2**30 else f"{most / 1e6:.0f} MB"

@@ -20,6 +20,7 @@ from evaluation.metrics import SET_METRICS
 from images.transforms import Preprocessing
 from inference.checkpoint import restore
 from inference.predictions import DECISIONS
+from labels.rules import parse_rules
 from labels.vocabulary import Vocabulary
 from model import DECODERS
 from util.errors import RunError, UsageError
@@ -57,12 +58,18 @@ def random_images(number: int) -> torch.Tensor:
     return torch.randint(256, (number, 3, SIZE, SIZE), dtype=torch.uint8, generator=generator)
 
 
-def exact_marginals(model, image: torch.Tensor) -> np.ndarray:
-    """Marginals from the probabilities of all 2^C sets, with teacher forcing in PyTorch."""
+def exact_marginals(model, image: torch.Tensor, rules=()) -> np.ndarray:
+    """Marginals from the probabilities of all 2^C sets, with teacher forcing in PyTorch.
+
+    rules: only the sets that break none of them count.
+    """
     sets = torch.tensor(list(itertools.product([0, 1], repeat=NUM_LABELS)), dtype=torch.float32)
     with torch.no_grad():
         nll = model(image.expand(len(sets), -1, -1, -1), sets)["set_nll"]
-    return ((-nll.double()).exp() @ sets.double()).numpy()
+    p = (-nll.double()).exp().numpy()
+    for rule in rules:
+        p = p * ~rule.is_broken(sets.bool().numpy())
+    return p @ sets.double().numpy() / p.sum()
 
 
 def test_both_runtimes_agree_for_any_number_of_rows(exported):
@@ -77,18 +84,36 @@ def test_both_runtimes_agree_for_any_number_of_rows(exported):
         assert onnxruntime.InferenceSession(data).get_modelmeta().custom_metadata_map == constants
 
 
-def test_example_agrees_with_enumeration(exported, monkeypatch):
+@pytest.mark.parametrize("text", ["", "a -> b\nc x d", "one of: a, b, c\ne -> a, f"])
+def test_example_agrees_with_enumeration(exported, text, monkeypatch):
     """On the same pixels, sampled marginals are within sampling error of the exact ones."""
     model, files, _ = exported
-    monkeypatch.setattr(predict_onnx, "NUM_SAMPLES", 4000)
-    encoder, step = (
+    for name in ("NUM_SAMPLES", "NUM_FOR_RULES"):
+        monkeypatch.setattr(predict_onnx, name, 20_000)
+    networks = [
         onnxruntime.InferenceSession(files[name]) if name in files else None
         for name in ("encoder", "decoder_step")
-    )
-    image = random_images(1)
-    found = predict_onnx.marginals(encoder, step, image.numpy())
-    tolerance = 4 * 0.5 / 4000**0.5 if step else 1e-5  # an upper bound
-    np.testing.assert_allclose(found, exact_marginals(model, image), atol=tolerance)
+    ]
+    image, rules = random_images(1), parse_rules(text, "abcdef", "made")
+    plain = [[rule.kind, list(rule.labels)] for rule in rules]
+    p, predicted = predict_onnx.predict(networks, image.numpy(), 0.25, plain)
+    np.testing.assert_allclose(p, exact_marginals(model, image, rules), atol=0.03)
+    assert not any(rule.is_broken(predicted[None]).any() for rule in rules)
+    if not rules:
+        assert (predicted == (p >= 0.25)).all()
+
+
+def test_rules_are_exported_and_kept(trained, tmp_path, folder, ready, capsys, monkeypatch):
+    rules = tmp_path / "rules.txt"
+    rules.write_text(f"one of: {RANKED[1]}, {RANKED[2]}\n{RANKED[0]} x {RANKED[1]}")
+    kept = {}
+    monkeypatch.setattr(export, "to_onnx", lambda model, constants: kept.update(constants) or {})
+    monkeypatch.setattr(export, "largest_differences", lambda *_: {})
+    flags = ("--checkpoint", trained.output / "best.pt", "--output_dir", tmp_path / "out")
+    call(export, *flags, "--rules", rules)
+    assert json.loads(kept["rules"]) == [["one of", [1, 2]], ["exclusive", [0, 1]]]
+    rules.write_text(f"{RANKED[0]} -> unheard")
+    assert "does not know the label 'unheard'" in refusal(export, *flags, "--rules", rules)
 
 
 def test_a_different_model_is_detected(exported):

@@ -95,6 +95,14 @@ def test_the_example_refuses_metadata_that_does_not_fit(folder, tmp_path, capsys
         "image_size": ("", "0", "-1", "64", "5000000", "1e3", "9" * 5000),
         "decoder": ("", "other", "none", "softmax"),
         "format": ("", "hybridnet-onnx-2"),
+        "rules": (
+            "",
+            "{}x",
+            "[1]",
+            '[["x", [0, 1]]]',
+            '[["implies", [0, 99]]]',
+            '[["implies", 1]]',
+        ),
     }.items():
         for value in values:
             other = with_metadata(folder, tmp_path / "other", **{key: value})
@@ -110,3 +118,18 @@ def test_the_example_shows_labels_as_text(folder, tmp_path, capsys):
     assert first.endswith("caf\\udce9\\x1b.png")
     shown = {line[4:].split()[0] for line in lines}
     assert shown == {"\\x1b[2J", "\\u202e", "a\\nb", "\\ud800", "Übergröße"}
+
+
+def test_the_example_keeps_rules(folder, tmp_path, capsys):
+    """* marks one label of a group, also where none is probable; a contradiction is said."""
+    photo = write_picture(tmp_path / "photo.png", RANKED[:2], side=SIZE)
+    one_of = [["one of", [0, 1, 2]]]
+    other = with_metadata(folder, tmp_path / "other", both=True, rules=json.dumps(one_of))
+    predict_onnx.main(other, [photo])
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert sum(line[2] == "*" and line[4:].split()[0] in RANKED[:3] for line in lines) == 1
+    never = [*one_of, *(["exclusive", [i, j]] for i in range(3) for j in range(3, len(RANKED)))]
+    never.append(["one of", list(range(3, len(RANKED)))])
+    other = with_metadata(folder, tmp_path / "third", both=True, rules=json.dumps(never))
+    predict_onnx.main(other, [photo])
+    assert "none of 4,096 sampled label sets keeps the rules" in capsys.readouterr().out

@@ -107,6 +107,7 @@ def write_run(folder, quality: float, labels=("a", "b", "c", "d", "e"), seed: in
         "per_label": metrics.per_label(labels, targets, scores, sets["map"]),
         **metrics.all_metrics(targets, scores, sets),
         **{"checkpoint": "best.pt", "decoder": "chain", "epoch": 3, "protocol": "images"},
+        **{"command": "python evaluate.py", "num_images": 200, "num_samples": 128},
         **{"annotations": "val.json", **changes},
     }
     return write_json(results, folder / "metrics.json")

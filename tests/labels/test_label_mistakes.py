@@ -149,7 +149,7 @@ def test_damaged_and_hostile_zip_and_xml(tmp_path, monkeypatch):
         path.write_bytes(damaged)
         with pytest.raises(UsageError, match=r"labels\.json\.gz is damaged"):
             read_labels(path)
-    monkeypatch.setattr("labels.text.UNZIPPED", 1000)
+    monkeypatch.setattr("labels.text.MOST_TEXT", 1000)
     path.write_bytes(gzip.compress(b" " * 10_000))
     with pytest.raises(UsageError, match="unpacks to more than"):
         read_labels(path)
