@@ -89,7 +89,8 @@ def problems(
     images. splits: the image paths of each. merges: a file to write with labels that look alike.
     """
     found, counts = [], targets.sum(0)
-    if unlabelled := int((~targets.any(1)).sum()):
+    may_have_some = targets if unknown is None else targets | unknown
+    if unlabelled := int((~may_have_some.any(1)).sum()):
         found.append(counted(unlabelled, "image has no label", "images have no label"))
     if several := several_in_one(vocabulary.labels):
         names = some([repr(label) for label in several])

@@ -99,14 +99,15 @@ def format_mistakes(
     threshold: a label of at least this probability counts as predicted. paths: N image files.
     """
     lines = []
-    predicted = p.marginals >= threshold
+    predicted, unknown = p.marginals >= threshold, p.unknown_mask()
     for i in np.argsort(-p.set_nll, kind="stable")[:how_many]:
         parts = [
             f"{what} {', '.join(labels[c] for c in np.flatnonzero(which))}"
             for what, which in (
                 ("right", p.targets[i] & predicted[i]),
                 ("missed", p.targets[i] & ~predicted[i]),
-                ("added", predicted[i] & ~p.targets[i]),
+                ("added", predicted[i] & ~p.targets[i] & ~unknown[i]),
+                ("not known", predicted[i] & unknown[i]),
             )
             if which.any()
         ]

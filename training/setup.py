@@ -117,13 +117,14 @@ def log_run_summary(
         precision = "bfloat16" if torch.is_autocast_enabled(device.type) else "float32"
     parameters = sum(p.numel() for p in model.parameters())
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    images, loader = data.train_loader.dataset, data.train_loader
+    images, loader = data.images.train, data.train_loader
     per_image = images.targets.sum(1).mean()
-    labels = len(data.images.vocabulary)
-    log(
-        f"training on {counted(len(images), 'image')} with {per_image:.2f} of "
-        f"{counted(labels, 'label')} each"
-    )
+    labels = counted(len(data.images.vocabulary), "label")
+    number = counted(len(images.targets), "image")
+    log(f"training on {number} with {per_image:.2f} of {labels} each")
+    if images.unknown is not None:
+        share = 100 * images.unknown.mean()
+        log(f"{share:.1f} % of these images' labels are unknown and have no part in the loss")
     processes = f"{world_size()} processes, " if world_size() > 1 else ""
     num_val = counted(len(data.val_loader.dataset), "image")
     log(f"epoch, calibration and thresholds are chosen on {data.images.selected_on}: {num_val}")

@@ -40,6 +40,7 @@ def test_data_loader_counts_what_is_known(workdir, capsys):
     assert "labels: cat 4 of 6 known, dog 6 of 10 known" in out
     assert "6 cells are read as not known, most of them in 'cat'" in err
     assert "7 images with labels, 3 that may have some, 1 without, 1 of which nothing is kno" in err
+    assert "have no label" not in out + err, "those that are used have labels or may have some"
     assert "that labels.csv does not list" not in err
     assert len((out + err).splitlines()) <= 10
 
@@ -64,6 +65,8 @@ def test_blank_cells_stop_train_and_the_flag_decides(tiny):
     result = run(*flags, "--blank", "unknown", cwd=tiny.folder)
     assert result.returncode == 0, result.stderr
     assert "1 of which nothing is known (not used)" in result.stderr
+    assert "% of these images' labels are unknown and have no part in the loss" in result.stderr
+    assert "nan" not in result.stderr + result.stdout
     written = read_labels(tiny.folder / "out/images.csv")
     known = {n: (a, b) for n, a, b in zip(NAMES, CAT, DOG, strict=True) if {a, b} != {"?"}}
     assert {*written.file_names} == {*known}, "nothing is known of the last image"
