@@ -92,20 +92,24 @@ def read_annotations(
 
 def read_issues(path: Path, names: Sequence[str], about: Annotations) -> dict[int, Rating]:
     """The ratings of photos by evaluate.py's label_issues.csv. Raises UsageError."""
-    rows = csv.DictReader(io.StringIO(_read(path)))
-    if not {*(rows.fieldnames or ())} >= COLUMNS:
+    try:
+        reader = csv.DictReader(io.StringIO(_read(path), newline=""))
+        rows, columns = [(reader.line_num, row) for row in reader], {*(reader.fieldnames or ())}
+    except csv.Error as error:
+        raise UsageError(f"{path} is damaged: {error}") from None
+    if not columns >= COLUMNS:
         raise UsageError(f"{path} is not a label_issues.csv of evaluate.py --label_issues")
     number_of = {name: number for number, name in enumerate(names)} | about.number_of
     found: dict[int, list[Issue]] = {}
     others = 0
-    for place, row in enumerate(rows):
+    for place, (line, row) in enumerate(rows):
         name, label = plain_cell(row["file_name"]), plain_cell(row["label"])
         try:
             issue = Issue(label, row["annotation"], float(row["probability"]), -place)
             if issue.kind not in ("surplus", "missing") or not 0 <= issue.probability <= 1:
                 raise ValueError
         except (TypeError, ValueError):
-            raise UsageError(f"{path}, row {rows.line_num}, is damaged") from None
+            raise UsageError(f"{path}, row {line}, is damaged") from None
         if name in number_of:
             found.setdefault(number_of[name], []).append(issue)
         else:

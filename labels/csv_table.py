@@ -181,7 +181,11 @@ def _delimiter(first: str, path: Path, options: ReadOptions) -> str:
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter), [])
+    """The cells of a line; the line itself if it is none of a table."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return [line]
 
 
 def _counted_table(text: str, path: Path) -> Table | None:

@@ -229,11 +229,11 @@ def _table_pairs(lines: list[str], path: Path) -> tuple[list[tuple[str, str]], b
     """From a table of numbers or ids and names, with or without a header."""
     first = lines[0] if lines else ""
     delimiter = max(",;\t", key=first.count)
-    table = [
-        [cell.strip() for cell in row]
-        for row in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)
-        if any(cell.strip() for cell in row)
-    ]
+    try:
+        rows = [*csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)]
+    except csv.Error as error:
+        raise UsageError(f"{path} is damaged: {error}") from None
+    table = [[c.strip() for c in row] for row in rows if any(c.strip() for c in row)]
     header = [re.sub(r"[^a-z]", "", cell.lower()) for cell in table[0]] if table else []
     name = next((header.index(n) for n in NAME_COLUMNS if n in header), None)
     ids = [*ID_COLUMNS, "labelname"]  # Open Images calls the id LabelName

@@ -7,6 +7,7 @@ from conftest import write_picture, write_table
 
 from annotation.order import Issue, Rating
 from annotation.photos import (
+    Annotations,
     list_photos,
     read_annotations,
     read_issues,
@@ -14,7 +15,9 @@ from annotation.photos import (
     without_corrected,
 )
 from annotation.store import Answer, Store
+from labels.label_numbers import read_label_names
 from labels.options import DEFAULTS
+from labels.read import read_labels
 from util.errors import UsageError
 
 HEADER = ("file_name", "label", "annotation", "probability", "marginal")
@@ -109,3 +112,17 @@ def test_a_list_of_labels(tmp_path):
     path.write_text("cat\x00dog")
     with pytest.raises(UsageError):
         read_label_list(path)
+
+
+@pytest.mark.parametrize("broken", ["a\rb", "x" * 200_000])
+def test_tables_that_csv_cannot_read_are_one_sentence(tmp_path, broken):
+    """A line end in a cell without quotes, and a cell longer than Python's csv takes."""
+    path = tmp_path / "broken.csv"
+    path.write_bytes(f"{','.join(HEADER)}\n{broken},1,1,1,1\n".encode())
+    with pytest.raises(UsageError, match=r"broken\.csv.*is damaged"):
+        read_issues(path, ["a.jpg"], Annotations("t.csv", {}, {}))
+    with pytest.raises(UsageError, match=r"broken\.csv"):
+        read_label_names(path)
+    path.write_bytes(f"{broken},1,1,1\nc,d,e,f\n".encode())
+    with pytest.raises(UsageError, match=r"broken\.csv"):
+        read_labels(path)
