@@ -93,10 +93,8 @@ def complete_targets(
         return targets.nan_to_num(0)
     found = complete(model, encoding, targets, seed)
     start = np.random.default_rng(seed).random()
-    uniform = torch.from_numpy((start + GOLDEN * indices.cpu().numpy()) % 1).to(
-        found.weights.device
-    )
-    up_to = found.weights.double().cumsum(1)
+    uniform = torch.from_numpy((start + GOLDEN * indices.cpu().numpy()) % 1)
+    up_to = found.weights.double().cumsum(1).cpu()
     chosen = (up_to < uniform[:, None]).sum(1).clamp_max(NUM_SAMPLES - 1)
     drawn = found.label_sets.cpu()[torch.arange(len(chosen)), chosen]
     return drawn.to(targets)
