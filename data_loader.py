@@ -30,7 +30,7 @@ from images.cache import ImageCache
 from images.find import find_images, names_file, without_missing
 from images.sampler import EpochBatchSampler
 from images.shards import ShardMember
-from images.summary import known_pairs, label_counts, problems, summarise
+from images.summary import describe_known, label_counts, problems, summarise
 from images.transforms import Preprocessing
 from labels.annotated import AnnotatedImages
 from labels.options import add_label_flags, options_from
@@ -274,7 +274,7 @@ def main(args: argparse.Namespace) -> None:
     num_images, vocabulary = len(found.targets), found.vocabulary
     mean = found.targets.sum() / num_images
     sizes = f"{counted(num_images, 'image')}, {counted(len(vocabulary), 'label')}"
-    print(f"{sizes}, {mean:.2f} labels per image{known_pairs(found.unknown)}")
+    print(f"{sizes}, {mean:.2f} labels per image{describe_known(found.unknown)}")
     print(f"labels: {label_counts(vocabulary)}", flush=True)
     errors = found.errors
     if args.check:

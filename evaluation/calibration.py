@@ -87,7 +87,7 @@ def fit_calibration(
 
 @dataclass(frozen=True)
 class SampledSets:
-    """K label sets sampled for each of M images, and the logits with which they were sampled.
+    """K label sets sampled for each of M images.
 
     Of a set, logit j is given the image and the set's labels ranked before j.
     """
@@ -95,18 +95,17 @@ class SampledSets:
     targets: np.ndarray  # M×C  the truth; NaN where unknown
     label_sets: np.ndarray  # M×K×C bool
     logits: np.ndarray  # M×K×C  not calibrated
+    drawn_with: np.ndarray  # M×K×C  log-probability with which a label was drawn or passed over
 
-    def marginals(
-        self, prior: np.ndarray, fitted: tuple[float, float], sampled: tuple[float, float]
-    ) -> np.ndarray:
-        """P(label in set | image) with T and w as `fitted`, from sets drawn with T and w `sampled`.
+    def marginals(self, prior: np.ndarray, fitted: tuple[float, float]) -> np.ndarray:
+        """P(label in set | image), M×C, with T and w as `fitted`.
 
         The average of a label's probability given the labels before it, over the sets. Each set
-        counts by how much more probable `fitted` makes those labels (importance sampling).
+        counts by how much more probable `fitted` makes those labels than they were when the set
+        was drawn (importance sampling).
         """
-        signs = np.where(self.label_sets, 1.0, -1.0)
-        z, drawn_with = (self.logits / t + w * prior for t, w in (fitted, sampled))
-        gained = (log_expit(signs * z) - log_expit(signs * drawn_with)).cumsum(2)
+        z = self.logits / fitted[0] + fitted[1] * prior
+        gained = (log_expit(np.where(self.label_sets, z, -z)) - self.drawn_with).cumsum(2)
         before = np.pad(gained[..., :-1], ((0, 0), (0, 0), (1, 0)))
         return (softmax(before, axis=1) * expit(z)).sum(1)
 
@@ -124,7 +123,7 @@ def refine_calibration(
     over labels that the decoder chose itself, whose mistakes add up: it is too extreme. So this
     fit adds the marginals' binary cross-entropy to that of the conditionals, both per image.
 
-    start: what `fit_calibration` found, with which `sampled` was drawn. Targets, logits N×C and
+    start: what `fit_calibration` found. Targets, logits N×C and
     prior as there; targets are NaN where unknown.
     """
     known, of_sampled = ~np.isnan(targets), ~np.isnan(sampled.targets)
@@ -134,7 +133,7 @@ def refine_calibration(
     def loss(values: np.ndarray) -> float:
         fitted = np.exp(values[0]), values[1]
         conditionals = log_expit(signs * (logits / fitted[0] + fitted[1] * prior))
-        marginals = sampled.marginals(prior, fitted, start).clip(EPSILON, 1 - EPSILON)
+        marginals = sampled.marginals(prior, fitted).clip(EPSILON, 1 - EPSILON)
         marginals = np.where(sampled.targets == 1, marginals, 1 - marginals)
         nats = -conditionals[known].sum() - scale * np.log(marginals[of_sampled]).sum()
         return nats + 16 * values @ values  # each of both sums has fit_calibration's prior

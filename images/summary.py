@@ -118,7 +118,7 @@ def problems(
     return found
 
 
-def known_pairs(unknown: np.ndarray | None) -> str:
+def describe_known(unknown: np.ndarray | None) -> str:
     """How many pairs of image and label are known, for the end of a line; empty if all are.
 
     unknown: N×C bool.

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from evaluation.calibration import SampledSets, fit_calibration, refine_calibration
 from inference.decoding import sample_label_sets
@@ -55,20 +56,18 @@ def fit_calibration_on(
 def _sample(
     model: HybridNet, encoded: list[tuple[Encoding, Tensor, Tensor]], every: int
 ) -> SampledSets:
-    """Label sets sampled for every n-th image of all processes, and their uncalibrated logits.
-
-    Leaves the model uncalibrated.
-    """
+    """Label sets sampled for every n-th image of all processes, with the model's calibration."""
     decoder = model.decoder
     calibration = decoder.temperature, decoder.prior_weight
     found = []
     for encoding, targets, indices in encoded:
         rows = (indices % every == 0).nonzero().squeeze(1).to(targets.device)
         images, cnn_logits = encoding.image_embedding[rows], encoding.cnn_logits[rows]
-        decoder.temperature, decoder.prior_weight = calibration
         sets = sample_label_sets(model, Encoding(images, cnn_logits, []), NUM_SAMPLES).label_sets
         decoder.temperature, decoder.prior_weight = 1.0, 0.0
         repeated = (x.repeat_interleave(NUM_SAMPLES, 0) for x in (images, cnn_logits))
         z = model.set_logits(Encoding(*repeated, []), sets.flatten(0, 1)).view(sets.shape)
-        found.append(tuple(x.cpu().numpy() for x in (targets[rows], sets, z)))
+        decoder.temperature, decoder.prior_weight = calibration
+        drawn_with = F.logsigmoid(torch.where(sets, 1.0, -1.0) * decoder.calibrated(z))
+        found.append(tuple(x.cpu().numpy() for x in (targets[rows], sets, z, drawn_with)))
     return SampledSets(*map(np.concatenate, zip(*gather_batches(found), strict=True)))

@@ -310,7 +310,7 @@ def predict_val(
 def metrics_of(p: Predictions, holdout: Validation) -> dict:
     """The metrics that evaluate.py writes to metrics.json, with thresholds from the hold-out."""
     sets = predicted_sets(p, holdout.threshold, holdout.label_thresholds)
-    found = all_metrics(p.targets, p.marginals, sets)
+    found = all_metrics(p.targets, p.marginals, sets, p.known)
     return {"set_nll": float(p.set_nll.mean()), **found}
 
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from conftest import REPO
 from filelock import FileLock
 
 from inference.checkpoint import load_checkpoint, restore
+from inference.predictions import Predictions
 from labels.annotated import AnnotatedImages
 from labels.vocabulary import Vocabulary
 from training.data import Part, TrainAndVal
@@ -130,6 +132,7 @@ def test_results_of_another_training_are_not_used(tmp_path, change):
 APPEND = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 sys.path.insert(0, sys.argv[1])
 import quality_results
 for i in range(200):
@@ -291,3 +294,19 @@ def test_hidden_labels(hidden, as_absent):
     with np.errstate(divide="ignore"):
         odds = (truth & ~unknown).sum(0) + 0.5, known - (truth & ~unknown).sum(0) + 0.5
     assert found.vocabulary.prior_logits() == pytest.approx(np.log(odds[0] / odds[1]))
+
+
+def test_metrics_count_known_labels_of_the_holdout():
+    """What the annotations do not say has no part in the stored metrics."""
+    rng = np.random.default_rng(0)
+    targets, unknown = rng.random((40, 3)) < 0.5, rng.random((40, 3)) < 0.5
+    marginals = rng.random((40, 3))
+    holdout = SimpleNamespace(threshold=0.5, label_thresholds=[0.5] * 3)
+
+    def found(truth):
+        sets = marginals > 0.5
+        p = Predictions(truth, marginals, sets, sets, sets[:, 0], np.ones(40), unknown=unknown)
+        return quality.metrics_of(p, holdout)
+
+    assert found(targets | unknown) == found(targets & ~unknown)
+    assert found(targets & ~unknown) != found(~targets & ~unknown)
