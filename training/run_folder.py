@@ -21,6 +21,7 @@ from util.errors import UsageError
 from util.log import collected_log, counted, log
 
 IMAGES = "images.csv"
+WRITTEN = (IMAGES, "log.jsonl", "curves.png")  # by every run
 LEFT = ("best.pt", "log.jsonl", IMAGES)  # what may be left of a run without last.pt
 
 
@@ -140,15 +141,18 @@ def _labels_of(images: AnnotatedImages) -> dict[str, set[tuple[str, bool]]]:
 
 
 def check_records(folder: Path, images: TrainAndVal, vocab_path: Path, is_new: bool) -> None:
-    """Raise UsageError if the run would replace an images.csv, or ignore a vocab.pkl, of a user."""
+    """Raise UsageError if the run would write into a user's file, or ignore a vocab.pkl."""
     own = vocab_path.parent == folder and vocab_path.exists()
     if own and load_vocabulary(vocab_path) != images.vocabulary:
         raise UsageError(
             f"{vocab_path} is not the vocabulary of these labels: give it with --vocab_path to use "
             "it, or move it away"
         )
-    if is_new and (path := folder / IMAGES).exists():
-        raise UsageError(f"{path} would be replaced: move it away or choose another --output_dir")
+    there = [name for name in WRITTEN if is_new and os.path.lexists(folder / name)]
+    if there:
+        raise UsageError(
+            f"{folder / there[0]} would be replaced: move it away or choose another --output_dir"
+        )
 
 
 def write_records(folder: Path, images: TrainAndVal, vocab_path: Path, is_changed: bool) -> None:

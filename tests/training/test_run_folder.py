@@ -119,10 +119,11 @@ def test_a_command_that_ends_early_leaves_no_vocabulary(workdir, capsys):
 def test_nothing_of_the_user_is_replaced(workdir):
     folder = Path("own")
     folder.mkdir()
-    (folder / "images.csv").write_text("my,list\n")
-    assert "own/images.csv would be replaced" in refusal(train, *ONE, "--output_dir", "own")
-    assert (folder / "images.csv").read_text() == "my,list\n"
-    (folder / "images.csv").unlink()
+    for name in ("images.csv", "log.jsonl", "curves.png"):
+        (folder / name).write_text("my,list\n")
+        assert f"own/{name} would be replaced" in refusal(train, *ONE, "--output_dir", "own")
+        assert (folder / name).read_text() == "my,list\n"
+        (folder / name).unlink()
     (folder / "best.pt").write_bytes(b"mine")
     assert "no last.pt to continue from" in refusal(train, *ONE, "--output_dir", "own")
     assert (folder / "best.pt").read_bytes() == b"mine"
