@@ -13,6 +13,7 @@ def stop(monkeypatch):
     """A stop in a clock that stands still at `stop.now`; the signals' effects are put back."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
     before = {number: signal.getsignal(number) for number in numbers}
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may have been started by nohup
     stop = StopOnSignal()
     stop.now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: stop.now)
