@@ -225,11 +225,12 @@ def test_a_run_has_the_name_of_its_data(images, labels, name):
 
 
 def test_a_damaged_log_does_not_stop_training(workdir, capsys):
-    (workdir / "runs").mkdir()
+    call(train, *TRAIN, "--output_dir", "runs", "--num_epochs", 1)
     (workdir / "runs/log.jsonl").write_text("no json\n")
-    call(train, *TRAIN, "--output_dir", "runs")
+    call(train, *TRAIN, "--output_dir", "runs", "--num_epochs", 2, "--accept_changes")
     assert "log.jsonl is damaged and ignored" in capsys.readouterr().err
-    assert len((workdir / "runs/log.jsonl").read_text().splitlines()) == 2
+    assert len((workdir / "runs/log.jsonl").read_text().splitlines()) == 1
+    assert (workdir / "runs/log.jsonl.damaged").read_text() == "no json\n"
 
 
 # --- encoder weights --------------------------------------------------------------------------
