@@ -14,6 +14,7 @@ Photos are numbers, never paths.
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from annotation.guard import Guard
+from annotation.guard import BodyLimit, Guard, refuse
 from annotation.order import Queue
 from annotation.store import StaleError, Store
 from images.decode import load_pixels
@@ -215,7 +216,8 @@ def make_app(site: Site, port: int) -> Starlette:
         Route("/photo/{photo:int}", picture),
         *(_question(site, function) for function in asking),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(Guard, port=port)])
+    guard = Middleware(Guard, reason_against=functools.partial(refuse, port=port))
+    return Starlette(routes=routes, middleware=[guard, Middleware(BodyLimit)])
 
 
 def _file(path: str, name: str) -> Route:

@@ -6,6 +6,8 @@ browser says truthfully under which name it asks (Host) and for which page (Orig
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,17 +41,36 @@ def refuse(method: str, headers: Headers, port: int) -> str:
 
 
 class Guard:
-    """Refuses foreign and large requests before the app sees them; adds ANSWER_HEADERS."""
+    """Refuses foreign requests before the app sees them; adds ANSWER_HEADERS.
 
-    def __init__(self, app: ASGIApp, port: int) -> None:
-        self.app, self.port = app, port
+    reason_against: method and headers -> why such a request is refused; empty if it is not.
+    """
+
+    def __init__(self, app: ASGIApp, reason_against: Callable[[str, Headers], str]) -> None:
+        self.app, self.reason_against = app, reason_against
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # a web socket: nothing here uses them
             return
-        reason = refuse(scope["method"], Headers(scope=scope), self.port)
+        reason = self.reason_against(scope["method"], Headers(scope=scope))
         app = PlainTextResponse(reason, 403) if reason else self.app
 
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own = [(name.encode(), value.encode()) for name, value in ANSWER_HEADERS.items()]
+                message["headers"] = [*message["headers"], *own]
+            await send(message)
+
+        await app(scope, receive, with_headers)
+
+
+class BodyLimit:
+    """Reading more than MOST_BYTES of a request raises ValueError."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def limited() -> Message:
             nonlocal left
             message = await receive()
@@ -58,11 +79,5 @@ class Guard:
                 raise ValueError("the request is too large")
             return message
 
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                own = [(name.encode(), value.encode()) for name, value in ANSWER_HEADERS.items()]
-                message["headers"] = [*message["headers"], *own]
-            await send(message)
-
         left = MOST_BYTES
-        await app(scope, limited, with_headers)
+        await self.app(scope, limited, send)

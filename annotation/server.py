@@ -21,19 +21,22 @@ if TYPE_CHECKING:  # torch takes seconds to import, and is not needed without a 
 HOST = "127.0.0.1"
 
 
-def listen(port: int) -> socket.socket:
-    """A socket that only this machine can reach; port 0 is any free one. Raises UsageError."""
-    listener = socket.socket()
+def listen(port: int, host: str = HOST) -> socket.socket:
+    """A socket, by default one that only this machine can reach; port 0 is any free one.
+
+    Raises UsageError.
+    """
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind((HOST, port))
+        listener.bind((host, port))
         listener.listen()
     except OverflowError:
         raise UsageError(f"--port {port} is above 65535") from None
     except OSError as error:
         raise UsageError(
-            f"port {port} cannot be used ({error.strerror}): choose another with --port, or "
-            "--port 0 for any free one"
+            f"port {port} cannot be used on {host} ({error.strerror}): choose another with --port, "
+            "or --port 0 for any free one"
         ) from None
     return listener
 

@@ -167,7 +167,7 @@ class Predictor:
         at_once = max(1, LIMIT // (max(num_samples, num_sets) * width))
         results = []
         for start in range(0, num_images, at_once):
-            part = _rows(encoding, slice(start, start + at_once))
+            part = rows_of(encoding, slice(start, start + at_once))
             few = facts.expand(len(part.cnn_logits), -1)
             samples = sample_label_sets(self.model, part, num_samples, known=few, rules=self.rules)
             check_finite(samples.marginals)
@@ -288,7 +288,7 @@ class Predictor:
         ]
 
 
-def _rows(encoding: Encoding, rows: slice) -> Encoding:
+def rows_of(encoding: Encoding, rows: slice | list[int]) -> Encoding:
     """Some images of a batch."""
     return Encoding(
         encoding.image_embedding[rows],

@@ -17,6 +17,7 @@ import data_loader
 import evaluate
 import export
 import sample
+import serve
 import train
 from deploy.model_card import write_card
 from inference.checkpoint import find_checkpoint, load_checkpoint
@@ -89,6 +90,7 @@ PIPES = {
         ("data/images", *COCO, "--issues", PIPE),
         ("data/images", *BEST, "--rules", PIPE, "--port", 0),
     ),
+    serve: (("--checkpoint", PIPE, "--port", 0), (*BEST, "--rules", PIPE, "--port", 0)),
     export: (("--checkpoint", PIPE), (*BEST, "--verify", PIPE)),
 }
 

@@ -11,6 +11,7 @@ FLOORS = (
     "scripts",  # at the top and in data/
     "training",
     "deploy",
+    "serving",
     "annotation",
     "report",
     "evaluation",
@@ -145,8 +146,8 @@ def test_imports_point_down():
     assert not wrong, "\n".join(wrong)
 
 
-def test_at_most_nine_files_at_the_top():
-    assert len(list(REPO.glob("*.py"))) <= 9
+def test_at_most_ten_files_at_the_top():
+    assert len(list(REPO.glob("*.py"))) <= 10
 
 
 def test_no_file_is_over_350_lines():

@@ -15,12 +15,14 @@ import data_loader
 import evaluate
 import export
 import sample
+import serve
 import train
 from util.errors import RunError, UsageError
 
 # --- command lines ----------------------------------------------------------------------------
 
-SCRIPTS = (annotate, build_vocab, data_loader, train, evaluate, sample, export, make_scenes)
+SCRIPTS = (annotate, build_vocab, data_loader, train, evaluate, sample, serve, export)
+SCRIPTS += (make_scenes,)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda s: s.__name__)

@@ -28,7 +28,8 @@ from util.errors import UsageError  # noqa: E402
 from util.log import log  # noqa: E402
 
 TOPICS = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
-TOPICS.remove("sample")  # a script of its own: it needs a trained model, and kills a process
+for alone in ("sample", "serve"):  # they need a trained model, and kill a process
+    TOPICS.remove(alone)
 
 
 def get_args_parser() -> argparse.ArgumentParser:

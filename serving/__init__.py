@@ -1,0 +1,1 @@
+"""The server of serve.py: pictures come by HTTP, labels go back as JSON."""

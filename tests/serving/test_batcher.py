@@ -1,0 +1,99 @@
+"""Batches: all that has arrived is labelled at once, and nothing else changes a result."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import same
+
+from inference import predictor as predictors
+from serving.batcher import Batcher
+from util.errors import UsageError
+
+
+@pytest.fixture(scope="module")
+def model(trained):
+    return predictors.load(trained.output)
+
+
+@pytest.fixture
+def held(model):
+    """A batcher whose network waits for `go`, and the sizes of its batches."""
+    sizes, go = [], threading.Event()
+    go.set()
+
+    class Held(predictors.Predictor):
+        def encode_batch(self, images):
+            sizes.append(len(images))
+            assert go.wait(60)
+            return super().encode_batch(images)
+
+    batcher = Batcher(Held(**vars(model)), 4)
+    go.clear()
+    sizes.clear()
+    yield batcher, go, sizes
+    go.set()
+    batcher.stop()
+
+
+def pictures(model, number):
+    side = model.transform.side
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(256, (number, 3, side, side), dtype=torch.uint8, generator=generator)
+
+
+def start(batcher, first):
+    """Label a picture, and wait until the network works on it."""
+    future = batcher.label(first)
+    while not future.running():
+        pass
+    return future
+
+
+def test_what_arrives_meanwhile_is_the_next_batch(model, held):
+    batcher, go, sizes = held
+    images = pictures(model, 7)
+    facts = [{}, {}, {"known": ["dog"]}, {"absent": ["dog"]}, {"known": ["dog"]}, {}, {}]
+    futures = [start(batcher, images[0])]
+    futures += [batcher.label(images[i], **facts[i]) for i in range(1, 7)]
+    go.set()
+    results = [future.result(60) for future in futures]
+    assert sizes == [1, 4, 2]
+    for image, fact, result in zip(images, facts, results, strict=True):
+        alone = model.describe(model.encode_batch(image[None]), num_samples=128, **fact)
+        assert result["labels"] == pytest.approx(alone["labels"], abs=1e-4)
+        assert result.get("known") == alone.get("known")
+        assert same([*result], [*alone])
+
+
+def test_a_picture_that_fails_fails_alone(model, held):
+    batcher, go, _ = held
+    images = pictures(model, 3)
+    futures = [start(batcher, images[0]), batcher.label(images[1], ["unknown label"])]
+    futures += [batcher.label(images[1][:2]), batcher.label(images[2])]
+    cancelled = batcher.label(images[2])
+    assert cancelled.cancel()
+    go.set()
+    assert futures[0].result(60)["labels"]
+    with pytest.raises(UsageError, match="does not know the label"):
+        futures[1].result(60)
+    with pytest.raises(RuntimeError):
+        futures[2].result(60)
+    assert futures[3].result(60)["labels"]
+
+
+def test_what_has_arrived_is_finished_before_the_end(model, held):
+    batcher, go, _ = held
+    futures = [start(batcher, pictures(model, 1)[0])]
+    futures += [batcher.label(image) for image in pictures(model, 6)]
+    stopping = threading.Thread(target=batcher.stop)
+    stopping.start()
+    go.set()
+    stopping.join(60)
+    assert all(future.done() for future in futures)
+
+
+def test_a_promise_that_cannot_be_kept_is_an_error_at_the_start(model):
+    with pytest.raises(UsageError, match="promise"):
+        Batcher(replace(model, promises=None), 4, "precision=0.9")
