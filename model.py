@@ -26,7 +26,10 @@ sum of C binary cross-entropies. The two decoders differ only in z:
 the logit of choosing j once the labels between the last one and j are passed over; their scores
 cancel in this probability. So one line separates the two decoders, and all decoding serves both.
 
-After training the logits are calibrated, see `Calibration`.
+After training each logit becomes z / T + w p, with a temperature T (Guo et al., ICML 2017) and the
+log-odds p of the label's frequency in the training images. T and w are fitted on images that the
+network was not trained on, because a network trained on little data is overconfident: T alone would
+move its probabilities towards 1/2, and w p moves them towards the label's own frequency.
 
 U_o and U_I start at zero: with `chain`, training begins at the independent CNN classifier (`none`).
 To change the LSTM see `ChainDecoder`, the loss `HybridNet.forward`, the encoder encoder.py.
@@ -37,7 +40,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,27 +71,15 @@ class Encoding:
 PartialNLL = Callable[["HybridNet", Encoding, Tensor], Tensor]  # targets B×C with NaN -> B nats
 
 
-class Calibration(NamedTuple):
-    """Fitted on images that the network was not trained on: small data make it overconfident.
-
-    z / temperature + prior_weight * p, with p the log-odds of the label's frequency in the training
-    images, moves probabilities towards 1/2 (Guo et al., ICML 2017) and towards that frequency. In z
-    the decoder's scores U_l x_t count decoder_weight times: a small one moves them to the CNN's.
-    """
-
-    temperature: float = 1.0
-    prior_weight: float = 0.0
-    decoder_weight: float = 1.0
-
-
 class Decoder(nn.Module):
     """The control without memory, z = b(I), and the base class of the other decoders.
 
     The state, N rows of S numbers, holds what is known of the labels read so far; here S is 0.
     prior: C, the log-odds of each label's frequency in the training images.
+    temperature, prior_weight: 1 and 0 in training; fitted afterwards on the hold-out.
     """
 
-    calibration = Calibration()
+    temperature, prior_weight = 1.0, 0.0
     reads_labels = False  # whether a logit depends on the labels read
 
     def __init__(self, num_labels: int) -> None:
@@ -98,7 +88,7 @@ class Decoder(nn.Module):
 
     def calibrated(self, z: Tensor) -> Tensor:
         """Logits N×C of the trained network -> calibrated logits N×C."""
-        return z / self.calibration.temperature + self.calibration.prior_weight * self.prior
+        return z / self.temperature + self.prior_weight * self.prior
 
     def embed_image(self, features: Tensor) -> Tensor:
         """Averaged features B×D -> images in the joint space B×E; here E is 0."""
@@ -157,8 +147,7 @@ class ChainDecoder(Decoder):
 
     def logits(self, state: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
         x = torch.tanh(self.project_output(state[..., : self.hidden_size]) + image_embedding)  # N×E
-        scores = x @ self.label_embedding[: self.num_labels].T  # N×C
-        scores = self.calibration.decoder_weight * scores + cnn_logits
+        scores = x @ self.label_embedding[: self.num_labels].T + cnn_logits  # N×C
         if self.link == "chain":
             return self.calibrated(scores)
         end = x @ self.label_embedding[self.num_labels :].T  # N×1

@@ -15,11 +15,9 @@ from scipy.optimize import minimize
 from scipy.special import expit, log_expit, softmax
 
 from evaluation.ranking import check_scores, counts_at_positives, known_pairs
-from model import Calibration
 
 EPSILON = 1e-12  # against division by zero
 NUM_BINS = 15  # of the ECE and of the calibration diagram
-BOUNDS = [(-2, 2), (-1, 1), (-1, 1)]  # of log T, w and the decoder's weight - 1
 
 
 def fit_threshold(
@@ -61,38 +59,30 @@ def fit_calibration(
     logits: np.ndarray,
     prior: np.ndarray,
     known: np.ndarray | None = None,
-    of_decoder: np.ndarray | None = None,
-) -> Calibration:
-    """The calibration with the lowest binary cross-entropy: logits N×C, prior the C log-odds p.
+) -> tuple[float, float]:
+    """T and w for which z / T + w p has the lowest binary cross-entropy: z N×C, p the C priors.
 
-    The temperature T of Guo et al. (ICML 2017) pulls all probabilities towards 1/2, the prior
-    weight w towards p, the log-odds of each label's training frequency. of_decoder: N×C, the part
-    of the logits that the decoder adds to the CNN's; its weight is fitted, too, or stays 1.
+    T is the temperature of Guo et al. (ICML 2017): it pulls all probabilities towards 1/2. The
+    prior weight w pulls them towards p, the log-odds of each label's training frequency.
 
-    log T, w and the decoder's weight have normal priors with standard deviation 1/4, around 0, 0
-    and 1. Hundreds of labels outweigh these; a handful, too few to fit anything, do not.
+    log T and w have normal priors with standard deviation 1/4. Hundreds of labels outweigh these;
+    a handful, too few to fit anything, do not.
     """
-    part = np.zeros_like(logits) if of_decoder is None else of_decoder
-    prior = np.broadcast_to(prior, logits.shape)
-    targets, logits, prior, part = known_pairs(known, targets, logits, prior, part)
+    if known is not None:
+        prior = np.broadcast_to(prior, logits.shape)
+        targets, logits, prior = known_pairs(known, targets, logits, prior)
     signs = np.where(targets, -1.0, 1.0)
 
-    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
-        scale = np.exp(-values[0])
-        tempered = (logits + values[2] * part) * scale
-        z = tempered + values[1] * prior
-        nats = np.logaddexp(0, signs * z).sum() + 8 * values @ values
+    def loss(fitted: np.ndarray) -> tuple[float, np.ndarray]:
+        tempered = logits * np.exp(-fitted[0])
+        z = tempered + fitted[1] * prior
+        nats = np.logaddexp(0, signs * z).sum() + 8 * fitted @ fitted
         slopes = expit(z) - targets
-        gradient = [-(slopes * tempered).sum(), (slopes * prior).sum(), (slopes * part).sum()]
-        gradient[2] *= scale
-        return nats, np.array(gradient) + 16 * values
+        gradient = [-(slopes * tempered).sum(), (slopes * prior).sum()]
+        return nats, gradient + 16 * fitted
 
-    return _calibration(minimize(loss, (0, 0, 0), jac=True, bounds=BOUNDS).x)
-
-
-def _calibration(values: np.ndarray) -> Calibration:
-    """From log T, w and the decoder's weight - 1."""
-    return Calibration(float(np.exp(values[0])), float(values[1]), float(1 + values[2]))
+    log_temperature, weight = minimize(loss, (0, 0), jac=True, bounds=[(-2, 2), (-1, 1)]).x
+    return float(np.exp(log_temperature)), float(weight)
 
 
 @dataclass(frozen=True)
@@ -105,62 +95,52 @@ class SampledSets:
     targets: np.ndarray  # M×C  the truth; NaN where unknown
     label_sets: np.ndarray  # M×K×C bool
     logits: np.ndarray  # M×K×C  not calibrated
-    of_decoder: np.ndarray  # M×K×C  the decoder's part of them; 0 if its weight is not fitted
     drawn_with: np.ndarray  # M×K×C  log-probability with which a label was drawn or passed over
 
-    def marginals(self, prior: np.ndarray, fitted: Calibration) -> np.ndarray:
-        """P(label in set | image), M×C, with the calibration `fitted`.
+    def marginals(self, prior: np.ndarray, fitted: tuple[float, float]) -> np.ndarray:
+        """P(label in set | image), M×C, with T and w as `fitted`.
 
         The average of a label's probability given the labels before it, over the sets. Each set
         counts by how much more probable `fitted` makes those labels than they were when the set
         was drawn (importance sampling).
         """
-        z = calibrated(self.logits, self.of_decoder, prior, fitted)
+        z = self.logits / fitted[0] + fitted[1] * prior
         gained = (log_expit(np.where(self.label_sets, z, -z)) - self.drawn_with).cumsum(2)
         before = np.pad(gained[..., :-1], ((0, 0), (0, 0), (1, 0)))
-        return (softmax(before, axis=1) * expit(z)).sum(1, dtype=np.float64)
-
-
-def calibrated(
-    logits: np.ndarray, of_decoder: np.ndarray, prior: np.ndarray, fitted: Calibration
-) -> np.ndarray:
-    """Logits of a trained network …×C and the decoder's part of them -> calibrated logits."""
-    scores = logits + (fitted.decoder_weight - 1) * of_decoder
-    return scores / fitted.temperature + fitted.prior_weight * prior
+        return (softmax(before, axis=1) * expit(z)).sum(1)
 
 
 def refine_calibration(
-    start: Calibration,
+    start: tuple[float, float],
     targets: np.ndarray,
     logits: np.ndarray,
     prior: np.ndarray,
-    of_decoder: np.ndarray,
     sampled: SampledSets,
-) -> Calibration:
-    """The calibration of a decoder that reads labels: one that suits its marginals, too.
+) -> tuple[float, float]:
+    """T and w for a decoder that reads labels: those that suit its marginals, too.
 
     `fit_calibration` sees each label given the true labels before it. A marginal is an average
     over labels that the decoder chose itself, whose mistakes add up: it is too extreme. So this
     fit adds the marginals' binary cross-entropy to that of the conditionals, both per image.
 
-    start: what `fit_calibration` found. Targets, logits, prior and of_decoder as there; targets
-    are NaN where unknown.
+    start: what `fit_calibration` found. Targets, logits N×C and
+    prior as there; targets are NaN where unknown.
     """
     known, of_sampled = ~np.isnan(targets), ~np.isnan(sampled.targets)
     signs = np.where(targets == 1, 1.0, -1.0)
     scale = len(targets) / len(sampled.targets)
 
     def loss(values: np.ndarray) -> float:
-        fitted = _calibration(values)
-        conditionals = log_expit(signs * calibrated(logits, of_decoder, prior, fitted))
+        fitted = np.exp(values[0]), values[1]
+        conditionals = log_expit(signs * (logits / fitted[0] + fitted[1] * prior))
         marginals = sampled.marginals(prior, fitted).clip(EPSILON, 1 - EPSILON)
         marginals = np.where(sampled.targets == 1, marginals, 1 - marginals)
         nats = -conditionals[known].sum() - scale * np.log(marginals[of_sampled]).sum()
         return nats + 16 * values @ values  # each of both sums has fit_calibration's prior
 
-    begin = np.log(start.temperature), start.prior_weight, start.decoder_weight - 1
-    bounds = BOUNDS if of_decoder.any() else [*BOUNDS[:2], (0, 0)]
-    return _calibration(minimize(loss, begin, bounds=bounds, options={"ftol": 1e-6}).x)
+    begin, bounds = (np.log(start[0]), start[1]), [(-2, 2), (-1, 1)]
+    log_temperature, weight = minimize(loss, begin, bounds=bounds, options={"ftol": 1e-6}).x
+    return float(np.exp(log_temperature)), float(weight)
 
 
 def expected_calibration_error(

@@ -11,8 +11,6 @@ it. Here `read_torch_file` does, which no file can make run code, hang or fill t
     weights         state dict, averaged over training (EMA); evaluation uses this
     temperature     divides the logits; fitted on the hold-out
     prior_weight    weight of the labels' log-odds that is added to the logits; fitted there, too
-    decoder_weight  weight of the decoder's scores beside the CNN's; fitted there, too. Older
-                    checkpoints lack it: 1
     threshold       labels of at least this probability are predicted; fitted on the hold-out
     label_thresholds  one threshold for each label, for its best expected F1
     promises        thresholds that promise a precision or recall, see promises.py (may be missing)
@@ -39,7 +37,7 @@ from images.transforms import Preprocessing
 from inference.checkpoint_checks import check_fit, check_parts, check_promises, check_settings
 from inference.torch_file import BadFileError, read_torch_file
 from labels.vocabulary import Vocabulary
-from model import Calibration, HybridNet, settings_of
+from model import HybridNet, settings_of
 from util.cli import code_commit
 from util.errors import UsageError
 from util.files import write_atomically
@@ -142,8 +140,8 @@ def restore(checkpoint: dict, source: Path) -> tuple[HybridNet, Vocabulary, Prep
     except (TypeError, RuntimeError, AttributeError, ValueError) as error:
         reason = error if type(error) is ValueError else "its weights do not fit its model"
         raise UsageError(_explain(checkpoint, source, reason)) from None
-    found = {name: checkpoint.get(name, value) for name, value in Calibration()._asdict().items()}
-    model.decoder.calibration = Calibration(**{k: float(v) for k, v in found.items()})  # checked
+    model.decoder.temperature = float(checkpoint["temperature"])  # check_parts: a number
+    model.decoder.prior_weight = float(checkpoint["prior_weight"])
     return model.eval(), vocabulary, preprocessing
 
 

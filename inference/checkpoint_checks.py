@@ -31,7 +31,6 @@ def check_parts(checkpoint: dict) -> None:
         and all(type(k) is str and _is_dense(v) for k, v in weights.items()),
         "temperature": _is_number(checkpoint["temperature"]) and checkpoint["temperature"] > 0,
         "prior_weight": _is_number(checkpoint["prior_weight"]),
-        "decoder_weight": _is_number(checkpoint.get("decoder_weight", 1)),
         "threshold": _is_number(checkpoint["threshold"]),
         "label_thresholds": all(map(_is_number, _flat([checkpoint["label_thresholds"]]))),
         "epoch": type(checkpoint["epoch"]) is int,

@@ -6,7 +6,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from model import Calibration, Encoding, HybridNet, bernoulli_nll
+from model import Encoding, HybridNet, bernoulli_nll
 
 NUM_LABELS = 6
 ALL_SETS = torch.tensor(list(itertools.product([0.0, 1.0], repeat=NUM_LABELS)))  # 2^C×C
@@ -20,7 +20,7 @@ def make_model(decoder: str, num_labels: int = NUM_LABELS, seed: int = 0) -> Hyb
     model = HybridNet(num_labels, "resnet18", decoder, 8, 8, stages=1).eval()
     for parameter in model.decoder.parameters():
         torch.nn.init.normal_(parameter, std=0.7)
-    model.decoder.calibration = Calibration(1.3, 0.2, 0.8)
+    model.decoder.temperature, model.decoder.prior_weight = 1.3, 0.2
     model.decoder.prior.copy_(-torch.arange(num_labels) / 4)
     return model
 

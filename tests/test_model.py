@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize
 
 from encoder import ARCHS
-from model import DECODERS, Calibration, Encoding, HybridNet, settings_of
+from model import DECODERS, Encoding, HybridNet, settings_of
 
 
 @torch.no_grad()
@@ -49,7 +49,7 @@ def test_set_probabilities_sum_to_one(decoder):
 @pytest.mark.parametrize("decoder", ["chain", "softmax"])
 def test_teacher_forcing_is_the_product_of_next_token_probabilities(decoder):
     model = make_model(decoder)
-    model.decoder.calibration = Calibration()
+    model.decoder.temperature, model.decoder.prior_weight = 1.0, 0.0
     encoding = make_encoding(model)
     log_probs = log_prob_of_all_sets(model, encoding)
     for targets, log_prob in zip(ALL_SETS, log_probs, strict=True):
@@ -64,8 +64,8 @@ def test_all_logits_are_calibrated(decoder):
     encoding, state = make_encoding(model, 3), model.decoder.initial_state(3)
     targets = ALL_SETS[[5, 63, 0]]
     found = {}
-    for calibration in (Calibration(), Calibration(2.5, 0.4)):
-        model.decoder.calibration = calibration
+    for calibration in ((1.0, 0.0), (2.5, 0.4)):
+        model.decoder.temperature, model.decoder.prior_weight = calibration
         step = model.decoder.logits(state, encoding.image_embedding, encoding.cnn_logits)
         found[calibration] = step, model.set_logits(encoding, targets)
     for plain, calibrated in zip(*found.values(), strict=True):

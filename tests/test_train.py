@@ -181,8 +181,7 @@ def test_calibration_is_saved_and_used(trained):
     checkpoint = load_checkpoint(trained.output / "best.pt")
     model, vocabulary, _ = restore(checkpoint, trained.output)
     assert model.decoder.temperature == checkpoint["temperature"] != 1
-    assert model.decoder.calibration.prior_weight == checkpoint["prior_weight"] != 0
-    assert model.decoder.calibration.decoder_weight == checkpoint["decoder_weight"]
+    assert model.decoder.prior_weight == checkpoint["prior_weight"] != 0
     assert model.decoder.prior.tolist() == pytest.approx(vocabulary.prior_logits())
 
 

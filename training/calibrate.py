@@ -1,4 +1,4 @@
-"""Calibration of a model on the validation images: the numbers of model.Calibration."""
+"""Calibration of a model on the validation images: T and w of its decoder, see model.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from evaluation.calibration import SampledSets, fit_calibration, refine_calibrat
 from inference.decoding import sample_label_sets
 from inference.predictions import encode_batches
 from inference.unknown import complete_targets
-from model import Calibration, Encoding, HybridNet
+from model import Encoding, HybridNet
 from util.distributed import gather_batches
 from util.errors import UsageError
 
@@ -32,40 +32,24 @@ def fit_calibration_on(
     Raises UsageError if no image can be read.
     """
     decoder = model.decoder
-    decoder.calibration = Calibration()
+    decoder.temperature, decoder.prior_weight = 1.0, 0.0
     encoded, read = [], []
     for encoding, targets, indices in encode_batches(model, batches, amp):
         encoded.append((replace(encoding, class_maps=[]), targets, indices))
-        completed = complete_targets(model, encoding, targets, indices)
-        parts = _logits_and_decoder(model, encoding, completed)
-        read.append(tuple(x.detach().cpu().numpy() for x in (targets, *parts)))
+        z = model.set_logits(encoding, complete_targets(model, encoding, targets, indices))
+        read.append((targets.cpu().numpy(), z.detach().cpu().numpy()))
     read = gather_batches(read)
     if not read:
         raise UsageError("none of the validation images can be read")
-    targets, logits, of_decoder = map(np.concatenate, zip(*read, strict=True))
+    targets, logits = map(np.concatenate, zip(*read, strict=True))
     prior = decoder.prior.cpu().numpy()
-    fitted = fit_calibration(targets, logits, prior, ~np.isnan(targets), of_decoder)
+    fitted = fit_calibration(targets, logits, prior, ~np.isnan(targets))
     if decoder.reads_labels:
-        decoder.calibration = fitted
+        decoder.temperature, decoder.prior_weight = fitted
         sampled = _sample(model, encoded, every=math.ceil(logits.size * NUM_SAMPLES / MOST_LOGITS))
-        fitted = refine_calibration(fitted, targets, logits, prior, of_decoder, sampled)
-    decoder.calibration = fitted
+        fitted = refine_calibration(fitted, targets, logits, prior, sampled)
+    decoder.temperature, decoder.prior_weight = fitted
     return encoded
-
-
-def _logits_and_decoder(
-    model: HybridNet, encoding: Encoding, targets: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Logits B×C that are not calibrated, and the decoder's part of them.
-
-    The softmax link mixes the scores of several labels in each logit, so its part has no weight: 0.
-    """
-    decoder = model.decoder
-    decoder.calibration, calibration = Calibration(), decoder.calibration
-    z = model.set_logits(encoding, targets)
-    decoder.calibration = calibration
-    is_sum = decoder.reads_labels and decoder.link == "chain"
-    return z, z - encoding.cnn_logits if is_sum else torch.zeros_like(z)
 
 
 @torch.no_grad()
@@ -73,16 +57,17 @@ def _sample(
     model: HybridNet, encoded: list[tuple[Encoding, Tensor, Tensor]], every: int
 ) -> SampledSets:
     """Label sets sampled for every n-th image of all processes, with the model's calibration."""
+    decoder = model.decoder
+    calibration = decoder.temperature, decoder.prior_weight
     found = []
     for encoding, targets, indices in encoded:
         rows = (indices % every == 0).nonzero().squeeze(1).to(targets.device)
         images, cnn_logits = encoding.image_embedding[rows], encoding.cnn_logits[rows]
         sets = sample_label_sets(model, Encoding(images, cnn_logits, []), NUM_SAMPLES).label_sets
+        decoder.temperature, decoder.prior_weight = 1.0, 0.0
         repeated = (x.repeat_interleave(NUM_SAMPLES, 0) for x in (images, cnn_logits))
-        each, flat = Encoding(*repeated, []), sets.flatten(0, 1)
-        parts = [x.view(sets.shape) for x in _logits_and_decoder(model, each, flat)]
-        drawn_with = F.logsigmoid(
-            torch.where(sets, 1.0, -1.0) * model.set_logits(each, flat).view(sets.shape)
-        )
-        found.append(tuple(x.cpu().numpy() for x in (targets[rows], sets, *parts, drawn_with)))
+        z = model.set_logits(Encoding(*repeated, []), sets.flatten(0, 1)).view(sets.shape)
+        decoder.temperature, decoder.prior_weight = calibration
+        drawn_with = F.logsigmoid(torch.where(sets, 1.0, -1.0) * decoder.calibrated(z))
+        found.append(tuple(x.cpu().numpy() for x in (targets[rows], sets, z, drawn_with)))
     return SampledSets(*map(np.concatenate, zip(*gather_batches(found), strict=True)))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from model import Calibration, HybridNet
+from model import HybridNet
 from util.distributed import all_gather, rank, world_size, wrap_ddp
 
 MAX_NORM = 10.0  # of the gradient
@@ -64,8 +64,9 @@ class TrainState:
         self.epoch, self.step, self.steps, self.best_nll = 0, 0, 0, math.inf
         self.sums, self.pending, self.is_whole = np.zeros(3), [], True
         thresholds = {"threshold": 0.5, "label_thresholds": 0.5}
+        calibration = {"temperature": 1.0, "prior_weight": 0.0}
         unknown = {"promises": None, "epoch": 0, "metrics": {}}
-        self.validated = {**Calibration()._asdict(), **thresholds, **unknown}
+        self.validated = {**calibration, **thresholds, **unknown}
 
     def update_ema(self) -> None:
         """Average weights and BatchNorm statistics; copy counters.
@@ -104,7 +105,8 @@ class TrainState:
         """Take over the results of validation; returns whether this epoch is the best so far."""
         self.epoch, self.step, self.sums = self.epoch + 1, 0, np.zeros(3)
         self.validated = {
-            **self.ema.decoder.calibration._asdict(),
+            "temperature": self.ema.decoder.temperature,
+            "prior_weight": self.ema.decoder.prior_weight,
             "threshold": threshold,
             "label_thresholds": label_thresholds,
             "promises": promises,

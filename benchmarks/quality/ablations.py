@@ -59,8 +59,7 @@ class UntiedDecoder(ChainDecoder):
 
     def logits(self, state: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
         x = torch.tanh(self.project_output(state[..., : self.hidden_size]) + image_embedding)
-        scores = self.calibration.decoder_weight * (x @ self.output_embedding.T)
-        return self.calibrated(scores + cnn_logits)
+        return self.calibrated(x @ self.output_embedding.T + cnn_logits)
 
 
 class AtStartDecoder(ChainDecoder):

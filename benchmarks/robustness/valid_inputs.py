@@ -106,7 +106,6 @@ def tiny_checkpoint() -> dict:
         "weights": HybridNet(num_labels=NUM_LABELS, **settings).state_dict(),
         "temperature": 1.2,
         "prior_weight": 0.1,
-        "decoder_weight": 0.9,
         "threshold": 0.4,
         "label_thresholds": [0.4] * NUM_LABELS,
         "epoch": 3,

@@ -74,7 +74,6 @@ def test_wrong_parts(small):
     for value in (float("nan"), float("inf"), 10**400, "0.5", None, True):
         assert "threshold" in damage("threshold", value)
         assert "prior_weight" in damage("prior_weight", value)
-        assert "decoder_weight" in damage("decoder_weight", value)
     for value in (float("nan"), float("inf"), 10**400, 0.0, -1.0, "1", None, True):
         assert "temperature" in damage("temperature", value)
     for value in ([0.5, float("nan")], [0.5, "0.5"], [[0.5, 0.5]], "0.5", None, {"a": 0.5}):

@@ -17,7 +17,7 @@ from encoder import MEAN, STD
 from images.transforms import Preprocessing
 from inference.checkpoint import load_checkpoint, save_checkpoint
 from labels.vocabulary import Vocabulary
-from model import Calibration, HybridNet, settings_of
+from model import HybridNet, settings_of
 from training.setup import build_model
 from training.start_from import parameters_by_label
 
@@ -93,7 +93,7 @@ def test_the_same_labels_give_the_same_logits(tmp_path, decoder):
     old = save_old(tmp_path / "old.pt", decoder=decoder)
     new = build_model(old_settings(decoder), vocabulary_of(OLD), start_from=tmp_path / "old.pt")
     new.eval()
-    assert new.decoder.calibration == Calibration()
+    assert (new.decoder.temperature, new.decoder.prior_weight) == (1.0, 0.0)
     images = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
     targets = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 0, 0]], dtype=torch.float)
     with torch.no_grad():
