@@ -2,35 +2,27 @@
 
 import contextlib
 import csv
-import importlib
 import io
 import json
 import os
 import shutil
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import traceback
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import NoReturn
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from processes import REPO, run
 
-from util import cli, errors
+from util import errors
 
 # the tests' tensors are tiny: a second thread makes them slower
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the scripts that the tests start
 
-REPO = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPO / "data"))  # make_scenes.py imports its neighbour drawing/
 
 
@@ -38,6 +30,14 @@ def pytest_configure(config):
     """Hide GPUs from all tests but test_gpu.py: many compare bits, and sums on a GPU vary."""
     if not any("test_gpu" in str(argument) for argument in config.args):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_fsync():
+    """Do not wait for the disk: a short run writes a dozen files."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda descriptor: None)
+        yield
 
 
 # Which labels are on which image. Frequencies: person 7, cat = dog 4, apple = zebra 2.
@@ -140,70 +140,6 @@ def write_tiny_set(folder: Path) -> SimpleNamespace:
         write_picture(images / f"img_{i:02d}.jpg", labels, seed=i)
     annotations = write_json(coco(), folder / "data/annotations/instances.json")
     return SimpleNamespace(folder=folder, images=images, annotations=annotations)
-
-
-def run(*args: object, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess:
-    """Run a script as a user does: `run("train.py", "--limit", 3, cwd=folder)`."""
-    script, *flags = args
-    return subprocess.run(
-        [sys.executable, REPO / str(script), *map(str, flags)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env={**os.environ, "PYTHONIOENCODING": "utf-8", "MPLBACKEND": ""},
-        check=False,
-    )
-
-
-def run_warm(*args: object, cwd: Path, processes: int = 1) -> subprocess.CompletedProcess:
-    """Like `run`, in copies of this process: imports, most of a short command's time, are done.
-
-    processes: as many as torchrun would start.
-    """
-    with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0)) as server:
-        ranks, files = [], [Path(name, stream) for stream in ("out", "err")]
-        port = server.getsockname()[1]
-        server.close()
-        for rank in range(processes):
-            env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
-            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            env = {k: str(v) for k, v in env.items() if processes > 1}
-            if not (pid := os.fork()):
-                _be_script(*map(str, args), cwd=cwd, files=files, env=env)
-            ranks.append(pid)
-        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in ranks]
-        code = max(codes, key=abs)
-        return subprocess.CompletedProcess(args, code, *(f.read_text("utf-8") for f in files))
-
-
-def _be_script(script: str, *flags: str, cwd: Path, files: list[Path], env: dict) -> NoReturn:
-    """Turn this copy of the process into that of a script, which writes its output to files."""
-    code = 1
-    try:
-        signal.alarm(240)  # ends what hangs
-        os.chdir(cwd)
-        os.environ.update(env)
-        for number, file in enumerate(files, start=1):
-            os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND), number)
-        raw = (io.FileIO(number, "w", closefd=False) for number in (1, 2))
-        sys.stdout, sys.stderr = (io.TextIOWrapper(r, "utf-8", write_through=True) for r in raw)
-        importlib.reload(warnings)  # pytest collects them: they must be printed
-        warnings.resetwarnings()
-        for kind in (DeprecationWarning, PendingDeprecationWarning, ResourceWarning):
-            warnings.simplefilter("ignore", kind)
-        sys.argv = [script, *flags]
-        module = importlib.import_module(Path(script).stem)
-        cli.run_script(module.main, module.get_args_parser())
-        code = 0
-    except SystemExit as ended:
-        code = ended.code
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 def call(module: ModuleType, *args: object) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import QUICK, call, coco, refusal, run, write_json, write_picture
+from conftest import QUICK, call, coco, refusal, write_json, write_picture
 from PIL import Image
+from processes import run_cold
 
 import data_loader
 import sample
@@ -192,7 +193,9 @@ def test_the_script_names_bad_input(workdir):
 def test_a_damaged_image_ends_the_script_at_once(workdir):
     """With the default flags. A process that loads images would live 30 seconds longer."""
     (workdir / "data/images/img_03.jpg").write_text("not an image")
-    result = run("data_loader.py", "--image_path", "data/images", cwd=workdir, timeout=GRACE - 5)
+    result = run_cold(
+        "data_loader.py", "--image_path", "data/images", cwd=workdir, timeout=GRACE - 5
+    )
     assert result.returncode == 2
     assert "img_03.jpg" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr

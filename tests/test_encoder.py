@@ -1,16 +1,13 @@
 """Encoders of timm: their features, train.py to export.py with them, and what is refused."""
 
 import json
-import os
 import resource
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import EVALUATE, REPO, call, load, refusal, same
+from conftest import EVALUATE, REPO, call, load, refusal, run, same
 
 import evaluate
 import export
@@ -231,8 +228,9 @@ def test_hostile_checkpoints(checkpoint, tmp_path, monkeypatch):
     assert grown < 300_000, f"{grown / 1000:.0f} MB"
 
 
-WITHOUT = """
+WITHOUT = f"""
 import sys
+sys.path.insert(0, {str(REPO)!r})
 sys.modules["timm"] = None  # importing it fails
 import evaluate, sample, train
 from pathlib import Path
@@ -258,14 +256,8 @@ train.get_args_parser().parse_args(["--arch", "convnext_atto"])
 
 def test_without_timm(workdir):
     """ResNets work. Another arch is one sentence, on the command line and in a checkpoint."""
-    result = subprocess.run(
-        [sys.executable, "-c", WITHOUT],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPO)},
-        timeout=240,
-        check=False,
-    )
+    (workdir / "without.py").write_text(WITHOUT)
+    result = run(workdir / "without.py", cwd=workdir)
     assert result.returncode == 2, result.stderr
     said = "arch is 'convnext_atto'; possible are resnet18, resnet34, resnet50, resnet101, "
     said += "resnet152, and more with the package timm: pip install timm"

@@ -24,6 +24,7 @@ from conftest import (
     write_table,
 )
 from PIL import Image
+from processes import run_cold
 
 import evaluate
 import sample
@@ -33,7 +34,7 @@ from inference import predictor
 
 def test_evaluate_end_to_end(trained):
     """The console, the log and the JSON show the same numbers."""
-    result = run("evaluate.py", *EVALUATE, cwd=trained.folder)
+    result = run_cold("evaluate.py", *EVALUATE, cwd=trained.folder)
     assert result.returncode == 0, result.stderr
     assert "using runs/instances-chain/best.pt" in result.stderr
     assert "trained on these very annotations" in result.stderr
@@ -231,7 +232,7 @@ def own_photos(tmp_path_factory):
 
 
 OWN = ("--image_size", 48, "--num_epochs", 1, "--batch_size", 8, "--num_workers", 0)
-OWN += ("--val_fraction", 0.2)
+OWN += ("--val_fraction", 0.2, "--arch", "test_resnet")
 
 
 def test_the_hold_out_of_training_is_evaluated(own_photos, monkeypatch, capsys):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import REPO, RESNET, TRAIN, coco, one_error, refusal, run, write_json, write_picture
 from PIL import Image
+from processes import run_cold
 
 import train
 from images.decode import MAX_PIXELS, load_image, load_pixels
@@ -54,7 +55,7 @@ def test_mutated_inputs(tmp_path):
     doors = ("COCO json", "CSV", "index of tars", "vocabulary", "checkpoint", "metrics.json")
     doors += ("predictions.npz", "images", "rules", "encoder.onnx", "obeyed")
     flags = ("--inputs", 110, "--seed", 1, "--doors", *doors)
-    result = run(tmp_path / "few.py", *flags, cwd=tmp_path)
+    result = run_cold(tmp_path / "few.py", *flags, cwd=tmp_path)
     rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]
     counts = {name: [int(n.replace(",", "")) for n in found] for name, *found in rows}
     everything, obeyed = counts.pop("all"), counts.pop("obeyed")

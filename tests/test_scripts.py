@@ -8,6 +8,7 @@ import shutil
 import make_scenes
 import pytest
 from conftest import REPO, TRAIN, call, coco, one_error, refusal, run, write_json
+from processes import run_cold
 
 import annotate
 import build_vocab
@@ -56,16 +57,16 @@ runpy.run_path({str(REPO / script)!r})
 print("torch" in sys.modules)
 """
     (tmp_path / "imported.py").write_text(code)
-    assert run(tmp_path / "imported.py", cwd=tmp_path).stdout == "False\n"
+    assert run_cold(tmp_path / "imported.py", cwd=tmp_path).stdout == "False\n"
 
 
 def test_no_input(tmp_path):
-    for script, what in (
-        ("sample.py", "IMAGE"),
-        ("evaluate.py", "no trained model found"),
-        ("export.py", "no trained model found"),
+    for start, script, what in (
+        (run, "sample.py", "IMAGE"),
+        (run, "evaluate.py", "no trained model found"),
+        (run_cold, "export.py", "no trained model found"),
     ):
-        result = run(script, cwd=tmp_path)
+        result = start(script, cwd=tmp_path)
         assert what in one_error(result)
         assert result.stderr.count("\n") == 1
 

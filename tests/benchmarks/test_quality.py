@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import REPO
+from conftest import REPO, run
 from filelock import FileLock
 
 from inference.checkpoint import load_checkpoint, restore
@@ -153,14 +153,14 @@ def test_the_stored_results_are_distinct_and_fill_the_table():
     lines = quality.RESULTS.read_text("utf-8").splitlines()
     results = quality_results.read_results(quality.RESULTS)
     assert len(results) == len(lines) >= 145
-    for name in {run.data for run in results}:
+    for name in {each.data for each in results}:
         data = quality_sets.SETS[name]
         rates = [0.0005, 0.001, 0.002]
         comparison = quality_results.Comparison(
             name, data.recipe, None, data.num_epochs, rates, [0, 1, 2]
         )
         assert comparison.results_of(results, "chain", comparison.best_rate(results, "chain"))
-        assert {run.model for run in results} <= set(ablations.EVERYONE)
+        assert {each.model for each in results} <= set(ablations.EVERYONE)
 
 
 @pytest.fixture
@@ -256,9 +256,7 @@ def test_a_run_that_diverges_is_recorded_and_the_next_one_starts(tiny_scenes, mo
 )
 def test_every_benchmark_starts(script, tmp_path):
     """Also from another folder."""
-    path = REPO / "benchmarks" / script
-    command = [sys.executable, path, "--help"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    result = run(f"benchmarks/{script}", "--help", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"python benchmarks/{script}" in result.stdout
 

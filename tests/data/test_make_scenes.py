@@ -14,6 +14,7 @@ from drawing import painting
 from drawing.catalogue import DRAWINGS
 from make_scenes import CATEGORY_IDS
 from PIL import Image
+from processes import run_cold
 from pycocotools.coco import COCO
 
 from labels.coco import read_annotations
@@ -121,7 +122,7 @@ def test_the_hash_seed_does_not_matter(scenes, tmp_path):
     """The order of a set differs between processes; the images must not."""
     flags = ("--num_train", 24, "--num_val", 8, "--image_size", 48, "--num_workers", 1)
     assert "PYTHONHASHSEED" not in os.environ
-    result = run("data/make_scenes.py", "--output_dir", tmp_path, *flags, cwd=tmp_path)
+    result = run_cold("data/make_scenes.py", "--output_dir", tmp_path, *flags, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert digests(tmp_path) == digests(scenes)
     train, val = result.stdout.splitlines()

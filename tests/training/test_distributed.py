@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPO, call, load, log_lines, run_warm, write_tiny_set
+from conftest import REPO, call, load, log_lines, run, write_tiny_set
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -30,26 +30,6 @@ import kills
 FLAGS = ("--image_path", "data/images", "--image_size", 48, "--num_epochs", 2, "--amp", "off")
 FLAGS += ("--batch_size", 11, "--val_fraction", 0, "--learning_rate", 1e-4)
 LOSSES = ("train_loss", "train_set_nll", "train_cnn_bce", "val_set_nll")
-
-
-def torchrun_command(num_processes: int, script: str, *flags: object) -> list[str]:
-    """The command that runs a script with torchrun, as a user does."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc_per_node={num_processes}", REPO / script, *flags]
-    return [str(part) for part in command]
-
-
-def torchrun(num_processes: int, *args: object, cwd) -> subprocess.CompletedProcess:
-    """Run a script with torchrun until its end."""
-    return subprocess.run(
-        torchrun_command(num_processes, *args),
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=dict(os.environ),
-        check=False,
-    )
 
 
 @given(st.integers(1, 40), st.integers(1, 9), st.integers(1, 5), st.integers(1, 3), st.booleans())
@@ -120,10 +100,10 @@ def runs(tmp_path_factory):
     """The same run with one process and with two. The 12 images make steps of 11 and 1."""
     tiny = write_tiny_set(tmp_path_factory.mktemp("distributed"))
     flags = ("--output_dir", "one", "--keep_unlabelled")
-    one = run_warm("train.py", *FLAGS, *flags, cwd=tiny.folder)
+    one = run("train.py", *FLAGS, *flags, cwd=tiny.folder)
     assert one.returncode == 0, one.stderr
     flags = (*FLAGS, "--output_dir", "two", "--keep_unlabelled")
-    two = torchrun(2, "train.py", *flags, cwd=tiny.folder)
+    two = run("train.py", *flags, cwd=tiny.folder, processes=2)
     assert two.returncode == 0, two.stderr
     yield tiny.folder, one, two
     for path in tiny.folder.rglob("*.pt"):
@@ -148,10 +128,11 @@ def test_the_losses_of_each_step_agree(tmp_path):
     tiny = write_tiny_set(tmp_path)
     # Adam's first steps are as long for a rounding error as for a gradient: use a small rate
     flags = (*FLAGS, "--limit", 11, "--num_epochs", 4, "--learning_rate", 1e-5)
+    flags += ("--arch", "test_resnet")
     losses = []
     for number in (1, 2, 3):
         command = ("train.py", *flags, "--output_dir", number)
-        result = run_warm(*command, cwd=tiny.folder, processes=number)
+        result = run(*command, cwd=tiny.folder, processes=number)
         assert result.returncode == 0, result.stderr
         losses.append([json.loads(line)["train_loss"] for line in result.stdout.splitlines()])
     assert len(losses[0]) == 4
@@ -162,11 +143,15 @@ def test_the_losses_of_each_step_agree(tmp_path):
 
 
 def test_sigterm_to_all_processes_loses_nothing(runs, monkeypatch):
-    """Each gets it twice, because torchrun passes on its own. One process goes on for the two."""
+    """Each gets it twice, because torchrun passes on its own. One process goes on for the two.
+
+    Started by torchrun itself, as a user does.
+    """
     folder, *_ = runs
     monkeypatch.chdir(folder)
     flags = (*FLAGS, "--output_dir", "three", "--keep_unlabelled")
-    command = torchrun_command(2, "train.py", *flags, "--save_minutes", 1e-9)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    command = [*torchrun, REPO / "train.py", *map(str, flags), "--save_minutes", "1e-9"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not Path("three/last.pt").exists() and process.poll() is None:
         time.sleep(0.01)
@@ -231,7 +216,7 @@ def test_several_processes_evaluate_as_one(runs):
     flags += ("--reveal", 1, "--label_issues", 5, "--num_workers", 0, "--json")
     found = []
     for number in (1, 2, 5):  # 12 images are 4 batches
-        result = run_warm(*flags, cwd=folder, processes=number)
+        result = run(*flags, cwd=folder, processes=number)
         assert result.returncode == 0, result.stderr
         found.append(json.loads(result.stdout))
         found[-1].pop("images_per_second")

@@ -10,23 +10,31 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from conftest import REPO, TRAIN, call, load, log_lines, refusal, same, write_tiny_set
+from conftest import (
+    REPO,
+    TRAIN,
+    call,
+    load,
+    log_lines,
+    refusal,
+    run,
+    same,
+    write_tiny_set,
+)
 from filelock import FileLock
+from processes import start
 
 import train
 from inference import checkpoint
 from training import report, resume, saver, state
 from util.errors import RunError, UsageError
 
+sys.path.insert(0, str(REPO / "benchmarks/robustness"))
+import kills
+
 FLAGS = (*TRAIN, "--num_epochs", 3)  # 3 steps an epoch
 OFTEN = ("--save_minutes", 1e-9)  # a save after each step
 OUTPUT = "runs/instances-chain"
-
-
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch):
-    """Do not wait for the disk: some runs save after each step."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
 
 
 class Stopped(BaseException):
@@ -128,24 +136,17 @@ def test_two_damaged_checkpoints_are_an_error(workdir):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_ends_the_run(workdir, whole_run, number):
     """The workers get the signal too, as from a terminal or a scheduler."""
-    flags = [*map(str, FLAGS), "--num_workers", "1"]
-    process = subprocess.Popen(
-        [sys.executable, REPO / "train.py", *flags],
-        cwd=workdir,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    for line in process.stderr:
-        if line.startswith("writing to"):
-            break
+    started = start("train.py", *FLAGS, "--num_workers", 1, cwd=workdir, timeout=60)
+    (pid,), (_, err) = started.pids, started.files
+    while "writing to" not in err.read_text() and started.is_running():
+        time.sleep(0.01)
     time.sleep(0.2)
-    os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1, err
-    assert err.splitlines()[-1].startswith("error: stopped by SIG"), err
-    assert "Traceback" not in err
+    for each in (pid, *kills.children(pid)):
+        os.kill(each, number)
+    result = started.wait()
+    assert result.returncode == 1, result.stderr
+    assert result.stderr.splitlines()[-1].startswith("error: stopped by SIG"), result.stderr
+    assert "Traceback" not in result.stderr
     assert (workdir / OUTPUT / "last.pt").exists()
     call(train, *FLAGS)
     assert same(everything(workdir / OUTPUT), whole_run)
@@ -235,6 +236,7 @@ def test_an_image_disappears_during_training(workdir, monkeypatch, whole_run):
 def test_a_killed_worker_is_one_error(workdir, whole_run):
     """The system kills workers if memory runs out; torch then raises at any place in a step."""
     code = (
+        f"import sys; sys.path.insert(0, {str(REPO)!r})\n"
         "import model, multiprocessing, time, train\n"
         "from util.cli import run_script\n"
         "encode, calls = model.HybridNet.encode_features, []\n"
@@ -247,16 +249,8 @@ def test_a_killed_worker_is_one_error(workdir, whole_run):
         "model.HybridNet.encode_features = killing\n"
         "run_script(train.main, train.get_args_parser())\n"
     )
-    flags = [*map(str, FLAGS), "--num_workers", "1"]
-    result = subprocess.run(
-        [sys.executable, "-c", code, *flags],
-        cwd=workdir,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPO)},
-        timeout=120,
-        check=False,
-    )
+    (workdir / "killing.py").write_text(code)
+    result = run(workdir / "killing.py", *FLAGS, "--num_workers", 1, cwd=workdir, timeout=120)
     assert result.returncode == 1, result.stderr
     assert "a process that loads images was killed" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr

@@ -21,12 +21,6 @@ class Stopped(BaseException):
     """Stands for the end of the process."""
 
 
-@pytest.fixture(autouse=True)
-def no_fsync(monkeypatch):
-    """Do not wait for the disk."""
-    monkeypatch.setattr("os.fsync", lambda descriptor: None)
-
-
 def correct(number: int, *labels: str) -> None:
     """Correct the labels of an image."""
     sets = list(LABEL_SETS)
