@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import functools
 import importlib.util
 import io
 import itertools
@@ -42,7 +43,7 @@ GONE = ("gone 1.jpg", "Sommer 2024/gone 2.JPG", "gone_3.png")
 HIDDEN = ("._IMG_0001.JPG", ".DS_Store", "Thumbs.db", "Sommer 2024/._x.jpg")
 MISSPELT = 3  # photos on which the most frequent label is misspelt
 
-Pictures = Iterator[tuple[Image.Image, tuple[str, ...]]]
+Picture = tuple[Image.Image, tuple[str, ...]]
 
 
 @dataclass
@@ -75,7 +76,7 @@ def make_messy_set(
     encoding: of the table; names that it lacks get Latin letters.
     """
     messy = Messy(folder / "photos", folder / "new photos", folder / "photos/labels.csv")
-    pictures = real_pictures(real) if real else drawn_pictures(side)
+    pictures = real_pictures(real) if real else iter(drawn_pictures(side))
     for place, count, truth in (
         (messy.photos, NUM_OLD, messy.truth),
         (messy.new_photos, NUM_NEW, messy.new_truth),
@@ -90,8 +91,9 @@ def make_messy_set(
     return messy
 
 
-def drawn_pictures(side: int) -> Pictures:
-    """Drawn scenes without end, each with its labels."""
+@functools.cache
+def drawn_pictures(side: int) -> list[Picture]:
+    """As many drawn scenes as there are photos, each with its labels."""
     sys.path[:0] = [str(REPO), str(REPO / "data")]  # make_scenes.py imports its neighbour drawing/
     from drawing.painting import CATEGORY_IDS
     from make_scenes import Split, default_sizes, make_image
@@ -99,14 +101,18 @@ def drawn_pictures(side: int) -> Pictures:
     names = {number: name for name, number in CATEGORY_IDS.items()}
     with TemporaryDirectory() as folder:
         split = Split(Path(), Path(folder), "scene", side, default_sizes(), (0, 7))
+        pictures: list[Picture] = []
         for number in itertools.count(1):
             found = make_image((number, None), split)
             labels = sorted({names[item["category_id"]] for item in found})
             if labels:
-                yield Image.open(split.image_dir / split.image_name(number)), tuple(labels)
+                with Image.open(split.image_dir / split.image_name(number)) as image:
+                    pictures.append((image.copy(), tuple(labels)))
+            if len(pictures) == NUM_OLD + NUM_NEW:
+                return pictures
 
 
-def real_pictures(folder: Path) -> Pictures:
+def real_pictures(folder: Path) -> Iterator[Picture]:
     """The photos of annotations/train.json that have labels."""
     content = json.loads((folder / "annotations/train.json").read_text())
     names = {category["id"]: category["name"] for category in content["categories"]}

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import call, load, refusal, run_warm, write_picture, write_table
+from conftest import call, load, refusal, run, write_picture, write_table
 from messy_photos import GONE, NUM_NEW, Messy, make_messy_set
 
 import data_loader
@@ -41,7 +41,7 @@ def loop(tmp_path_factory):
     before, done = contents(folder), {}
 
     def step(name: str, script: str, *flags: object) -> None:
-        done[name] = run_warm(script, *flags, cwd=folder)
+        done[name] = run(script, *flags, cwd=folder)
         assert done[name].returncode == FAIL.get(name, 0), done[name].stderr
 
     step("look", "data_loader.py", *PHOTOS)
@@ -76,7 +76,7 @@ def correct_labels(mine: Messy, folder: Path) -> None:
 
 @pytest.mark.parametrize(("delimiter", "encoding"), [(",", "cp1252"), (",", "utf-8-sig")])
 def test_a_table_in_another_encoding_says_the_same(tmp_path, delimiter, encoding):
-    mine = make_messy_set(tmp_path, delimiter, encoding, side=32)
+    mine = make_messy_set(tmp_path, delimiter, encoding)
     misspelt, usual = mine.misspelt
     images = read_labels(mine.table, mine.photos)
     found = dict(zip(map(Path, images.file_names), images.label_sets, strict=True))

@@ -5,14 +5,17 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torchvision
 from conftest import REPO
 
 from inference.predictions import decode
 from labels.vocabulary import Vocabulary
 
 sys.path.insert(0, str(REPO / "benchmarks/quality"))
+sys.path.insert(0, str(REPO / "benchmarks/robustness"))
 import ablations
 import rivals
+import valid_inputs
 
 VOCABULARY = Vocabulary(("person", "dog", "cat"), (9, 5, 2), 12)
 EVERYONE = ablations.EVERYONE
@@ -25,7 +28,8 @@ def random_batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", EVERYONE)
-def test_everyone_learns_and_decodes(name):
+def test_everyone_learns_and_decodes(name, monkeypatch):
+    monkeypatch.setattr(torchvision.models, "resnet18", valid_inputs.tiny_resnet)
     torch.manual_seed(0)
     contender = EVERYONE[name]
     model = contender.build(contender.vocabulary(VOCABULARY, seed=0))
