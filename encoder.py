@@ -31,6 +31,7 @@ from util.fetch import short_waits
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # of torchvision
 NUM_STAGES = 4  # at most, of every encoder
 MAX_TABLES = 2**31  # bytes of a network's own tables: some grow with the fourth power of S
+TRIED: set[tuple[str, int]] = set()  # networks of timm that take images of this size
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pixels, RGB in 0..1
 
 
@@ -103,8 +104,9 @@ class TimmEncoder(nn.Module):
         self.widths.append(self.net.num_features)
         config = timm.data.resolve_model_data_config(self.net)
         self.mean, self.std = config["mean"], config["std"]
-        if next(self.parameters()).is_meta:
+        if next(self.parameters()).is_meta and (arch, image_size) not in TRIED:
             self.try_images(arch, image_size)
+            TRIED.add((arch, image_size))
 
     def train(self, mode: bool = True) -> TimmEncoder:
         """As in every module; also drops what the network has computed from earlier weights.

@@ -77,7 +77,9 @@ def draw_curves(log_path: Path, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     epochs = read_log(log_path)
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+    # a fixed layout takes half the time of a constrained one
+    places = {"left": 0.075, "right": 0.985, "bottom": 0.125, "top": 0.97, "wspace": 0.18}
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), gridspec_kw=places)
     for axis, (unit, curves) in zip(axes, CURVES.items(), strict=True):
         for key, name in curves.items():
             values = [np.nan if e.get(key) is None else e[key] for e in epochs]
