@@ -12,7 +12,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from conftest import REPO, _be_script, call, refusal
+from conftest import REPO, call, refusal
+from processes import start
 from test_imports import imported_files
 
 import serve
@@ -26,22 +27,18 @@ FORM = {"Content-Type": "multipart/form-data; boundary=b"}
 
 @contextlib.contextmanager
 def serving(folder, *flags):
-    """A running serve.py, in a copy of this process: its port and process, what it prints."""
-    out, err = folder / "out", folder / "err"
-    if not (pid := os.fork()):
-        flags = ("--port", "0", "--device", "cpu", *map(str, flags))
-        _be_script("serve.py", *flags, cwd=folder, files=[out, err], env={})
-    server = SimpleNamespace(pid=pid, err=err, code=None)
+    """A running serve.py: its port and process; then its exit code and what it has printed."""
+    started = start("serve.py", "--port", 0, "--device", "cpu", *flags, cwd=folder)
+    (pid,), (out, err) = started.pids, started.files
+    server = SimpleNamespace(pid=pid)
     try:
-        for _ in range(1200):
-            if out.exists() and out.read_text().endswith("\n"):
-                break
-            assert not os.waitpid(pid, os.WNOHANG)[0], err.read_text()
+        while not out.read_text().endswith("\n"):
+            assert started.is_running(), err.read_text()
             time.sleep(0.05)
         found = re.fullmatch(r"http://127\.0\.0\.1:(\d+)/\n", out.read_text())
         server.port = int(found[1])
         yield server
-        server.code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        server.ended = started.wait()
     except BaseException:
         os.kill(pid, signal.SIGKILL)
         raise
@@ -79,8 +76,8 @@ def test_sigterm_loses_no_accepted_request(trained, tmp_path):
         ]
         half = socket.create_connection(("127.0.0.1", server.port), timeout=60)
         head = "".join(f"{k}: {v}\r\n" for k, v in {"Host": "localhost", **FORM}.items())
-        start = f"POST /predict HTTP/1.1\r\n{head}Content-Length: {len(form)}\r\n\r\n".encode()
-        half.sendall(start + form[:100])
+        first = f"POST /predict HTTP/1.1\r\n{head}Content-Length: {len(form)}\r\n\r\n".encode()
+        half.sendall(first + form[:100])
         for client in clients:
             client.start()
         while len(statuses) < 3 * CLIENTS and not lost:
@@ -96,9 +93,9 @@ def test_sigterm_loses_no_accepted_request(trained, tmp_path):
     half.close()
     assert lost == []
     assert {*statuses} == {200}
-    assert server.code == 0
+    assert server.ended.returncode == 0
     number = f"{len(statuses) + 1:,}"
-    assert f"{number} requests were accepted, {number} answered" in server.err.read_text()
+    assert f"{number} requests were accepted, {number} answered" in server.ended.stderr
 
 
 def test_the_page(trained, tmp_path, browser):
@@ -128,7 +125,7 @@ def test_the_page(trained, tmp_path, browser):
         page.locator("#said.wrong").get_by_text("text.jpg cannot be read as an image").wait_for()
         os.kill(server.pid, signal.SIGINT)
     context.close()
-    assert server.code == 0
+    assert server.ended.returncode == 0
 
 
 def test_wrong_flags(tmp_path, monkeypatch, trained):
