@@ -107,7 +107,7 @@ class SampledSets:
         z = self.logits / fitted[0] + fitted[1] * prior
         gained = (log_expit(np.where(self.label_sets, z, -z)) - self.drawn_with).cumsum(2)
         before = np.pad(gained[..., :-1], ((0, 0), (0, 0), (1, 0)))
-        return (softmax(before, axis=1) * expit(z)).sum(1)
+        return (softmax(before, axis=1) * expit(z)).sum(1, dtype=np.float64)  # 1 - p > 0
 
 
 def refine_calibration(

@@ -27,6 +27,7 @@ from util.log import counted, printable, some
 
 MISSING, MERGES = Path("missing_images.txt"), Path("labels_to_merge.csv")
 SHOWN = 40  # labels printed with their counts; build_vocab.py prints all
+MOST_UNKNOWN = 0.8  # with 60 % unknown the decoder is better than none, with 90 % it is not
 
 Paths = list[Path] | list[ShardMember]
 
@@ -115,6 +116,11 @@ def problems(
         what = counted(len(always), "label is", "labels are")
         names = some([vocabulary.labels[i] for i in always])
         found.append(f"{what} not known to be absent anywhere, so nothing tells when: {names}")
+    if unknown is not None and unknown.mean() >= MOST_UNKNOWN:
+        found.append(
+            f"{unknown.mean():.0%} of the pairs of image and label are unknown. The rest says "
+            "little about which labels go together: compare with --decoder none"
+        )
     return found
 
 

@@ -172,3 +172,15 @@ def test_labels_that_are_never_absent_are_named(workdir, capsys):
     out, err = capsys.readouterr()
     assert "18 of 24 pairs of image and label are known, 6 unknown" in out
     assert "2 labels are not known to be absent anywhere, so nothing tells when: cat, dog" in err
+    assert "--decoder none" not in err
+
+
+def test_labels_that_are_mostly_unknown_are_said(workdir, capsys):
+    """Of six labels each image has one that is known, on the first images absent."""
+    cells = [[str(i // 6) if i % 6 == label else "" for label in range(6)] for i in range(12)]
+    rows = [",".join([name, *row]) for name, row in zip(NAMES, cells, strict=True)]
+    Path("labels.csv").write_text("\n".join(["file_name,a,b,c,d,e,f", *rows, ""]))
+    call(data_loader, *DATA, "--num_workers", 0, "--image_size", 24, "--blank", "unknown")
+    err = capsys.readouterr().err
+    assert "83% of the pairs of image and label are unknown. The rest says little" in err
+    assert "compare with --decoder none" in err
