@@ -17,12 +17,13 @@ from util.errors import RunError, UsageError
 
 sys.path.insert(0, str(REPO / "benchmarks/robustness"))
 import valid_inputs
+from tiny_network import tiny_resnet
 
 
 @pytest.fixture
 def small(monkeypatch, tmp_path):
     """A checkpoint of a tiny network, and a function that saves it changed and reads it."""
-    monkeypatch.setattr(torchvision.models, "resnet18", valid_inputs.tiny_resnet)
+    monkeypatch.setattr(torchvision.models, "resnet18", tiny_resnet)
     checkpoint = valid_inputs.tiny_checkpoint()
     del checkpoint["commit"]
     (tmp_path / "valid").mkdir()
