@@ -237,7 +237,7 @@ def mutate_arrays(data: bytes, rng: np.random.Generator) -> bytes:
     name = list(arrays)[rng.integers(len(arrays))]
     array = arrays[name]
     choices: list[Callable] = [
-        lambda: array[:-1],
+        lambda: np.atleast_1d(array)[:-1],
         lambda: array.T,
         lambda: array.ravel(),
         lambda: np.zeros(()),
@@ -248,7 +248,7 @@ def mutate_arrays(data: bytes, rng: np.random.Generator) -> bytes:
         lambda: np.full(array.shape, 1e300),
         lambda: np.full(array.shape, -1),
         lambda: array[..., None],
-        lambda: array[::-1],
+        lambda: np.atleast_1d(array)[::-1],
         lambda: np.zeros((3000, 3000)),
     ]
     arrays[name] = choices[rng.integers(len(choices))]()
