@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import logging
 import os
-import stat
 import struct
 import warnings
 import zlib
@@ -54,9 +53,7 @@ def load_pixels(path: Path | ShardMember, least_side: int | None = None) -> np.n
     UsageError for a file that is missing, unreadable, larger than MAX_PIXELS or than MAX_BYTES.
     """
     try:
-        if isinstance(path, Path) and not stat.S_ISREG(path.stat().st_mode):
-            raise _UnreadableError("not a regular file")  # opening a named pipe would block
-        with warnings.catch_warnings(), path.open("rb") as file:
+        with warnings.catch_warnings(), _opened(path) as file:
             warnings.simplefilter("ignore")  # Pillow warns of harmless things
             return _decode(file, least_side)
     except UsageError:  # from ShardMember.open
@@ -73,8 +70,7 @@ def read_header(path: Path | ShardMember) -> tuple[int, tuple[int, int]]:
     Raises UsageError for what is not an image.
     """
     try:
-        opened = open_file(path) if isinstance(path, Path) else path.open()
-        with warnings.catch_warnings(), opened as file:
+        with warnings.catch_warnings(), _opened(path) as file:
             warnings.simplefilter("ignore")
             with _open(file) as image:
                 orientation = orientation_of(image)
@@ -98,6 +94,16 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return "truncated" if "truncated" in str(error).lower() else "damaged or another kind"
+
+
+def _opened(path: Path | ShardMember) -> BinaryIO:
+    """The file of an image. Raises _UnreadableError for a pipe or a folder, and UsageError."""
+    if not isinstance(path, Path):
+        return path.open()
+    try:
+        return open_file(path)
+    except (UsageError, IsADirectoryError):
+        raise _UnreadableError("not a regular file") from None
 
 
 def _decode(file: BinaryIO, least_side: int | None) -> np.ndarray:

@@ -175,7 +175,8 @@ def find_checkpoint(given: Path | None = None, runs: Path = Path("runs")) -> Pat
             "--checkpoint"
         )
     age = (time.time() - found[-1].stat().st_mtime) / 60
-    log(f"using {found[-1]}, the latest run ({age:.0f} minutes old)")
+    when = f"{age:.0f} minutes old" if age >= 0 else "its date is in the future"
+    log(f"using {found[-1]}, the latest run ({when})")
     return found[-1]
 
 

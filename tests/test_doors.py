@@ -248,7 +248,6 @@ CHECKED_BEFORE = {
     "labels/spreadsheet.py": {"read_table", "load_workbook", "ZipFile"},
     "labels/tar_index.py": {"tarfile.open"},
     "images/cache.py": {"fromfile", "memmap"},  # of a file whose header was read
-    "images/decode.py": {"open"},
     "report/prediction_files.py": {"open"},
 }
 OUR_OWN = {  # files of this program or of this moment

@@ -25,6 +25,8 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+from tables import add_save_flag, print_table  # noqa: E402
+
 import data_loader  # noqa: E402
 from images.memory import MAX_BYTES  # noqa: E402
 from util.cli import ArgumentParser, positive_int, run_script  # noqa: E402
@@ -185,14 +187,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     about = "width and height of the pictures in pixels"
     parser.add_argument("--side", type=positive_int, default=SIDE, help=about)
+    add_save_flag(parser)
     return parser
 
 
 def main(args: argparse.Namespace) -> None:
     """Write, check and measure each picture. Raises RunError if one takes too much."""
-    too_much, base = [], 0
-    print("| picture | pixels, millions | file, kB | result | memory, MB | bytes for a pixel |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    too_much, base, rows = [], 0, []
     for what, name, write in [("", "tiny.png", saved("RGB", 0, 8)), *PICTURES]:
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / name
@@ -210,9 +211,12 @@ def main(args: argparse.Namespace) -> None:
         more = max(peak - base, 0)
         each = f"{more / pixels:.1f}" if result == "read" and pixels > 1e7 else ""
         cells = what, f"{pixels / 1e6:,.1f}", f"{size / 1000:,.0f}", result, f"{more / 1e6:,.0f}"
-        print(f"| {' | '.join(cells)} | {each} |", flush=True)
+        rows.append((*cells, each))
+        log(*rows[-1], sep=", ")
         if more > MAX_BYTES + SLACK or result.startswith("FAILED"):
             too_much.append(what)
+    columns = ("picture", "pixels, millions", "file, kB", "result", "memory, MB")
+    print_table("memory", (*columns, "bytes for a pixel"), rows, args.save)
     if too_much:
         raise RunError(f"too much memory, or no clear end: {', '.join(too_much)}")
 

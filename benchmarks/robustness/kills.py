@@ -1,6 +1,7 @@
 """Kill training runs many times: do they end as if nothing had happened?
 
-    python benchmarks/robustness/kills.py --kills 30 --processes 1 2 3
+    python benchmarks/robustness/kills.py --kills 30 --processes 2 3
+    python benchmarks/robustness/kills.py --kills 30 --processes 2 3 --folder FOLDER
 
 Trains on drawn scenes without interruption: with one process, then with two and three under
 torchrun. Then trains again, kills at a chosen moment and starts the same command again. Kills are
@@ -10,6 +11,9 @@ mid-epoch, in validation, while last.pt or best.pt is written, and while the run
 ends before all kills are used up is compared with the uninterrupted one, and another run starts.
 
 Prints a Markdown table with a row for each number of processes. Exit code 1 if anything differs.
+
+With --folder it can be done in portions: the folder keeps the images, the uninterrupted runs and
+the counts of all runs that have ended. --kills is the number of all portions together.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,6 +36,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
+from tables import add_save_flag, print_table  # noqa: E402
+
 from util.cli import ArgumentParser, non_negative_int, positive_int, run_script  # noqa: E402
 from util.errors import RunError  # noqa: E402
 from util.log import log  # noqa: E402
@@ -74,6 +81,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--processes", type=positive_int, nargs="+", default=[1, 2, 3], help="of a run")
     add("--num_images", type=positive_int, default=200, help="training images to draw")
     add("--seed", type=non_negative_int, default=0, help="of the random moments")
+    add("--folder", type=Path, help="keeps everything, so that the next call goes on from there")
+    add_save_flag(parser)
     return parser
 
 
@@ -81,40 +90,61 @@ def main(args: argparse.Namespace) -> None:
     """Draw images; train, kill and compare with each number of processes; print."""
     columns = ("processes", "kills", "SIGKILL to one process", "SIGKILL to torchrun")
     columns += ("SIGTERM to all", *PHASES, "while starting", "runs", *FAULTS)
-    print("| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns), flush=True)
-    failed = False
+    found = []
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = (args.folder or Path(name)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "announced.py").write_text(ANNOUNCED)
-        script = ROOT / "data/make_scenes.py"
-        draw = ["--output_dir", folder / "scenes", "--num_train", args.num_images, "--num_val", 50]
-        subprocess.run([sys.executable, script, *map(str, draw)], check=True, stdout=2)
+        if not (folder / "scenes").exists():
+            draw_scenes(folder / "scenes", args.num_images)
         for number, processes in enumerate(args.processes):
             share = len(range(number, args.kills, len(args.processes)))
-            counts = try_runs(folder, processes, share, random.Random(args.seed + processes))
-            counts["processes"] = processes
-            print("| " + " | ".join(str(counts[c]) for c in columns) + " |", flush=True)
-            failed |= any(counts[fault] for fault in FAULTS)
-    if failed:
+            counts = try_runs(folder, processes, share, args.seed)
+            found.append(counts | {"processes": processes})
+    print_table("kills", columns, [[f[c] for c in columns] for f in found], args.save)
+    if any(counts[fault] for counts in found for fault in FAULTS):
         raise RunError("an interrupted run did not end like the uninterrupted one")
 
 
-def try_runs(folder: Path, processes: int, kills: int, rng: random.Random) -> Counter:
-    """Kill runs this often, and compare each with an uninterrupted one. Returns what happened."""
-    whole, counts = Training(folder, processes, "whole"), Counter()
-    whole.start()
-    if whole.process.wait():
-        whole.show_output()
-        raise RunError("the uninterrupted run failed; its output is above")
-    expected = results_of(whole.output)
+def draw_scenes(folder: Path, num_images: int) -> None:
+    """Draw training images and 50 others."""
+    script, new = ROOT / "data/make_scenes.py", folder.with_name("new")
+    shutil.rmtree(new, ignore_errors=True)  # left by a call that was stopped
+    draw = ["--output_dir", new, "--num_train", num_images, "--num_val", 50]
+    subprocess.run([sys.executable, script, *map(str, draw)], check=True, stdout=2)
+    new.rename(folder)
+
+
+def try_runs(folder: Path, processes: int, kills: int, seed: int) -> Counter:
+    """Kill runs this often, and compare each with an uninterrupted one. Returns what happened.
+
+    What the folder has of an earlier call counts, too.
+    """
+    expected, path = whole_run(folder, processes), folder / f"{processes}.json"
+    counts = Counter(json.loads(path.read_text()) if path.exists() else {})
     while counts["kills"] < kills:
         counts["runs"] += 1
         run = Training(folder, processes, f"run{counts['runs']}")
+        run.remove()  # left by a call that was stopped
+        rng = random.Random(f"{seed} {processes} {counts['runs']}")
         if interrupt(run, kills, rng, counts):
             compare(results_of(run.output), expected, counts)
-        for file in run.output.glob("*.pt"):
-            file.unlink()
+        run.remove()
+        path.write_text(json.dumps(counts))
     return counts
+
+
+def whole_run(folder: Path, processes: int) -> dict:
+    """The results of an uninterrupted run. Raises RunError if it fails."""
+    whole, finished = Training(folder, processes, "whole"), folder / f"{processes}-finished"
+    if not finished.exists():
+        whole.remove()
+        whole.start()
+        if whole.process.wait():
+            whole.show_output()
+            raise RunError("the uninterrupted run failed; its output is above")
+        finished.touch()
+    return results_of(whole.output)
 
 
 class Training:
@@ -130,6 +160,11 @@ class Training:
         command = [sys.executable, *start, folder / "announced.py", *FLAGS.split(), *flags]
         self.command = [str(word) for word in command]
         self.said_before = 0
+
+    def remove(self) -> None:
+        """Delete what it has written, if anything."""
+        shutil.rmtree(self.output, ignore_errors=True)
+        self.log.unlink(missing_ok=True)
 
     def start(self) -> None:
         """Start it, or continue it."""
@@ -278,6 +313,7 @@ def results_of(output: Path) -> dict:
         found[name] = torch.load(output / f"{name}.pt", weights_only=True)
         found[name]["flags"].pop("output_dir")
         found[name]["flags"].pop("vocab_path")
+        found[name].pop("commit")  # of another portion
     lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     return found | {"log": [{k: v for k, v in e.items() if k not in TIMINGS} for e in lines]}
 

@@ -47,6 +47,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import torch
 import torchvision
 from doors import DOORS
+from tables import add_save_flag, print_table
 from tiny_network import tiny_resnet
 from trying import FAILURES, FUNCTIONS, PROCESS, SCRIPT, WAYS, Input, run_inputs
 from valid_inputs import write_tree
@@ -140,6 +141,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="of the random changes")
     add("--doors", nargs="+", choices=DOORS, default=[*DOORS], metavar="DOOR", help="default: all")
     add("--progress", type=Path, metavar="FILE", help="keeps the outcomes: the next call goes on")
+    add_save_flag(parser)
     return parser
 
 
@@ -162,13 +164,13 @@ def main(args: argparse.Namespace) -> None:
                     about = f"{of} by {way}: {outcome}\n{detail[-3000:]}"
                     print(about, file=sys.stderr, flush=True)
     asked = [each for _, inputs in blocks(args.doors, args.inputs) for each in inputs]
-    print_table({each: progress.outcomes[each] for each in asked})
+    show({each: progress.outcomes[each] for each in asked}, args.save)
     log(f"{time.perf_counter() - started:.0f} s, seed {args.seed}")
     sys.exit(any(progress.outcomes[each] in FAILURES for each in asked))
 
 
-def print_table(outcomes: dict[Input, str]) -> None:
-    """A row of Markdown for each door, and one for all."""
+def show(outcomes: dict[Input, str], save: bool) -> None:
+    """A row of the table for each door, and one for all."""
     rows: dict[str, Counter] = {}
     for (name, number), outcome in outcomes.items():
         for row in (rows.setdefault(name, Counter()), rows.setdefault("all", Counter())):
@@ -176,10 +178,8 @@ def print_table(outcomes: dict[Input, str]) -> None:
     rows["all"] = rows.pop("all")  # the last one
     columns = {"inputs": "inputs", SCRIPT: "by a script", PROCESS: "by a new Python"}
     columns |= {outcome: outcome for outcome in OUTCOMES}
-    print(f"| file | {' | '.join(columns.values())} |")
-    print("| --- " * (1 + len(columns)) + "|")
-    for name, found in rows.items():
-        print(f"| {name} | {' | '.join(f'{found[column]:,}' for column in columns)} |", flush=True)
+    cells = [[name, *(f"{found[column]:,}" for column in columns)] for name, found in rows.items()]
+    print_table("mutations", ["file", *columns.values()], cells, save)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import warnings
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from images import decode
 from images.decode import load_image
 from util.errors import UsageError
 
@@ -163,3 +165,35 @@ def test_damaged_bytes_give_an_image_or_a_usage_error(tmp_path_factory, kind, ch
         warnings.simplefilter("ignore")  # Pillow warns about damaged metadata
         with contextlib.suppress(UsageError):
             assert load_image(path).mode == "RGB"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "webp", "gif"])
+def test_a_photo_that_changes_while_it_is_read(tmp_path, monkeypatch, suffix):
+    """It is read as it was, or refused. A pipe in its place does not block."""
+    path, original = tmp_path / f"a.{suffix}", decode._open
+    noise = np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    whole, size, other = load_image(path), path.stat().st_size, tmp_path / "other"
+    for change in (
+        lambda: os.truncate(path, 0),
+        lambda: os.truncate(path, size // 2),
+        lambda: os.replace(other, path),
+        path.unlink,
+    ):
+        Image.fromarray(noise).save(path)
+        other.write_bytes(b"another picture")
+
+        def opened(file, change=change):
+            image = original(file)
+            change()
+            return image
+
+        with monkeypatch.context() as patch:
+            patch.setattr(decode, "_open", opened)
+            with contextlib.suppress(UsageError):
+                assert load_image(path) == whole
+    os.mkfifo(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os.path, "isfile", lambda path: True)  # it was when it was looked at
+        with pytest.raises(UsageError, match="not a regular file"):
+            load_image(path)

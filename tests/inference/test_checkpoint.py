@@ -1,7 +1,9 @@
 """Checkpoints from strangers and from other code: each is read, or refused in one sentence."""
 
 import inspect
+import os
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -195,6 +197,16 @@ def test_the_folder_of_a_run_means_its_best_checkpoint(tmp_path, monkeypatch, ca
         load_checkpoint(find_checkpoint(Path("runs/d/best.pt")))
     with pytest.raises(UsageError, match=r"no checkpoint runs/x; there is runs/a/best.pt"):
         load_checkpoint(find_checkpoint(Path("runs/x")))
+
+
+def test_a_run_of_the_future_is_the_latest_one(tmp_path, capsys):
+    """The clock was set back, or the files come from another machine."""
+    for name, years in (("a", 0), ("b", 1)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "best.pt").touch()
+        os.utime(tmp_path / name / "best.pt", (time.time() + years * 3e7,) * 2)
+    assert find_checkpoint(runs=tmp_path) == tmp_path / "b/best.pt"
+    assert "the latest run (its date is in the future)" in capsys.readouterr().err
 
 
 def test_a_file_that_may_not_be_read_is_not_called_damaged(small, monkeypatch):
