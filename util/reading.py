@@ -17,7 +17,7 @@ import os
 import stat
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import IO, Any, BinaryIO, NoReturn
 
 import msgspec
 import numpy as np
@@ -26,7 +26,7 @@ from util.errors import UsageError
 
 MOST_TEXT = 4 << 30  # bytes of a label file
 MOST_JSON = 100_000_000  # bytes of our own JSON files and of lists
-MOST_ARRAYS = 1 << 30  # bytes of all arrays in a file, unpacked: 2 GB of memory at most
+MOST_ARRAYS = 1 << 30  # bytes of all arrays in a file, unpacked
 BLOCK = 1 << 20  # bytes
 MOST_INT = 2**63  # larger numbers are no counts, and have no place in arrays
 PLAIN_KINDS = "biufU"  # of numpy's types: no objects, whose bytes may be a program
@@ -142,9 +142,19 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
         size = file.tell() + math.prod(shape) * dtype.itemsize
         if dtype.kind not in PLAIN_KINDS or size != member.file_size:
             raise ValueError(f"its array {member.filename[:40]!r} is not as large as it says")
-        data = file.read()
-    array = np.frombuffer(data, dtype) if data else np.empty(0, dtype)
-    array = array.reshape(shape, order="F" if is_fortran else "C")
+        array = np.empty(shape, dtype, "F" if is_fortran else "C")
+        if array.nbytes:
+            _fill(memoryview(array.ravel("A").view(np.uint8)), file)
+        if file.read(1):  # its end: the checksum is compared there
+            raise ValueError("it is larger than it says")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"its array {member.filename[:40]!r} has numbers that are not finite")
     return array
+
+
+def _fill(memory: memoryview, file: IO[bytes]) -> None:
+    """Read as many bytes as `memory` has, in blocks. `file.read()` would take twice the memory."""
+    for start in range(0, len(memory), BLOCK):
+        block = memory[start : start + BLOCK]
+        if file.readinto(block) < len(block):
+            raise ValueError("it is truncated")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -127,3 +128,8 @@ def test_arrays_made_to_do_harm(tmp_path):
     assert bomb.stat().st_size < 200_000
     with pytest.raises(ValueError, match="too large"):
         read_arrays(bomb, most=10**7)
+    tracemalloc.start()
+    assert read_arrays(bomb)["a"].shape == (25_000_000,)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.4e8, "the array, and which of its numbers are finite"
