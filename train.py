@@ -104,7 +104,6 @@ def main(args: argparse.Namespace) -> None:
 
 def train(args: argparse.Namespace, images: TrainAndVal, about: dict, device: torch.device) -> None:
     """Data, model, then for each epoch: train, validate, save, report."""
-    torch.manual_seed(args.seed)
     earlier = load_last(args.output_dir)  # the checkpoint to continue from; None in a new run
     changes = find_changes(earlier, about, default_flags()) if earlier else Changes()
     changes.check(args.output_dir, args.accept_changes)
@@ -114,6 +113,7 @@ def train(args: argparse.Namespace, images: TrainAndVal, about: dict, device: to
         return
     data = load_data(args, images, device)
     weights = () if earlier else (args.pretrained, args.weights, args.start_from)
+    torch.manual_seed(args.seed)  # not earlier: filling a cache draws random numbers, too
     state = TrainState(
         build_model(about["model"], images.vocabulary, *weights, image_size=args.image_size),
         device,

@@ -11,7 +11,6 @@ photographers. Upper and lower case do not matter in names of folders and files.
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy as np
 from labels.annotated import AnnotatedImages
 from labels.options import DEFAULTS, ReadOptions
 from util.errors import UsageError
-from util.reading import MOST_TEXT, open_file, read_bytes
+from util.reading import MOST_TEXT, lines_of, open_file, read_bytes
 
 NAME = "NUS-WIDE"
 ALL_TAGS = "all_tags.txt"
@@ -141,7 +140,7 @@ def _tags_1k(folder: Path, names: list[str]) -> tuple[list[tuple[str, ...]], lis
     tags = read_bytes(_part(folder, "TagList1k.txt")).decode("utf-8-sig").split()
     matrix = _part(folder, "AllTags1k.txt")
     label_sets, rest = [], np.zeros(0, bool)
-    with open_file(matrix) as file:
+    with open_file(matrix, MOST_TEXT) as file:
         while content := file.read(CHUNK):
             flags = np.concatenate([rest, _digits(content, matrix)])
             rows, rest = np.split(flags, [len(flags) // len(tags) * len(tags)])
@@ -160,9 +159,9 @@ def _tags_1k(folder: Path, names: list[str]) -> tuple[list[tuple[str, ...]], lis
 def _free_tags(path: Path, names: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
     """From lines with the id of a photo and its tags; the image's name ends with the id."""
     of_id = {}
-    with io.TextIOWrapper(open_file(path), "utf-8-sig", "replace") as file:
-        for line in file:
-            number, *tags = line.split() or [""]
+    with open_file(path) as file:
+        for line in lines_of(file, path):
+            number, *tags = line.decode("utf-8-sig", "replace").split() or [""]
             of_id[number] = tuple(dict.fromkeys(map(sys.intern, tags)))
     ids = [name.rpartition("_")[2].partition(".")[0] for name in names]
     if missing := [i for i in ids if i not in of_id]:

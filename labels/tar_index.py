@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import tarfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from labels.annotated import SHARD_INDEX
 from util.errors import RunError, UsageError
@@ -23,6 +23,7 @@ from util.reading import check_ordinary, open_file
 
 TEXTS = ("json", "cls", "txt", "label", "labels", "class", "classes", "tag", "tags")
 MOST = 1 << 20  # bytes of a text: labels are short
+MOST_PADDING = 1 << 26  # bytes of zeros at the end of a tar: tapes have blocks of some megabytes
 Fields = dict[str, Any]
 
 
@@ -127,18 +128,27 @@ def _members(path: Path) -> tuple[dict[str, Any], int]:
                     found[name] = (offset, header.name)
                 else:
                     found[name] = _read_text(tar, member, path)
-            file.seek(tar.offset)
-            while rest := file.read(MOST):
-                if rest.strip(b"\0"):
-                    raise UsageError(
-                        f"{path} has data after its end: it is several tars in one file; unpack it "
-                        "with tar --ignore-zeros and pack it again"
-                    )
+            _check_end(file, tar.offset, path)
     except (tarfile.TarError, OverflowError, EOFError) as error:
         raise UsageError(
             f"{path} is damaged or zipped ({error}): copy it again, or unzip it with gunzip"
         ) from None
     return found, odd
+
+
+def _check_end(file: BinaryIO, offset: int, path: Path) -> None:
+    """Raise UsageError if there is more than zeros from here on, or more than MOST_PADDING."""
+    file.seek(offset)
+    if file.read(MOST_PADDING).strip(b"\0"):
+        raise UsageError(
+            f"{path} has data after its end: it is several tars in one file; unpack it with tar "
+            "--ignore-zeros and pack it again"
+        )
+    if file.read(1):
+        raise UsageError(
+            f"{path} has more than {MOST_PADDING >> 20} MiB of zeros at its end: it is damaged; "
+            "copy it again"
+        )
 
 
 def _read_text(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> object:

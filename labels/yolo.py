@@ -10,7 +10,6 @@ called train, val or test.
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,6 @@ from labels.text import means_data, read_head, read_text, split_of
 from util.errors import UsageError
 from util.files import is_picture, walk
 from util.log import log
-from util.reading import open_file
 
 NAME = "YOLO"
 YAMLS = (".yaml", ".yml")
@@ -55,9 +53,9 @@ def _is_yaml(path: Path) -> bool:
 
 
 def _first_line(path: Path) -> str:
+    """The first line that is not empty, as far as it is in the head of the file."""
     try:
-        with io.TextIOWrapper(open_file(path), "utf-8", "replace") as text:
-            return next((line for line in text if line.strip()), "")
+        return read_head(path)[1].partition("\n")[0]
     except OSError:
         return ""
 

@@ -31,7 +31,7 @@ from report.marked import PROGRAM, SHEET
 from util.errors import RunError, UsageError
 from util.files import BOM, write_atomically
 from util.log import counted, log
-from util.reading import check_ordinary, parse_json, read_json
+from util.reading import check_ordinary, lines_of, parse_json, read_json
 
 ABOUT, LINES, TABLE, UNREADABLE = (
     *("sample.json", "predictions.jsonl", "predictions.csv"),
@@ -118,7 +118,7 @@ class PredictionFiles:
         self.table.seek(0)
         _complete(self.table, self._header(), self.folder / TABLE)
         end = 0
-        for number, line in enumerate(_whole_lines(self.lines), 1):
+        for number, line in enumerate(_whole_lines(self.lines, self.folder / LINES), 1):
             result = _read_line(line, self.folder / LINES, number, self.cells.labels)
             _complete(self.table, self._row(result), self.folder / TABLE)
             self.names.append(result["image"])
@@ -152,7 +152,7 @@ class PredictionFiles:
     def first(self, number: int) -> list[dict]:
         """The first pictures' results, with the thresholds."""
         constant = {k: v for k, v in self.about.items() if k == "thresholds"}
-        lines = islice(_whole_lines(self.lines), number)
+        lines = islice(_whole_lines(self.lines, self.folder / LINES), number)
         return [json.loads(line) | constant for line in lines]
 
     def _header(self) -> bytes:
@@ -247,10 +247,10 @@ def _append(file: BinaryIO, content: bytes, path: Path) -> None:
         raise RunError(f"cannot write {path} ({error.strerror})") from None
 
 
-def _whole_lines(file: BinaryIO) -> Iterator[bytes]:
+def _whole_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
     """The lines from the start of a file, without half a line at its end."""
     file.seek(0)
-    for line in file:
+    for line in lines_of(file, path):
         if line.endswith(b"\n"):
             yield line
 

@@ -5,10 +5,11 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import EVALUATE, REPO, TRAIN, call, refusal
+from conftest import EVALUATE, REPO, TRAIN, call, refusal, write_picture
 from test_imports import ALONE, floor, source_files
 
 import annotate
@@ -21,7 +22,12 @@ import serve
 import train
 from deploy.model_card import write_card
 from inference.checkpoint import find_checkpoint, load_checkpoint
+from labels.read import read_labels
 from labels.vocabulary import Vocabulary
+from report.marked import PROGRAM
+from report.prediction_files import PredictionFiles
+from util.errors import UsageError
+from util.reading import open_file
 
 IMAGES = ("--image_path", "data/images")
 COCO = ("--annotations", "data/annotations/instances.json")
@@ -235,6 +241,39 @@ def test_a_hostile_log_is_left_out_of_the_report(evaluated, monkeypatch, capsys)
         assert "is damaged and ignored" in capsys.readouterr().err
         assert draw_training(read_log(log), 1) == []
     draw_curves(log, log.with_name("a.png"))
+
+
+# --- files that never end ---------------------------------------------------------------------
+
+
+def test_files_of_10_terabytes(tmp_path):
+    """Sparse ones, which take no room. None is read to its end, or a line of it."""
+
+    def empty(name: str) -> Path:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(10**13)
+        return tmp_path / name
+
+    def refused(read, *args) -> str:
+        with pytest.raises(UsageError) as caught:
+            read(*args)
+        return str(caught.value)
+
+    write_picture(tmp_path / "yolo/images/train/a.jpg")
+    empty("yolo/labels/train/a.txt")
+    (tmp_path / "yolo/data.yaml").write_text("train: images/train\nnames: [dog, cat]\n")
+    assert "a.txt is larger than 4 GiB" in refused(read_labels, tmp_path / "yolo")
+    assert "zeros at its end" in refused(read_labels, empty("tars/a.tar").parent)
+    for name in ("labels.csv", "coco.json", "labels.jsonl", "a.xml", "a.txt", "a.yaml", "a.xlsx"):
+        assert name in refused(read_labels, empty(name))
+    about = {"program": PROGRAM, "root": "", "checkpoint": "", "checkpoint_sha256": "", "flags": {}}
+    with PredictionFiles(tmp_path / "tagged", about, ["dog"]):
+        pass
+    empty("tagged/predictions.jsonl")
+    files = PredictionFiles(tmp_path / "tagged", about, ["dog"])
+    assert "a line of more than 64 MiB" in refused(files.__enter__)
+    assert "larger than" in refused(open_file, empty("a"), 10**12)
 
 
 # --- one door ---------------------------------------------------------------------------------

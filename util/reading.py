@@ -16,6 +16,7 @@ import math
 import os
 import stat
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NoReturn
 
@@ -26,6 +27,7 @@ from util.errors import UsageError
 
 MOST_TEXT = 4 << 30  # bytes of a label file
 MOST_JSON = 100_000_000  # bytes of our own JSON files and of lists
+MOST_LINE = 1 << 26  # bytes of a line of text
 MOST_ARRAYS = 1 << 30  # bytes of all arrays in a file, unpacked
 BLOCK = 1 << 20  # bytes
 MOST_INT = 2**63  # larger numbers are no counts, and have no place in arrays
@@ -47,16 +49,19 @@ def check_ordinary(path: Path) -> None:
         raise UsageError(_not_ordinary(path))
 
 
-def open_file(path: Path) -> BinaryIO:
-    """The file, opened for reading bytes."""
+def open_file(path: Path, most: int | None = None) -> BinaryIO:
+    """The file, opened for reading bytes. most: of its size in bytes."""
     # without O_NONBLOCK, opening a pipe blocks until someone writes to it
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     descriptor = os.open(path, flags)
-    mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode):
+    about = os.fstat(descriptor)
+    is_too_large = most is not None and about.st_size > most
+    if stat.S_ISREG(about.st_mode) and not is_too_large:
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)
-    if stat.S_ISDIR(mode):
+    if is_too_large:
+        raise UsageError(_too_large(path, most))
+    if stat.S_ISDIR(about.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     raise UsageError(_not_ordinary(path))
 
@@ -65,19 +70,32 @@ def _not_ordinary(path: Path) -> str:
     return f"{path} is not an ordinary file: save what it gives as a file, and name that"
 
 
+def _too_large(path: Path, most: int) -> str:
+    size = f"{most / 2**30:.0f} GiB" if most >= 2**30 else f"{most / 1e6:.0f} MB"
+    return f"{path} is larger than {size}: this is no such file"
+
+
 def read_bytes(path: Path, most: int = MOST_JSON) -> bytes:
     """The whole file, of at most so many bytes."""
-    with open_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        if size <= most:
-            # not read(most + 1), which takes memory for as many bytes before it reads
-            data = file.read(size)
-            while len(data) <= most and (more := file.read(BLOCK)):  # it grew meanwhile
-                data += more
-            if len(data) <= most:
-                return data
-    size = f"{most / 2**30:.0f} GiB" if most >= 2**30 else f"{most / 1e6:.0f} MB"
-    raise UsageError(f"{path} is larger than {size}: this is no such file")
+    with open_file(path, most) as file:
+        # not read(most + 1), which takes memory for as many bytes before it reads
+        data = file.read(os.fstat(file.fileno()).st_size)
+        while len(data) <= most and (more := file.read(BLOCK)):  # it grew meanwhile
+            data += more
+    if len(data) > most:
+        raise UsageError(_too_large(path, most))
+    return data
+
+
+def lines_of(file: BinaryIO, path: Path) -> Iterator[bytes]:
+    """The lines from here on, with their ends; `for line in file` has no limit on one line.
+
+    Raises UsageError for one that is longer than MOST_LINE.
+    """
+    while line := file.readline(MOST_LINE + 1):
+        if len(line) > MOST_LINE:
+            raise UsageError(f"{path} has a line of more than {MOST_LINE >> 20} MiB: it is no text")
+        yield line
 
 
 def read_json(path: Path, kind: Any = Any, most: int = MOST_JSON, any_number: bool = False) -> Any:

@@ -179,13 +179,16 @@ def test_failures_leave_nothing_behind(files, tmp_path, monkeypatch):
 
 
 def test_training_and_evaluation_with_a_cache(workdir, capsys):
-    flags = ("--image_path", "data/images", *QUICK, "--num_epochs", 1, "--cache", "runs/c")
+    flags = ("--image_path", "data/images", *QUICK, "--num_epochs", 1, "--amp", "off")
+    flags += ("--cache", "runs/c")
     result = run("train.py", *flags, cwd=workdir)
     assert result.returncode == 0, result.stderr
     assert "decoding 11 images to runs/c, once" in result.stderr
     assert json.loads(result.stdout)["epoch"] == 1
     call(train, *flags, "--output_dir", "runs/again")
     assert "using the 11 decoded images of runs/c" in capsys.readouterr().err
+    first, again = (load(f"runs/{name}/last.pt") for name in ("instances-chain", "again"))
+    assert same(first["weights"], again["weights"]), "the seed decides, whoever fills the cache"
     sentence = refusal(train, *flags[:-2], "--output_dir", "runs/again")
     assert "--cache was runs/c, is None" in sentence, "other pixels make another run"
 
