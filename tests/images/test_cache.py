@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import LABEL_SETS, QUICK, call, refusal, run, write_picture
+from conftest import LABEL_SETS, QUICK, call, load, refusal, run, same, write_picture
 from PIL import Image
 
 import evaluate
