@@ -87,6 +87,11 @@ class Watch:
 
 def read_by_script(door: Door) -> None:
     """Run the script that reads the file. Raises UsageError for its exit code 2."""
+    check_end(*run_door(door))
+
+
+def run_door(door: Door) -> tuple[int, str]:
+    """The exit code of the script, and its stderr."""
     stderr, code = io.StringIO(), 0
     with contextlib.redirect_stderr(stderr), contextlib.redirect_stdout(io.StringIO()):
         try:
@@ -98,7 +103,7 @@ def read_by_script(door: Door) -> None:
                 run_script(door.script.main, door.script.get_args_parser())
         except SystemExit as end:
             code = end.code
-    check_end(code or 0, stderr.getvalue())
+    return code or 0, stderr.getvalue()
 
 
 def read_by_process(door: Door) -> None:
@@ -118,10 +123,14 @@ def read_by_process(door: Door) -> None:
 def check_end(code: int, said: str) -> None:
     """Raise UsageError for a refusal, and RuntimeError for any other end that is not 0."""
     if code:
-        last = said.splitlines()[-1] if said else ""
-        if code != 2 or not last.startswith("error: ") or "Traceback" in said:
+        if code != 2 or not is_one_sentence(said):
             raise RuntimeError(f"exit code {code}: {said[-3000:]}")
-        raise UsageError(last)
+        raise UsageError(said.splitlines()[-1])
+
+
+def is_one_sentence(said: str) -> bool:
+    """Whether stderr ends with an error in one sentence."""
+    return "Traceback" not in said and (said.splitlines() or [""])[-1].startswith("error: ")
 
 
 def try_input(read: Callable[[], object], watch: Watch, hooked: bool, canary: Path) -> Outcome:
