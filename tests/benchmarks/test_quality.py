@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torchvision
 from conftest import REPO, run
 from filelock import FileLock
 
@@ -21,12 +22,14 @@ from training.data import Part, TrainAndVal
 from training.saver import LossError
 
 sys.path.insert(0, str(REPO / "benchmarks/quality"))
+sys.path.insert(0, str(REPO / "benchmarks/robustness"))
 import ablations
 import quality
 import quality_results
 import quality_sets
 import recipe
 from hidden_labels import HIDDEN, hide_labels
+from tiny_network import tiny_resnet
 
 COMPARISON = quality_results.Comparison(
     data="scenes",
@@ -176,6 +179,7 @@ def tiny_scenes(workdir, monkeypatch):
 
 def test_a_run_is_made_once(tiny_scenes, monkeypatch):
     """On tiny data: the second command finds the results of the first."""
+    monkeypatch.setattr(torchvision.models, "resnet18", tiny_resnet)
     flags = ["scenes", "--models", "chain", "asymmetric", "--seeds", "3"]
     args = quality.get_args_parser().parse_args([*flags, "--learning_rates", "0.001"])
     quality.main(args)

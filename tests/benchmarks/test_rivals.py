@@ -15,7 +15,7 @@ sys.path.insert(0, str(REPO / "benchmarks/quality"))
 sys.path.insert(0, str(REPO / "benchmarks/robustness"))
 import ablations
 import rivals
-import valid_inputs
+from tiny_network import tiny_resnet
 
 VOCABULARY = Vocabulary(("person", "dog", "cat"), (9, 5, 2), 12)
 EVERYONE = ablations.EVERYONE
@@ -29,7 +29,7 @@ def random_batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("name", EVERYONE)
 def test_everyone_learns_and_decodes(name, monkeypatch):
-    monkeypatch.setattr(torchvision.models, "resnet18", valid_inputs.tiny_resnet)
+    monkeypatch.setattr(torchvision.models, "resnet18", tiny_resnet)
     torch.manual_seed(0)
     contender = EVERYONE[name]
     model = contender.build(contender.vocabulary(VOCABULARY, seed=0))

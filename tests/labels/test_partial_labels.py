@@ -5,7 +5,7 @@ from pathlib import Path
 
 import make_shards
 import pytest
-from conftest import QUICK, RESNET, call, load, one_error, refusal, run
+from conftest import QUICK, call, load, one_error, refusal, run
 
 import build_vocab
 import data_loader
@@ -58,7 +58,7 @@ def test_blank_cells_stop_train_and_the_flag_decides(tiny):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tiny.folder)
         write("")
-    flags = ("train.py", *DATA, *QUICK, *RESNET, "--keep_unlabelled", "--output_dir", "out")
+    flags = ("train.py", *DATA, *QUICK, "--keep_unlabelled", "--output_dir", "out")
     error = one_error(run(*flags, cwd=tiny.folder))
     assert "6 blank cells beside 0 and 1" in error
     assert "--blank unknown or --blank absent" in error

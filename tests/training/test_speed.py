@@ -95,7 +95,7 @@ GLIBC = sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt")
 
 @pytest.mark.skipif(not GLIBC, reason="the C library is not glibc")
 def test_freed_memory_is_reused(tmp_path):
-    """Page faults of the same sum, repeated ten times; the minimum of them."""
+    """Page faults of the same sum, repeated four times; the minimum of them."""
     script = """
 import resource, sys, torch
 sys.path.insert(0, sys.argv[1])
@@ -104,7 +104,7 @@ for way in ("returned", "kept"):
     if way == "kept":
         pick_device("cpu")
     faults = []
-    for _ in range(10):
+    for _ in range(4):
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         x = torch.ones(1 << 24)
         y = 2 * x + 1
