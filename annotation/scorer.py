@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import scipy
 import torch
-from scipy.special import expit
 
 from annotation.order import NEVER, Issue, Rating
 from evaluation.analysis import flip_each_label, suspicions
@@ -96,7 +96,10 @@ class Scorer:
             issues = [
                 Issue(label, "surplus" if label in annotated else "missing", p, doubt)
                 for label, p, doubt in zip(
-                    self.labels, expit(-flip_logit[0]).tolist(), doubts.tolist(), strict=True
+                    self.labels,
+                    scipy.special.expit(-flip_logit[0]).tolist(),
+                    doubts.tolist(),
+                    strict=True,
                 )
                 if doubt > 0
             ]

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from evaluation.kept_rules import breaking_labels
@@ -280,7 +280,11 @@ def influence_agreement(
     """Rank correlation of the C×C label influence with co-occurrence; nan if there is none."""
     pairs = np.triu_indices(len(influence), 1)
     ours, theirs = influence[pairs], co_occurrence(targets, known)[pairs]
-    return float(spearmanr(ours, theirs).statistic) if ours.any() and theirs.any() else np.nan
+    return (
+        float(scipy.stats.spearmanr(ours, theirs).statistic)
+        if ours.any() and theirs.any()
+        else np.nan
+    )
 
 
 def metrics_of_the_rest(

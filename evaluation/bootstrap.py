@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable
 
 import numpy as np
-from scipy.stats import bootstrap
+import scipy
 
 from evaluation.metrics import SET_METRICS, LabelSets, mean_over_labels, weighted_sum
 from evaluation.ranking import Rankings, only_known
@@ -84,7 +84,7 @@ def bootstrap_intervals(
         return np.full((len(of_resamples(np.arange(num_images), -1)), 2), np.nan)
     with warnings.catch_warnings():  # of a metric that is nan in some resample
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = bootstrap(
+        found = scipy.stats.bootstrap(
             (np.arange(num_images),),
             of_resamples,
             n_resamples=num_resamples,

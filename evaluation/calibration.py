@@ -11,8 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize
-from scipy.special import expit, log_expit, softmax
+import scipy
 
 from evaluation.ranking import check_scores, counts_at_positives, known_pairs
 
@@ -77,11 +76,13 @@ def fit_calibration(
         tempered = logits * np.exp(-fitted[0])
         z = tempered + fitted[1] * prior
         nats = np.logaddexp(0, signs * z).sum() + 8 * fitted @ fitted
-        slopes = expit(z) - targets
+        slopes = scipy.special.expit(z) - targets
         gradient = [-(slopes * tempered).sum(), (slopes * prior).sum()]
         return nats, gradient + 16 * fitted
 
-    log_temperature, weight = minimize(loss, (0, 0), jac=True, bounds=[(-2, 2), (-1, 1)]).x
+    log_temperature, weight = scipy.optimize.minimize(
+        loss, (0, 0), jac=True, bounds=[(-2, 2), (-1, 1)]
+    ).x
     return float(np.exp(log_temperature)), float(weight)
 
 
@@ -105,9 +106,13 @@ class SampledSets:
         was drawn (importance sampling).
         """
         z = self.logits / fitted[0] + fitted[1] * prior
-        gained = (log_expit(np.where(self.label_sets, z, -z)) - self.drawn_with).cumsum(2)
+        gained = (
+            scipy.special.log_expit(np.where(self.label_sets, z, -z)) - self.drawn_with
+        ).cumsum(2)
         before = np.pad(gained[..., :-1], ((0, 0), (0, 0), (1, 0)))
-        return (softmax(before, axis=1) * expit(z)).sum(1, dtype=np.float64)  # 1 - p > 0
+        return (scipy.special.softmax(before, axis=1) * scipy.special.expit(z)).sum(
+            1, dtype=np.float64
+        )  # 1 - p > 0
 
 
 def refine_calibration(
@@ -132,14 +137,16 @@ def refine_calibration(
 
     def loss(values: np.ndarray) -> float:
         fitted = np.exp(values[0]), values[1]
-        conditionals = log_expit(signs * (logits / fitted[0] + fitted[1] * prior))
+        conditionals = scipy.special.log_expit(signs * (logits / fitted[0] + fitted[1] * prior))
         marginals = sampled.marginals(prior, fitted).clip(EPSILON, 1 - EPSILON)
         marginals = np.where(sampled.targets == 1, marginals, 1 - marginals)
         nats = -conditionals[known].sum() - scale * np.log(marginals[of_sampled]).sum()
         return nats + 16 * values @ values  # each of both sums has fit_calibration's prior
 
     begin, bounds = (np.log(start[0]), start[1]), [(-2, 2), (-1, 1)]
-    log_temperature, weight = minimize(loss, begin, bounds=bounds, options={"ftol": 1e-6}).x
+    log_temperature, weight = scipy.optimize.minimize(
+        loss, begin, bounds=bounds, options={"ftol": 1e-6}
+    ).x
     return float(np.exp(log_temperature)), float(weight)
 
 

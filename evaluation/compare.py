@@ -10,7 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import wilcoxon
+import scipy
 
 from evaluation.bootstrap import WeightedMetrics, bootstrap_intervals
 from evaluation.metrics import SHOWN
@@ -210,5 +210,5 @@ def _signed_ranks(differences: np.ndarray) -> dict[str, float]:
     """Wilcoxon signed-rank test over labels with a defined AP; p is 1 if none differs."""
     differences = differences[~np.isnan(differences)]
     higher, lower = int((differences > 0).sum()), int((differences < 0).sum())
-    p = float(wilcoxon(differences).pvalue) if higher + lower else 1.0
+    p = float(scipy.stats.wilcoxon(differences).pvalue) if higher + lower else 1.0
     return {"labels": len(differences), "higher": higher, "lower": lower, "p": p}

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
 
 from evaluation.metrics import mean, mean_over_labels
 from images.decode import MAX_PIXELS, read_header
@@ -174,6 +173,8 @@ def contains(thing: CocoObject, x: float, y: float, size: tuple[int, int]) -> bo
 
 def _draw_mask(thing: CocoObject, size: tuple[int, int]) -> np.ndarray:
     """H×W, 1 on the object. Raises UsageError for a mask that does not fit the image."""
+    from pycocotools import mask as coco_mask  # imported here: only --pointing needs it
+
     (width, height), shape = size, thing.segmentation
     if isinstance(shape, list):
         # drawing a far point would take memory for each pixel on the way

@@ -23,14 +23,14 @@ The guarantee needs images that chose nothing else, see docs/PROMISE.md.
 from __future__ import annotations
 
 import numpy as np
+import scipy
 import torch
-from scipy.special import betainc, expit
 
 from evaluation.ranking import unknown_last
 from inference.promises import CONFIDENCE, MOST, NEVER, TARGETS, rank_labels
 
 # thresholds that are tried, from high to low; float32, as marginals and checkpoints are
-GRID = expit(np.linspace(9, -9, 181)).astype(np.float32)
+GRID = (1 / (1 + np.exp(np.linspace(-9, 9, 181)))).astype(np.float32)
 STARTS = (0.0, 0.5)  # where tests of precision begin, as shares of the way from target to 1
 BETS = np.array([1, 1 / 2, 1 / 4, 1 / 8, 1 / 16])  # shares of the highest bet
 T_VALUES = np.array(TARGETS)[:, None]  # T×1
@@ -76,7 +76,9 @@ def p_values(hits: np.ndarray, total: np.ndarray) -> np.ndarray:
     It is p of the hypothesis that the true share is below the target. 1 where nothing is hit.
     """
     hits, total = hits[:, None], total[:, None]
-    return np.where(hits > 0, betainc(np.maximum(hits, 1), total - hits + 1.0, T_VALUES), 1.0)
+    return np.where(
+        hits > 0, scipy.special.betainc(np.maximum(hits, 1), total - hits + 1.0, T_VALUES), 1.0
+    )
 
 
 def accept(p: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,13 @@ A value that is undefined, such as the AP of a label on no image, is nan.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-from scipy.sparse import csr_array, vstack
+import scipy
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 Counts = tuple[np.ndarray | int, np.ndarray, np.ndarray]
 LAST = -1.0  # below every probability
@@ -114,7 +119,9 @@ class Rankings:
         check_scores(scores)
         steps = [_steps(targets[:, c], scores[:, c]) for c in range(targets.shape[1])]
         self.first = np.cumsum([0, *(positives.shape[0] for positives, _ in steps)])
-        self.positives, self.images = (vstack(part, "csr") for part in zip(*steps, strict=True))
+        self.positives, self.images = (
+            scipy.sparse.vstack(part, "csr") for part in zip(*steps, strict=True)
+        )
 
     def average_precision(self, weights: np.ndarray) -> np.ndarray:
         """Weights N×B -> C×B."""
@@ -146,7 +153,9 @@ def _steps(truth: np.ndarray, scores: np.ndarray) -> tuple[csr_array, csr_array]
     def matrix(images: np.ndarray) -> csr_array:
         starts = np.searchsorted(joined[images], np.arange(len(with_positives) + 1))
         ones = np.ones(starts[-1], np.float32)
-        return csr_array((ones, order[images], starts), shape=(len(with_positives), len(truth)))
+        return scipy.sparse.csr_array(
+            (ones, order[images], starts), shape=(len(with_positives), len(truth))
+        )
 
     return matrix(positive), matrix(counted)
 

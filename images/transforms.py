@@ -8,15 +8,15 @@ Cropping and resizing are one antialiased step. Colours change after it, on S×S
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.transforms.v2 import RandAugment
 
 from images.decode import load_pixels
 from images.shards import ShardMember
@@ -25,7 +25,6 @@ ASPECTS = (3 / 4, 4 / 3)  # width / height of a training crop
 GREY = (0.299, 0.587, 0.114)  # weights of red, green and blue in grey (ITU-R BT.601)
 AUGMENTATIONS = ("light", "strong")
 MAX_SIDE = 8192  # pixels: a batch of four such images takes 0.8 GB
-RAND_AUGMENT = RandAugment(num_ops=2, magnitude=9)
 
 
 @dataclass(frozen=True)
@@ -163,4 +162,11 @@ def rand_augment(image: Tensor, seed: int) -> Tensor:
     """3×S×S uint8 after two random operations; torch's own random numbers stay as they are."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return RAND_AUGMENT(image)
+        return _augmenter()(image)
+
+
+@functools.cache
+def _augmenter() -> nn.Module:
+    from torchvision.transforms.v2 import RandAugment  # imported here: "light" does not need it
+
+    return RandAugment(num_ops=2, magnitude=9)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 
 import numpy as np
-from scipy.sparse import csc_matrix
+import scipy
 
 from util.log import counted, log
 
@@ -49,7 +49,7 @@ def _distribute(targets, held, quota, size, rng) -> None:
     """Set `held` so that each label gets about its quota of held-out images."""
     num_images = len(targets)
     order = rng.permutation(num_images)
-    columns = csc_matrix(targets[order])
+    columns = scipy.sparse.csc_matrix(targets[order])
     label_sets = [np.flatnonzero(row) for row in targets]
     lacking = np.stack([targets.sum(0) - quota, quota])  # 2×C: still needed in training, held out
     room = np.array([num_images - size, size])

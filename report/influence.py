@@ -6,8 +6,7 @@ import csv
 from pathlib import Path
 
 import numpy as np
-from scipy.cluster.hierarchy import leaves_list, linkage
-from scipy.spatial.distance import squareform
+import scipy
 
 from report.fonts import choose_fonts
 from util.files import csv_text, write_atomically
@@ -25,8 +24,9 @@ def clustered_order(ratio: np.ndarray) -> np.ndarray:
         return np.arange(len(ratio))
     distance = ratio.max() - ratio
     np.fill_diagonal(distance, 0)
-    tree = linkage(squareform(distance, checks=False), "average", optimal_ordering=True)
-    return leaves_list(tree)
+    pairs = scipy.spatial.distance.squareform(distance, checks=False)
+    hierarchy = scipy.cluster.hierarchy
+    return hierarchy.leaves_list(hierarchy.linkage(pairs, "average", optimal_ordering=True))
 
 
 def colour_limit(ratio: np.ndarray) -> float:

@@ -16,7 +16,6 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -141,6 +140,8 @@ def render(template: str, **values: object) -> bytes:
 
     The page's content security policy allows only its own script, by hash.
     """
+    import jinja2  # imported here: only pages need it
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
-from skimage.util import montage
 
 from report.fonts import Lettering
 from report.gallery import overlay
@@ -173,6 +172,8 @@ def _wrap(words: str, lettering: Lettering) -> list[str]:
 
 def save_contact_sheet(tiles: list[np.ndarray], path: Path) -> None:
     """Save all tiles as one PNG, COLUMNS in a row. Raises UsageError for a file of the user."""
+    from skimage.util import montage  # imported here: a single image has no contact sheet
+
     columns = min(len(tiles), COLUMNS)
     shape = (-(-len(tiles) // columns), columns)
     sheet = montage(np.stack(tiles), fill=(255, 255, 255), grid_shape=shape, channel_axis=-1)
