@@ -19,7 +19,6 @@ from collections import OrderedDict
 from types import ModuleType
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from util.amx_conv import use_matmul_convs
@@ -63,6 +62,8 @@ class ResNetEncoder(nn.Sequential):
     mean, std = MEAN, STD
 
     def __init__(self, arch: str, pretrained: bool, image_size: int) -> None:
+        import torchvision  # imported here: it takes as long as torch, and --help does not need it
+
         resnet = getattr(torchvision.models, arch)(weights="DEFAULT" if pretrained else None)
         # maxpool before relu gives the same features as the paper's order, at a quarter of relu's
         # cost
