@@ -5,8 +5,9 @@ FROM python:3.12-slim
 
 RUN useradd --create-home --uid 1000 server
 WORKDIR /app
-COPY requirements*.txt ./
-RUN pip install --no-cache-dir -r requirements.txt fastapi uvicorn python-multipart
+COPY requirements.txt ./
+COPY requirements requirements
+RUN pip install --no-cache-dir -r requirements.txt -r requirements/serve.txt
 COPY . .
 
 USER server

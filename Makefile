@@ -34,7 +34,7 @@ lint: .venv/installed-dev
 	$(RUN) -m pip install -r requirements.txt
 	touch $@
 
-.venv/installed-dev: requirements-dev.txt requirements.txt | .venv/bin/python
+.venv/installed-dev: requirements-dev.txt requirements.txt $(wildcard requirements/*.txt) | .venv/bin/python
 	$(RUN) -m pip install -r requirements-dev.txt
 	touch $@
 

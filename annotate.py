@@ -15,7 +15,6 @@ accepted photo is on disk before the next one is shown. The same command continu
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,6 +33,7 @@ from labels.options import add_label_flags, options_from
 from util.cli import ArgumentParser, non_negative_int, run_script
 from util.errors import UsageError
 from util.log import counted, log
+from util.packages import check_packages
 
 if TYPE_CHECKING:  # torch takes seconds to import, and is not needed without a network
     from annotation.scorer import Scorer
@@ -63,7 +63,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Read what is there, serve the page until Ctrl-C, say how to train."""
     order = choose_order(args)
-    check_packages()
+    check_packages("annotate.py", "annotate", ("starlette", "uvicorn"))
     from annotation.server import listen, serve
 
     names, paths = list_photos(args.photos)
@@ -110,13 +110,6 @@ def choose_order(args: argparse.Namespace) -> str:
     if order == "uncertain" and not args.checkpoint:
         raise UsageError("--order uncertain needs --checkpoint")
     return order
-
-
-def check_packages() -> None:
-    """Raise UsageError if the server's packages are missing: no other script needs them."""
-    missing = [name for name in ("starlette", "uvicorn") if not importlib.util.find_spec(name)]
-    if missing:
-        raise UsageError(f"annotate.py needs another package: pip install {' '.join(missing)}")
 
 
 def choose_output(args: argparse.Namespace) -> Path:

@@ -26,6 +26,7 @@ from util.depthwise_conv import use_fast_depthwise_convs
 from util.distributed import stand_in
 from util.errors import UsageError
 from util.fetch import short_waits
+from util.packages import install_command
 
 ARCHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")  # of torchvision
 NUM_STAGES = 4  # at most, of every encoder
@@ -242,7 +243,7 @@ def import_timm(arch: str) -> ModuleType:
     except ImportError:
         raise ValueError(
             f"arch is {arch[:60]!r}; possible are {', '.join(ARCHS)}, and more with the package "
-            "timm: pip install timm"
+            f"timm: {install_command('timm')}"
         ) from None
     return timm
 

@@ -33,6 +33,7 @@ from inference.rules import load_rules
 from util.cli import ArgumentParser, run_script
 from util.files import make_folder, write_atomically
 from util.log import log
+from util.packages import check_packages
 
 PREDICT = Path(__file__).with_name("deploy") / "predict_onnx.py"
 NUM_RANDOM = 2  # random images to compare on: noise reaches values that photos do not
@@ -57,6 +58,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Make the ONNX files, verify them, write everything."""
+    check_packages("export.py", "export", ("onnx", "onnxscript", "onnxruntime"))
     path = find_checkpoint(args.checkpoint)
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)

@@ -12,17 +12,16 @@ try it. Only this machine can ask, unless --host says otherwise. See docs/SERVE.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 from pathlib import Path
 
 from inference.checkpoint import find_checkpoint
 from inference.predictor import load
 from inference.promises import DECIDE, decision
 from util.cli import ArgumentParser, non_negative_int, positive_float, positive_int, run_script
-from util.errors import UsageError
 from util.log import log
+from util.packages import check_packages
 
-PACKAGES = {"fastapi": "fastapi", "uvicorn": "uvicorn", "python_multipart": "python-multipart"}
+PACKAGES = ("fastapi", "uvicorn", "python_multipart")
 HOST = "127.0.0.1"
 NAME = "a name that leads here, besides localhost and IP addresses; may be repeated"
 
@@ -47,7 +46,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Load the network, answer requests, say how many."""
-    check_packages()
+    check_packages("serve.py", "serve", PACKAGES)
     from annotation.server import listen
     from serving.gate import Limits
     from serving.server import serve
@@ -61,13 +60,6 @@ def main(args: argparse.Namespace) -> None:
         *(listener, predictor, args.batch_size, limits),
         *(args.decide, args.num_samples, args.server_name),
     )
-
-
-def check_packages() -> None:
-    """Raise UsageError if the server's packages are missing."""
-    missing = [pip for name, pip in PACKAGES.items() if not importlib.util.find_spec(name)]
-    if missing:
-        raise UsageError(f"serve.py needs more packages: pip install {' '.join(missing)}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
-import webdataset
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # for the project's modules
@@ -30,6 +29,7 @@ from util.cli import ArgumentParser, positive_int, run_script
 from util.errors import UsageError
 from util.files import make_folder, write_atomically
 from util.log import log, progress
+from util.packages import check_packages
 from util.reading import MOST_TEXT, read_bytes
 
 SUFFIXES = frozenset(Image.registered_extensions())
@@ -42,6 +42,8 @@ def write_shard(
 
     Raises UsageError if an image cannot be read, RunError if the shard cannot be written.
     """
+    import webdataset  # imported here: it is optional, and imports torch
+
     # an image named photo.pkl gets the suffix .img, so that no reader unpickles it
     names = [
         f"{i:08d}{s if (s := files[i].suffix.lower()) in SUFFIXES else '.img'}" for i in numbers
@@ -114,6 +116,7 @@ def write_shards(
 
 def main(args: argparse.Namespace) -> None:
     """Shuffle the images, write the shards one by one, then the index."""
+    check_packages("make_shards.py", "shards", ("webdataset",))
     listed = read_labels(args.annotations, args.image_path, options_from(vars(args)))
     images = without_missing(args.image_path, listed)
     images = images.select(np.random.default_rng(0).permutation(len(images)).tolist())

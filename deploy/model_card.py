@@ -10,7 +10,6 @@ import re
 import shlex
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -67,6 +66,8 @@ def write_card(
     path: the checkpoint's file. parameters: how many the model has. folder: of the export.
     """
     results = find_metrics(checkpoint, path)
+    import jinja2  # imported here: only pages and cards need it
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         finalize=escape,  # applied to every value that is not Markup

@@ -20,9 +20,9 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +31,9 @@ from labels.rules import Rule
 from labels.vocabulary import Vocabulary
 from model import HybridNet
 from util.errors import RunError
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 FORMAT_VERSION = "hybridnet-onnx-1"
 # allowed difference of logits and states, beside a ten-thousandth of their size; a probability
@@ -201,6 +204,8 @@ def _compare(file: str, outputs: tuple[str, ...], ours: tuple, theirs: list[np.n
 
 def _session(data: bytes) -> onnxruntime.InferenceSession:
     """A session on the CPU with as many threads as PyTorch has, which logs only errors."""
+    import onnxruntime  # imported here: it is optional
+
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()

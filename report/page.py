@@ -140,7 +140,7 @@ def render(template: str, **values: object) -> bytes:
 
     The page's content security policy allows only its own script, by hash.
     """
-    import jinja2  # imported here: only pages need it
+    import jinja2  # imported here: only pages and cards need it
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),

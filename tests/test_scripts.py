@@ -7,7 +7,7 @@ import shutil
 
 import make_scenes
 import pytest
-from conftest import REPO, TRAIN, call, coco, one_error, refusal, run, write_json
+from conftest import TRAIN, call, coco, one_error, refusal, run, write_json
 from processes import run_cold
 
 import annotate
@@ -45,19 +45,6 @@ def test_help_works_from_any_folder(tmp_path):
     assert result.stdout.startswith(f"usage: {script}")
     assert f"python {script}" in result.stdout, "help shows the command to copy"
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("script", ["annotate.py", "build_vocab.py", "data/make_scenes.py"])
-def test_torch_is_not_imported_without_need(tmp_path, script):
-    """Importing torch takes 2 seconds; these scripts start in 0.3 without it."""
-    code = f"""
-import runpy, sys
-sys.path.insert(0, {str((REPO / script).parent)!r})
-runpy.run_path({str(REPO / script)!r})
-print("torch" in sys.modules)
-"""
-    (tmp_path / "imported.py").write_text(code)
-    assert run_cold(tmp_path / "imported.py", cwd=tmp_path).stdout == "False\n"
 
 
 def test_no_input(tmp_path):

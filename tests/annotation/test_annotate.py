@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import importlib.util
 import itertools
 import json
 import os
@@ -306,5 +307,5 @@ def test_a_port_in_use(tmp_path):
 
 def test_missing_packages_are_named(tmp_path, monkeypatch):
     write_picture(tmp_path / "a.jpg")
-    monkeypatch.setattr(annotate.importlib.util, "find_spec", lambda name: None)
-    assert "pip install starlette uvicorn" in refusal(annotate, tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "needs the packages starlette, uvicorn" in refusal(annotate, tmp_path)

@@ -136,8 +136,7 @@ def test_wrong_flags(tmp_path, monkeypatch, trained):
     with pytest.raises(SystemExit):
         call(serve, "--queue", 0)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    expected = "pip install fastapi uvicorn python-multipart"
-    assert expected in refusal(serve, "--port", 0)
+    assert "needs the packages fastapi, uvicorn, python_multipart" in refusal(serve, "--port", 0)
 
 
 def test_the_docker_image_has_all_that_serve_imports():
@@ -148,5 +147,5 @@ def test_the_docker_image_has_all_that_serve_imports():
         needed = set().union(*(imported_files(REPO, name) for name in new))
     assert len(found) > 30
     assert {f"!{name.split('/')[0]}" for name in found} == {
-        line for line in kept if line.startswith("!") and line != "!requirements*.txt"
+        line for line in kept if line.startswith("!") and not line.startswith("!requirements")
     }
