@@ -8,13 +8,16 @@
     python sample.py photo.jpg --json | jq .predicted
     python sample.py photo.jpg --annotations data/labels.csv
     python sample.py photo.jpg --checkpoint runs/nus81 runs/nus1k
+    python sample.py holiday/ --write xmp
+    python sample.py holiday/ --format labelstudio
 
 Needs only images and a checkpoint, by default that of the latest run. One image gets a slide.
 Several, or a folder with folders in it, also get a contact sheet, predictions.jsonl, and
 predictions.csv, which train.py reads as labels. The same command goes on after an interruption,
 and labels the images that were added since. Several checkpoints are shown side by side; then only
 slides are written. --annotations adds the true labels. A file that sample.py did not write is not
-replaced.
+replaced. --write xmp adds the labels as tags to side-cars beside the photos, photo.jpg.xmp, and
+keeps all that is in them.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from labels.options import add_label_flags
 from report.fonts import choose_fonts
 from report.inputs import Inputs, check_outcome, left_out_if_gone, list_inputs
 from report.marked import PROGRAM, SHEET, check_free
+from report.outlets import OUTLETS, Outlets
 from report.prediction_files import (
     ABOUT,
     PredictionFiles,
@@ -49,6 +53,7 @@ from report.prediction_files import (
 from report.sample_text import format_result
 from report.side_by_side import draw_side_by_side, format_side_by_side, join_results
 from report.slides import draw_slide, make_tile, save_contact_sheet, slide_path
+from report.tool_files import FORMATS
 from report.truth import Labeller, legend, read_truths
 from training.signals import lock_output_dir
 from util.cli import ArgumentParser, code_commit, non_negative_int, positive_int, run_script
@@ -91,6 +96,8 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: if faster")
     add("--json", action="store_true", help="print one JSON object per image, write nothing")
+    add("--write", choices=OUTLETS, help="add the labels as tags to XMP side-cars of the photos")
+    add("--format", choices=FORMATS, help="also write the predictions as a file for this tool")
     add_label_flags(parser)
     return parser
 
@@ -109,6 +116,7 @@ def main(args: argparse.Namespace) -> None:
     check_samples(args.num_samples, args.standard_errors)
     truths = read_truths(args.annotations, models, vars(args), inputs)
     labellers = list(map(Labeller, paths, models, truths))
+    Outlets(args.write, args.format).check(labellers, args.json)
     if args.annotations and not args.json:
         log(legend())
     batches = [predict(args, labeller, inputs, inputs.names) for labeller in labellers]
@@ -179,6 +187,8 @@ def show_one(args: argparse.Namespace, labeller: Labeller, image: Path) -> None:
     print(format_result(result, args.top, path))
     maps = labeller.model.class_activation_maps(encoding)
     draw_slide(load_image(image), result, maps, args.top, path, choose_fonts(labeller.labels))
+    found = [{**result, "image": image.name}]
+    Outlets(args.write, args.format).hand_over(lambda: found, labeller, image.parent, output, False)
 
 
 def label_all(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -> None:
@@ -209,6 +219,8 @@ def label_all(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -> N
         if num_read:
             draw_all(args, labeller, inputs.root, files, output)
             report_written(files, min(num_read, args.num_slides), inputs.root)
+            outlets = Outlets(args.write, args.format)
+            outlets.hand_over(files.all, labeller, inputs.root, output, recorded=True)
         check_outcome(inputs, failed, num_read)
 
 

@@ -20,8 +20,8 @@ Several processes, or machines that share the output folder, train as one:
 
 Run the same command again to continue an interrupted run exactly where it was last saved, or, once
 labels are corrected, to train on them in a new folder. One JSON line per epoch goes to stdout and
-to log.jsonl in the output folder, beside curves.png, images.csv (what it was trained on), last.pt
-(to continue) and best.pt (to use).
+to log.jsonl in the output folder, beside curves.png, images.csv (what it was trained on),
+config.json (how; --config gives it back), last.pt (to continue) and best.pt (to use).
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from labels.options import options_from
 from labels.search import find_labels
 from labels.vocabulary import Vocabulary, check_suffix
 from model import settings_of
+from training.config_file import CONFIG, plain_flags, write_config
 from training.data import TrainAndVal, TrainingData, choose_train_and_val, make_loaders
 from training.flags import TrainArgumentParser, add_train_flags
 from training.recipe import STARTS
@@ -76,6 +77,7 @@ from training.setup import (
 from training.signals import lock_output_dir
 from training.start_from import load_start
 from training.state import TrainState, clip_gradients
+from training.track import check_tool, tracking
 from training.validation import validate
 from util.cli import code_commit, run_script
 from util.device import autocast, pick_device, resolve_amp
@@ -95,15 +97,19 @@ def main(args: argparse.Namespace) -> None:
     device = pick_device(args.device)
     if args.compile and device.type == "cpu":
         raise UsageError("--compile gains nothing on a CPU: leave it out")
+    check_tool(args.track)
     with process_group(device):
+        given = dict(vars(args))
         images, about = choose_run(args)
         set_deterministic(device)
         with lock_output_dir(args.output_dir):
-            train(args, images, about, device)
+            train(args, images, about, device, given)
 
 
-def train(args: argparse.Namespace, images: TrainAndVal, about: dict, device: torch.device) -> None:
-    """Data, model, then for each epoch: train, validate, save, report."""
+def train(
+    args: argparse.Namespace, images: TrainAndVal, about: dict, device: torch.device, given: dict
+) -> None:
+    """Data, model, then for each epoch: train, validate, save, report. given: `write_config`."""
     earlier = load_last(args.output_dir)  # the checkpoint to continue from; None in a new run
     changes = find_changes(earlier, about, default_flags()) if earlier else Changes()
     changes.check(args.output_dir, args.accept_changes)
@@ -125,9 +131,10 @@ def train(args: argparse.Namespace, images: TrainAndVal, about: dict, device: to
         compiled=args.compile,
         layer_decay=args.layer_decay,
     )
-    saver, amp = start_or_continue(args, data, state, about, earlier, changes)
+    saver, amp = start_or_continue(args, data, state, about, earlier, changes, given)
+    tracker = tracking(args.track, args.output_dir, about["flags"], state.epoch + 1)
     most = int(images.train.targets.sum(1).max())  # labels of an image
-    with saver:  # SIGTERM and Ctrl-C save before they end the run
+    with saver, tracker as track:  # SIGTERM and Ctrl-C save before they end the run
         for epoch in range(state.epoch + 1, args.num_epochs + 1):
             steps = saver.steps(data.train_loader, f"epoch {epoch}/{args.num_epochs}")
             train_one_epoch(state, steps, amp, args.decoder, args.cnn_loss_weight, args.seed)
@@ -136,6 +143,7 @@ def train(args: argparse.Namespace, images: TrainAndVal, about: dict, device: to
             found = validate(state.ema, val_batches, amp, most)  # of the averaged weights
             is_best = saver.end_epoch(found)  # if so, writes best.pt
             line = {"epoch": epoch, **losses, **found.metrics, "seconds": saver.seconds()}
+            track.report(line)
             report_epoch(data, line, found, is_best, args.num_epochs, args.output_dir)
             saver.save()
     saver.finish()
@@ -187,7 +195,7 @@ def choose_run(args: argparse.Namespace) -> tuple[TrainAndVal, dict]:
     images = choose_images(
         args, Vocabulary.from_dict(earlier["vocabulary"], LAST) if earlier else None
     )
-    flags = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    flags = plain_flags(vars(args))
     about = {
         "model": settings_of(vars(args)),
         "vocabulary": images.vocabulary.to_dict(),
@@ -262,8 +270,9 @@ def start_or_continue(
     about: dict,
     earlier: dict | None,
     changes: Changes,
+    given: dict,
 ) -> tuple[Saver, torch.autocast]:
-    """Begin a run, or set `state` to where the earlier one was saved."""
+    """Begin a run, or set `state` to where the earlier one was saved. given: see `write_config`."""
     if earlier:
         continue_run(state, earlier, changes)
         steps = f" and {counted(state.step, 'step')}" if state.step else ""
@@ -279,9 +288,11 @@ def start_or_continue(
     flags |= {"device": state.device.type, "amp": all_gather(precision)[0]}
     amp = autocast(state.device, flags["amp"])
     log_run_summary(flags, state.model, data, state.device, amp)
-    records = functools.partial(
-        write_records, args.output_dir, data.images, args.vocab_path, bool(changes)
-    )
+
+    def records() -> None:
+        write_records(args.output_dir, data.images, args.vocab_path, bool(changes))
+        write_config(args.output_dir / CONFIG, given, about, bool(changes))
+
     return Saver(state, about, args.output_dir, args.save_minutes, records), amp
 
 

@@ -72,7 +72,7 @@ def read_header(path: Path | ShardMember) -> tuple[int, tuple[int, int]]:
     try:
         with warnings.catch_warnings(), _opened(path) as file:
             warnings.simplefilter("ignore")
-            with _open(file) as image:
+            with open_picture(file) as image:
                 orientation = orientation_of(image)
                 return orientation if orientation in TURNS else 1, image.size
     except Exception as error:  # hostile files make Pillow raise nearly anything
@@ -112,7 +112,7 @@ def _decode(file: BinaryIO, least_side: int | None) -> np.ndarray:
         raise _UnreadableError("the file is empty")
     file.seek(0)
     try:
-        with _open(file) as image:
+        with open_picture(file) as image:
             whole = image.size
             if not fit_memory(image, least_side):
                 raise _UnreadableError(f"it takes more than {MAX_BYTES / 1e9:.0f} GB of memory")
@@ -126,7 +126,7 @@ def _decode(file: BinaryIO, least_side: int | None) -> np.ndarray:
             return pixels_of(image)
 
 
-def _open(file: BinaryIO) -> Image.Image:
+def open_picture(file: BinaryIO) -> Image.Image:
     """An image file, opened. Raises whatever Pillow raises."""
     try:
         return Image.open(file, formats=FORMATS)

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from report.marked import is_marked, may_be_marked
+from report.sidecars import SUFFIX
 from util.errors import UsageError
-from util.files import is_file, is_picture, left_out, walk
+from util.files import is_file, is_picture, left_out, suffix_of, walk
 from util.log import log, some
 
 
@@ -67,7 +68,7 @@ def _pictures_in(path: Path) -> Iterator[str]:
     for folder, entries in walk(path):
         for entry in filter(is_file, entries):
             if not is_picture(entry.name):
-                others.append(entry.name)
+                others += [entry.name] if suffix_of(entry.name) != SUFFIX else []  # side-cars
             elif may_be_marked(path / folder, entry.name) and is_marked(entry.path):
                 own += 1
             else:

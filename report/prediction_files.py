@@ -28,6 +28,7 @@ import msgspec
 
 from labels.write import LabelCells, name_cell
 from report.marked import PROGRAM, SHEET
+from report.sidecars import RECORD
 from util.errors import RunError, UsageError
 from util.files import BOM, write_atomically
 from util.log import counted, log
@@ -155,6 +156,10 @@ class PredictionFiles:
         lines = islice(_whole_lines(self.lines, self.folder / LINES), number)
         return [json.loads(line) | constant for line in lines]
 
+    def all(self) -> Iterator[dict]:
+        """All pictures' results, one after the other, without the thresholds."""
+        return map(json.loads, _whole_lines(self.lines))
+
     def _header(self) -> bytes:
         header = self.cells.header(probabilities=True, splits=False)
         return BOM.encode() + _csv_row(header)
@@ -183,7 +188,7 @@ def check_about(folder: Path, about: dict) -> bool:
     UsageError for predictions of another kind, and for files that this program did not write.
     """
     if not os.path.lexists(folder / ABOUT):
-        for name in (LINES, TABLE, UNREADABLE):
+        for name in (LINES, TABLE, UNREADABLE, RECORD):
             if os.path.lexists(folder / name):
                 raise _foreign(folder / name)
         return False

@@ -73,6 +73,7 @@ PIPES = {
         (*TRAIN, "--start_from", PIPE),
         (*TRAIN, "--leave_out", PIPE),
         (*TRAIN, "--cache", PIPE),
+        ("--config", PIPE),
         (*TRAIN, "--val_image_path", "data/images", "--val_annotations", PIPE),
     ),
     evaluate: (

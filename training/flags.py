@@ -10,7 +10,9 @@ from encoder import NUM_STAGES, check_arch
 from images.transforms import AUGMENTATIONS
 from labels.options import add_label_flags
 from model import DECODERS, DEFAULT_STAGES
+from training.config_file import read_config
 from training.recipe import describe_default, fill_in
+from training.track import TOOLS
 from util.cli import (
     ArgumentParser,
     fraction,
@@ -26,8 +28,14 @@ class TrainArgumentParser(ArgumentParser):
     """Parses train.py's flags; those that are not given get the recipe's values."""
 
     def parse_args(self, words: Sequence[str] | None = None) -> argparse.Namespace:
-        """Parse, then fill in what depends on where the encoder's weights come from."""
+        """Parse, then fill in what depends on where the encoder's weights come from.
+
+        The flags in --config count as defaults. Raises UsageError for a file that cannot be used.
+        """
         args = super().parse_args(words)
+        if args.config:
+            self.set_defaults(**read_config(args.config, self))
+            args = super().parse_args(words)
         fill_in(vars(args))
         return args
 
@@ -96,12 +104,14 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     )
     opt("--ema_decay", type=fraction, default=0.998, help="of the weights; 0.9998 for long runs")
     run = parser.add_argument_group("run").add_argument
+    run("--config", type=Path, metavar="JSON", help="config.json of a run: its flags as defaults")
     run("--output_dir", type=Path, help="default: runs/<data>-<decoder>")
     run("--seed", type=non_negative_int, default=0, help="for weights, order and augmentation")
     run("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     run("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     run("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: if faster")
     run("--compile", action="store_true", help="compile the encoder; GPU only, slow start")
+    run("--track", choices=TOOLS, help="show the run in this tool, too; needs its package")
     run("--save_minutes", type=positive_float, default=10.0, help="between saves within an epoch")
     run("--accept_changes", action="store_true", help="continue even if flags or data differ")
 

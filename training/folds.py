@@ -26,7 +26,7 @@ from util.log import collected_log, log
 TRAIN = Path(__file__).parents[1] / "train.py"
 # flags that a fold has its own value of; --start_from: its model has seen all images
 OWN = {"output_dir", "vocab_path", "leave_out", "start_from", "cache", "accept_changes"}
-OWN |= {"val_annotations", "val_image_path"}
+OWN |= {"val_annotations", "val_image_path", "config", "track"}
 
 
 def make_folds(targets: np.ndarray, num_folds: int, seed: int = 0) -> list[np.ndarray]:

@@ -15,13 +15,14 @@ from labels.annotated import AnnotatedImages
 from labels.read import read_labels
 from labels.vocabulary import load_vocabulary, save_vocabulary
 from labels.write import write_table
+from training.config_file import CONFIG
 from training.data import TrainAndVal
 from training.resume import LAST, PREVIOUS, find_changes, is_finished, peek_last
 from util.errors import UsageError
 from util.log import collected_log, counted, log
 
 IMAGES = "images.csv"
-WRITTEN = (IMAGES, "log.jsonl", "curves.png")  # by every run
+WRITTEN = (IMAGES, "log.jsonl", "curves.png", CONFIG)  # by every run
 LEFT = ("best.pt", "log.jsonl", IMAGES)  # what may be left of a run without last.pt
 
 

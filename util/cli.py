@@ -204,6 +204,8 @@ def _run(main: Callable[[argparse.Namespace], None], parser: ArgumentParser) -> 
         args = parser.parse_args()
     except SystemExit as error:  # it has printed the help or a message
         return error.code or 0, ""
+    except UsageError as error:  # a file of flags
+        return 2, str(error)
     try:
         with _clearing_frames():
             main(args)
