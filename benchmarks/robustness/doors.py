@@ -46,7 +46,9 @@ from labels.targets import encode_targets
 from labels.vocabulary import Vocabulary, count_labels, load_vocabulary
 from report.page_charts import draw_training
 from report.prediction_files import PredictionFiles
+from report.sidecars import SideCars
 from report.training_log import read_log
+from training.config_file import read_config
 from training.data import without_images
 from training.resume import read_last
 from training.weights import find_state, read_weights
@@ -82,6 +84,13 @@ def labels_in(place: str) -> Callable[[Path], object]:
 def use_labels(images: AnnotatedImages) -> None:
     """As training does."""
     encode_targets(images, count_labels(images.label_sets, images.categories))
+
+
+def use_side_car(path: Path) -> None:
+    """As sample.py does."""
+    cars = SideCars(path.parent, None)
+    cars.write([{"image": path.stem, "predicted": ["a new one"]}])
+    cars.report()
 
 
 def use_vocabulary(path: Path) -> None:
@@ -254,6 +263,15 @@ DOORS = {
         *("run/last.pt", "torch", train),
         f"{TRAIN} --vocab_path vocab.pkl --output_dir run",
         lambda path: read_last(path.parent),
+    ),
+    "flags": Door(
+        *("run/config.json", "json", train, "--config run/config.json --output_dir out/run"),
+        lambda path: read_config(path, train.get_args_parser()),
+    ),
+    "side-car": Door(
+        *(f"{PHOTO}.xmp", "table", sample),
+        f"{PHOTO} --checkpoint run --output out --write xmp",
+        use_side_car,
     ),
     "checkpoint": Door("run/best.pt", "torch", evaluate, JUDGE, use_checkpoint),
     "cache": Door("cache", "bytes", evaluate, f"{JUDGE} --cache cache", use_cache),

@@ -21,6 +21,7 @@ import sample
 import train
 from annotation.store import Answer, write_answers
 from images.transforms import Preprocessing
+from images.xmp import EMPTY, add_tags
 from inference.checkpoint import FORMAT_VERSION
 from labels.vocabulary import Vocabulary
 from model import HybridNet, settings_of
@@ -75,6 +76,7 @@ def copy_inputs() -> None:
     shutil.copy("run/label_issues.csv", "issues.csv")
     shutil.copy("tagged/sample.json", "tagged.json")
     shutil.copytree("tars", "indexed")
+    Path("few/00.jpg.xmp").write_bytes(add_tags(EMPTY, ["label 0", "a & b"]))
     call(build_vocab, "--annotations", "indexed", "--vocab_path", "out/v.pkl")
     names = sorted(path.name for path in Path("few").iterdir())
     write_answers(Path("corrected.csv"), {name: Answer(("dog",), True) for name in names})
