@@ -158,7 +158,7 @@ class PredictionFiles:
 
     def all(self) -> Iterator[dict]:
         """All pictures' results, one after the other, without the thresholds."""
-        return map(json.loads, _whole_lines(self.lines))
+        return map(json.loads, _whole_lines(self.lines, self.folder / LINES))
 
     def _header(self) -> bytes:
         header = self.cells.header(probabilities=True, splits=False)
