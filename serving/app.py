@@ -57,6 +57,7 @@ def make_app(
         known: Annotated[list[str] | None, Form(description="labels that are there")] = None,
         absent: Annotated[list[str] | None, Form(description="labels that are not")] = None,
     ) -> JSONResponse:
+        """For each picture the object that `sample.py --json` prints."""
         request.scope["place"].widen(len(images))
         known, absent = known or [], absent or []
         check_length([*known, *absent], predictor.labels)
@@ -76,10 +77,12 @@ def make_app(
 
     @app.get("/labels")
     async def labels() -> list[str]:
+        """The labels of the network, the most frequent first."""
         return list(predictor.labels)
 
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
+        """Whether the server takes requests."""
         status = "closing" if places.closing else "ok"
         return JSONResponse({"status": status}, 503 if places.closing else 200)
 

@@ -97,11 +97,14 @@ def main(args: argparse.Namespace) -> None:
     forms = [make_form(path.name, path.read_bytes()) for path in pictures]
     before = time_encoder(model, pictures)
     with serving(checkpoint) as (server, port):
+        log("the server is up; sending requests")
         found = under_load(server.pid, port, forms, args.requests, args.clients)
         after = time_encoder(model, pictures)
+        log(f"{say(found.counts)}; sending damaged requests")
         requests = damaged_requests(pictures, model.labels, args.damaged)
         statuses = send_damaged(port, requests, args.clients)
         memory = resident_mb(server.pid)
+        log("sending requests until SIGTERM")
         ending, said = stop_under_load(server, port, forms, args.clients)
     rate = (before.rate + after.rate) / 2
     cpu = (before.cpu + after.cpu) / 2

@@ -53,7 +53,7 @@ class Clients:
     def wait_for(self, answers: int) -> None:
         """Wait until so many requests are answered, or all clients have ended."""
         while len(self.counts.seconds) < answers and any(t.is_alive() for t in self._threads):
-            time.sleep(0.005)
+            time.sleep(0.02)
 
     def _ask(self) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
