@@ -66,7 +66,8 @@ def serve(
     for a promise that cannot be kept.
     """
     places = Places(limits.pictures)
-    batcher, decoders = Batcher(predictor, batch_size, decide, num_samples), None
+    batcher = Batcher(predictor, batch_size, decide, num_samples, lambda: places.taken)
+    decoders = None
     try:
         decoders = Decoders(predictor.transform)
         app = make_app(batcher, decoders, limits, places, names)

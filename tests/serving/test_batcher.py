@@ -8,6 +8,7 @@ import torch
 from conftest import same
 
 from inference import predictor as predictors
+from serving import batcher as batchers
 from serving.batcher import Batcher
 from util.errors import UsageError
 
@@ -65,6 +66,25 @@ def test_what_arrives_meanwhile_is_the_next_batch(model, held):
         assert result["labels"] == pytest.approx(alone["labels"], abs=1e-4)
         assert result.get("known") == alone.get("known")
         assert same([*result], [*alone])
+
+
+def test_it_waits_for_accepted_pictures_only(model, held, monkeypatch):
+    batcher, go, sizes = held
+    go.set()
+    images = pictures(model, 6)
+    batcher.label(images[0]).result(60)
+    monkeypatch.setattr(batchers, "WAIT", 1e9)
+    batcher.label(images[0]).result(60)  # or it would hang
+    batcher.accepted = lambda: 3
+    futures = [batcher.label(image) for image in images[:2]]
+    futures.append(batcher.label(images[2]))
+    assert all(future.result(60)["labels"] for future in futures)
+    batcher.accepted = lambda: 9
+    futures = [batcher.label(image) for image in images[:4]]
+    assert all(future.result(60)["labels"] for future in futures), "a batch is full"
+    assert sizes == [1, 1, 3, 4]
+    monkeypatch.setattr(batchers, "WAIT", 0)
+    assert batcher.label(images[0]).result(60)["labels"], "it does not wait for ever"
 
 
 def test_a_picture_that_fails_fails_alone(model, held):
