@@ -71,8 +71,7 @@ class Load:
     counts: Counts
     rate: float  # requests/s
     cpu: float  # seconds of processor time for a request
-    early: float  # MB of memory after EARLY requests
-    late: float  # and after all
+    memory: list[float]  # MB after EARLY requests, after half of them, after all
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -118,7 +117,9 @@ def main(args: argparse.Namespace) -> None:
         ),
         "ratio of these, encoder : request": f"{cpu / found.cpu:.2f}",
         "p50, p99": f"{1000 * p50:,.0f} ms, {1000 * p99:,.0f} ms",
-        f"memory after {EARLY} requests, after all": f"{found.early:,.0f} MB, {found.late:,.0f} MB",
+        f"memory after {EARLY} requests, half of them, all": ", ".join(
+            f"{megabytes:,.0f} MB" for megabytes in found.memory
+        ),
         f"{args.damaged:,} damaged requests": ", ".join(
             f"{number} {status or 'without an answer'}" for status, number in statuses.items()
         ),
@@ -167,12 +168,13 @@ def serving(checkpoint: Path) -> Iterator[tuple[subprocess.Popen, int]]:
 def under_load(pid: int, port: int, forms: list[bytes], number: int, clients: int) -> Load:
     """Send the requests, and watch the server."""
     used, started = cpu_seconds(pid), time.perf_counter()
-    running = Clients(port, forms, clients, number)
-    running.wait_for(EARLY)
-    early = resident_mb(pid)
+    running, memory = Clients(port, forms, clients, number), []
+    for answers in (EARLY, number // 2):
+        running.wait_for(answers)
+        memory.append(resident_mb(pid))
     counts = running.join()
     passed, used = time.perf_counter() - started, cpu_seconds(pid) - used
-    return Load(counts, number / passed, used / number, early, resident_mb(pid))
+    return Load(counts, number / passed, used / number, [*memory, resident_mb(pid)])
 
 
 def damaged_requests(pictures: list[Path], labels: tuple[str, ...], number: int) -> list[bytes]:
@@ -210,7 +212,7 @@ def stop_under_load(
 def check(load: Counts, ending: Counts, damaged: Counter, said: str) -> None:
     """Raise RunError for anything that must not happen."""
     if {*load.statuses, *ending.statuses} != {200} or load.lost or ending.lost:
-        raise RunError(f"requests failed: {load.lost + ending.lost}")
+        raise RunError(f"requests failed: {say(load)}; {say(ending)} {load.lost + ending.lost}")
     if wrong := [status for status in damaged if status and status >= 500]:
         raise RunError(f"damaged requests had the statuses {wrong}")
     accepted, answered = re.findall(r"[0-9,]+", said.partition(";")[2])[:2]

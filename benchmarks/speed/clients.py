@@ -14,7 +14,7 @@ from pathlib import Path
 
 BOUNDARY = "boundary-of-the-parts"
 HEADERS = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
-PATIENCE = 5.0  # seconds to wait for an answer to a damaged request, which may be incomplete
+PATIENCE = 300.0  # seconds until an answer; to an incomplete request the server answers after 30
 
 
 def make_form(name: str, picture: bytes, **labels: str) -> bytes:
@@ -56,7 +56,7 @@ class Clients:
             time.sleep(0.02)
 
     def _ask(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         while (number := self._take()) < self.number:
             try:
                 if connection.sock is None:
