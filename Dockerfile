@@ -7,7 +7,7 @@ RUN useradd --create-home --uid 1000 server
 WORKDIR /app
 COPY requirements.txt ./
 COPY requirements requirements
-RUN pip install --no-cache-dir -r requirements.txt -r requirements/serve.txt
+RUN pip install --no-cache-dir -r requirements.txt -r requirements/serve.txt -r requirements/timm.txt
 COPY . .
 
 USER server
