@@ -15,7 +15,7 @@ from images.shards import ShardMember
 from util.errors import RunError, UsageError
 from util.files import write_atomically
 from util.log import log, progress
-from util.reading import open_file
+from util.reading import MOST_JSON, open_file
 
 FILE = "bad_images.jsonl"
 NAMED = 5  # images named in one error message
@@ -66,7 +66,7 @@ class BadImages:
     def _entries(self, start: int) -> tuple[list[dict[str, str]], int]:
         """The lines from byte `start` on, and where they end."""
         try:
-            with open_file(self.path) as file:
+            with open_file(self.path, MOST_JSON) as file:
                 file.seek(start)
                 content = file.read()
             entries = [json.loads(line) for line in content.splitlines()]

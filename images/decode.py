@@ -128,6 +128,8 @@ def _decode(file: BinaryIO, least_side: int | None) -> np.ndarray:
 
 def open_picture(file: BinaryIO) -> Image.Image:
     """An image file, opened. Raises whatever Pillow raises."""
+    _check_chunks(file)
+    file.seek(0)
     try:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
@@ -150,6 +152,22 @@ def open_picture(file: BinaryIO) -> Image.Image:
 def _is_png(file: BinaryIO) -> bool:
     file.seek(0)
     return file.read(len(PNG_START)) == PNG_START
+
+
+def _check_chunks(file: BinaryIO) -> None:
+    """Raise _UnreadableError for a PNG with a huge chunk that has no pixels: Pillow reads it whole.
+
+    Most of such a chunk can be a hole in a file that takes no room.
+    """
+    if file.seek(0, os.SEEK_END) <= ALL_TEXT_BYTES or not _is_png(file):
+        return
+    while len(start := file.read(8)) == 8:
+        size, kind = struct.unpack(">I4s", start)
+        if not kind.isalpha():
+            return
+        if size > ALL_TEXT_BYTES and kind != b"IDAT":
+            raise _UnreadableError(f"it has {size / 1e6:,.0f} MB that are no pixels")
+        file.seek(size + 4, os.SEEK_CUR)
 
 
 def _without_long_texts(file: BinaryIO) -> BinaryIO:

@@ -49,6 +49,10 @@ def name_numbers(
     numbers = [v for v in values if _number(v) is not None]
     texts = len(numbers) < len(values) and all(isinstance(v, str) for v in numbers)
     if not numbers or texts:
+        for value in values:
+            if isinstance(value, (int, float)):
+                what = f"{path} has {str(value)[:40]} as a label"
+                raise UsageError(f"{what}: write texts, or whole numbers from 0")
         return _name_ids(rows, path, options)
     if len(numbers) < len(values):
         odd = next(v for v in values if _number(v) is None)

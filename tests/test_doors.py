@@ -21,6 +21,7 @@ import sample
 import serve
 import train
 from deploy.model_card import write_card
+from images.bad_images import BadImages
 from inference.checkpoint import find_checkpoint, load_checkpoint
 from labels.read import read_labels
 from labels.vocabulary import Vocabulary
@@ -274,6 +275,7 @@ def test_files_of_10_terabytes(tmp_path):
     empty("tagged/predictions.jsonl")
     files = PredictionFiles(tmp_path / "tagged", about, ["dog"])
     assert "a line of more than 64 MiB" in refused(files.__enter__)
+    assert "damaged: remove it" in refused(BadImages(empty("bad.jsonl")).read)
     assert "larger than" in refused(open_file, empty("a"), 10**12)
 
 

@@ -145,6 +145,11 @@ def test_reasons_for_unreadable_images(tmp_path, recwarn):
         with pytest.raises(UsageError) as caught:
             load_image(tmp_path / "a.jpg")
         assert f"a.jpg cannot be read as an image ({reason}" in str(caught.value)
+    with open(tmp_path / "a.png", "wb") as file:  # a text of 3 GB, a hole in the file
+        file.write(huge_png(9)[:33] + struct.pack(">I4s", 3 * 10**9, b"zTXt"))
+        file.truncate(4 * 10**9)
+    with pytest.raises(UsageError, match="3,000 MB that are no pixels"):
+        load_image(tmp_path / "a.png")
     os.mkfifo(tmp_path / "pipe.jpg")  # opening it would block
     with pytest.raises(UsageError, match="not a regular file"):
         load_image(tmp_path / "pipe.jpg")

@@ -89,9 +89,9 @@ def _is_ignored(number: int) -> bool:
 def lock_output_dir(folder: Path, flag: str = "--output_dir") -> Iterator[None]:
     """Make `folder` and lock it. Raises UsageError if another run is writing to it.
 
-    The lock ends with its process. If nothing was written, a folder made here is removed again.
+    The lock ends with its process. If nothing was written, folders made here are removed again.
     """
-    is_new = not folder.exists()
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
     make_folder(folder)
     if rank() > 0:  # the first process holds the lock for all
         yield
@@ -111,6 +111,7 @@ def lock_output_dir(folder: Path, flag: str = "--output_dir") -> Iterator[None]:
     finally:
         lock.release()
         with contextlib.suppress(OSError):
-            if is_new and os.listdir(folder) == [".lock"]:
+            if made and os.listdir(folder) == [".lock"]:
                 (folder / ".lock").unlink()
-                os.removedirs(folder)
+                for each in made:
+                    each.rmdir()

@@ -49,15 +49,13 @@ JUDGED = JUDGE.removesuffix(" out")
 SIZES = ("4k", "16k", "64k", "256k")
 ENDS = ("finished", "one sentence", "other ends", "half a file left")
 WRITERS = {
-    "train": Door("", "", train, f"{TRAIN} --vocab_path vocab.pkl --output_dir disk/r"),
-    "evaluate": Door("", "", evaluate, f"{JUDGED} disk/e --report --influence"),
-    "sample": Door("", "", sample, "few --checkpoint run --output disk/s --num_workers 0"),
-    "export": Door("", "", export, "--checkpoint run --output_dir disk/x"),
-    "build_vocab": Door(
-        "", "", build_vocab, "--annotations instances.json --vocab_path disk/v.pkl"
-    ),
-    "make_shards": Door("", "", make_shards, f"{DATA} --output_dir disk/shards"),
-    "annotate": Door("", "", annotate, "images --output disk/c.csv"),
+    "train": (train, f"{TRAIN} --vocab_path vocab.pkl --output_dir disk/r"),
+    "evaluate": (evaluate, f"{JUDGED} disk/e --report --influence"),
+    "sample": (sample, "few --checkpoint run --output disk/s --num_workers 0"),
+    "export": (export, "--checkpoint run --output_dir disk/x"),
+    "build_vocab": (build_vocab, "--annotations instances.json --vocab_path disk/v.pkl"),
+    "make_shards": (make_shards, f"{DATA} --output_dir disk/shards"),
+    "annotate": (annotate, "images --output disk/c.csv"),
 }
 
 
@@ -88,8 +86,8 @@ def try_disks(tree: Path) -> Iterator[tuple[str, Counter]]:
     """Each command that writes, on each disk."""
     disk = tree / "disk"
     disk.mkdir()
-    for name, door in WRITERS.items():
-        counts = Counter()
+    for name, (script, flags) in WRITERS.items():
+        counts, door = Counter(), Door("", "", script, flags, print)
         for options in (*(f"size={size}" for size in SIZES), "ro"):
             mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(disk)]
             if subprocess.run(mount, check=False).returncode:
@@ -122,8 +120,8 @@ def try_permissions(tree: Path) -> Iterator[tuple[str, Counter]]:
             place.chmod(mode)
             counts[end_of(door)] += 1
             place.chmod(before)
-        shutil.rmtree(tree / "out")
-        (tree / "out").mkdir()
+        shutil.rmtree(tree / "out", ignore_errors=True)
+        (tree / "out").mkdir(exist_ok=True)
         yield name, counts
 
 

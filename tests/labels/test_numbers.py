@@ -104,3 +104,10 @@ def test_files_of_names_that_cannot_be_read(tmp_path):
     (tmp_path / "wide.csv").write_text("a,b,c\n1,2,3")
     with pytest.raises(UsageError, match="needs two columns"):
         read_label_names(tmp_path / "wide.csv")
+
+
+@pytest.mark.parametrize("odd", [-1, 0.5, 10**400 * -1, float("inf"), float("nan")])
+def test_numbers_that_number_nothing(tmp_path, odd):
+    for rows in ([[odd]], [["cat"], [odd]], [["cat", "7", odd]]):
+        with pytest.raises(UsageError, match="as a label: write texts, or whole numbers from 0"):
+            named(rows, tmp_path, LINES)

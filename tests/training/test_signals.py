@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from training.signals import StopOnSignal
+from training.signals import StopOnSignal, lock_output_dir
 
 
 @pytest.fixture
@@ -70,3 +70,14 @@ def test_a_closed_terminal_is_no_error(stop, monkeypatch):
     with stop:
         signal.raise_signal(signal.SIGHUP)
     assert stop.received == "SIGHUP"
+
+
+def test_only_folders_made_here_are_removed(tmp_path):
+    (tmp_path / "a/b").mkdir(parents=True)
+    with lock_output_dir(tmp_path / "a/b/c/d"):
+        pass
+    assert not (tmp_path / "a/b/c").exists()
+    assert (tmp_path / "a/b").exists()
+    with lock_output_dir(tmp_path / "a/b/c/d"):
+        (tmp_path / "a/b/c/d/file").touch()
+    assert (tmp_path / "a/b/c/d/file").exists()
