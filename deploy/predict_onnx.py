@@ -10,6 +10,7 @@ are run as they are: take them from someone you trust.
 import argparse
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -38,7 +39,7 @@ def show(text: object) -> str:
 
 def open_network(path: Path) -> tuple[onnxruntime.InferenceSession, dict[str, str]]:
     """A network and the constants in its file."""
-    if path.exists() and not path.is_file():  # opening a pipe would block
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would block
         fail(f"{path} is not an ordinary file")
     try:
         network = onnxruntime.InferenceSession(path.read_bytes())
@@ -121,7 +122,7 @@ def run(network: onnxruntime.InferenceSession, inputs: dict[str, np.ndarray]) ->
 
 def load_image(path: Path, size: int) -> np.ndarray:
     """An image file -> 1×3×S×S uint8: upright, on white, resized to a square as in training."""
-    if path.exists() and not path.is_file():  # opening a pipe would block
+    if os.path.exists(path) and not os.path.isfile(path):  # opening a pipe would block
         fail(f"{path} is not an ordinary file")
     try:
         with Image.open(path, formats=FORMATS) as image:

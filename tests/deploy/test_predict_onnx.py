@@ -69,11 +69,12 @@ def test_the_example_reports_bad_files_in_one_sentence(tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe\x1b")  # opening it would block
     for name, what in (
         ("absent.onnx", "cannot read"),
+        ("x" * 300, "cannot read"),  # pathlib's `exists` raises an error for it
         ("encoder.onnx", "is damaged"),
         ("pipe\x1b", "is not an ordinary file"),
     ):
         assert what in ends_with(capsys, predict_onnx.open_network, tmp_path / name)
-    for name in ("absent.onnx", "encoder.onnx", "pipe\x1b"):
+    for name in ("absent.onnx", "x" * 300, "encoder.onnx", "pipe\x1b"):
         ends_with(capsys, predict_onnx.load_image, tmp_path / name, SIZE)
 
 
