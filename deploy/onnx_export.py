@@ -30,6 +30,7 @@ from images.transforms import Preprocessing
 from labels.rules import Rule
 from labels.vocabulary import Vocabulary
 from model import HybridNet
+from util.compat import can_export
 from util.errors import RunError
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def _export(network: nn.Module, example: dict[str, Tensor], constants: Mapping[s
             )
     except Exception as error:  # the exporter's errors have no common class
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise RunError(f"torch's ONNX exporter failed ({reason})") from error
+        hint = "" if can_export() else f"; use torch 2.11 or newer, not {torch.__version__}"
+        raise RunError(f"torch's ONNX exporter failed ({reason}){hint}") from error
     program.model.metadata_props.update(constants)
     return program.model_proto.SerializeToString()
 

@@ -16,6 +16,7 @@ import scipy
 
 from evaluation.metrics import SET_METRICS, LabelSets, mean_over_labels, weighted_sum
 from evaluation.ranking import Rankings, only_known
+from util.compat import random_numbers
 
 NUM_RESAMPLES = 1000
 LEVEL = 0.95
@@ -93,7 +94,7 @@ def bootstrap_intervals(
             axis=-1,
             confidence_level=LEVEL,
             method="basic",
-            rng=seed,
+            **random_numbers(scipy.stats.bootstrap, seed),
         )
     return np.stack(found.confidence_interval, axis=-1)
 

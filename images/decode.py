@@ -12,6 +12,7 @@ import os
 import struct
 import warnings
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +27,11 @@ from util.errors import UsageError
 from util.reading import open_file
 
 # no EPS, for example: Pillow hands it to another program, which runs the code in the file
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "TGA")
+if find_spec("PIL.AvifImagePlugin"):  # since Pillow 11.3
+    FORMATS += ("AVIF",)
+AVIF_BRANDS = {b"avif", b"avis"}
+AVIF_HINT = "AVIF: convert it to JPEG, or install Pillow 11.3 or newer"
 HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 HEIC_HINT = "HEIC: convert it to JPEG, or install pillow-heif"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -134,7 +139,10 @@ def open_picture(file: BinaryIO) -> Image.Image:
         return Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         file.seek(4)
-        if file.read(4) != b"ftyp" or file.read(4) not in HEIC_BRANDS:
+        is_iso, brand = file.read(4) == b"ftyp", file.read(4)
+        if is_iso and brand in AVIF_BRANDS and "AVIF" not in FORMATS:
+            raise _UnreadableError(AVIF_HINT) from None
+        if not is_iso or brand not in HEIC_BRANDS:
             raise
         try:
             from pillow_heif import register_heif_opener  # optional

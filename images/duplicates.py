@@ -11,6 +11,7 @@ from images.shards import ShardMember
 from util.reading import open_file
 
 SAMPLE = 1024  # bytes compared before whole files are
+BLOCK = 1 << 20  # bytes read at a time
 
 
 def duplicates(*splits: list[Path] | list[ShardMember]) -> list[tuple[Path, Path]]:
@@ -46,5 +47,8 @@ def _middle(path: Path) -> bytes:
 
 
 def _content_hash(path: Path) -> bytes:
+    digest = hashlib.sha256()  # hashlib.file_digest would do it, but needs Python 3.11
     with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").digest()
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.digest()

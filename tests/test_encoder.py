@@ -18,6 +18,7 @@ from inference.checkpoint import load_checkpoint, restore, save_checkpoint
 from labels.vocabulary import Vocabulary
 from model import HybridNet, settings_of
 from training import saver
+from util import compat
 from util.errors import UsageError
 
 timm = pytest.importorskip("timm", reason="timm has the networks of this file")
@@ -115,8 +116,9 @@ def test_from_training_to_export(workdir, monkeypatch, capsys, arch):
     capsys.readouterr()
     call(sample, "data/images/img_01.jpg", *best, "--output", "found")
     assert list(Path("found").rglob("*.png"))
-    call(export, *best)
-    assert "largest difference" in capsys.readouterr().out
+    if compat.can_export():
+        call(export, *best)
+        assert "largest difference" in capsys.readouterr().out
     if arch == "test_vit":
         wrong_sizes(flags)
 

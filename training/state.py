@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from model import HybridNet
+from util.compat import clip_to_norm
 from util.distributed import all_gather, rank, world_size, wrap_ddp
 
 MAX_NORM = 10.0  # of the gradient
@@ -163,7 +164,8 @@ class TrainState:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({**state["optimizer"], "param_groups": groups})
         self.step = 0
-        with warnings.catch_warnings(action="ignore"):  # the optimizer has not made these steps
+        with warnings.catch_warnings():  # the optimizer has not made these steps
+            warnings.simplefilter("ignore")
             for _ in range(min(self.epoch * self.steps_per_epoch, self.scheduler.total_steps - 1)):
                 self.scheduler.step()
 
@@ -202,7 +204,4 @@ def build_optimizer(
 
 def clip_gradients(model: nn.Module) -> None:
     """Scale all gradients down to a norm of at most MAX_NORM."""
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-    if norm.is_cuda or norm > MAX_NORM:  # comparing on a GPU would wait for all its work
-        torch.nn.utils.clip_grads_with_norm_(model.parameters(), MAX_NORM, norm)
+    clip_to_norm(model, MAX_NORM)

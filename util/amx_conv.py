@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
+from util.compat import cpu_capabilities
+
 # output positions (height × width) up to which matrix products were faster, measured for each
 # convolution of a ResNet at 64, 128 and 224 pixels; benchmarks/speed/bench_convolutions.py shows
 # the sum over all of them
@@ -43,7 +45,7 @@ class MatmulConv2d(nn.Conv2d):
 @functools.cache
 def has_matrix_units() -> bool:
     """Whether this CPU has AMX. With vector units alone matrix products are not faster."""
-    return torch.cpu.get_capabilities().get("amx_bf16", False)
+    return "amx_bf16" in cpu_capabilities()
 
 
 def use_matmul_convs(module: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ import time
 import torch
 from torch import nn
 
+from util.compat import cpu_capabilities
 from util.errors import UsageError
 from util.log import is_launched, log
 
@@ -77,7 +78,7 @@ def bf16_pays(device: torch.device) -> bool:
 
 def _cpu_has(*capabilities: str) -> bool:
     """Whether this CPU has at least one of these, by torch's names."""
-    return any(torch.cpu.get_capabilities().get(name) for name in capabilities)
+    return not cpu_capabilities().isdisjoint(capabilities)
 
 
 def _bf16_gain() -> float:

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from conftest import RANKED, call, load, refusal, same
+from conftest import RANKED, call, load, need_export, refusal, same
 from enumeration import NUM_LABELS, make_model
 
 import export
@@ -31,6 +31,7 @@ SIZE = 32
 @pytest.fixture(scope="module", params=DECODERS)
 def exported(request):
     """A model with random weights, its ONNX files and their metadata."""
+    need_export()
     model = make_model(request.param).requires_grad_(False)
     for part in ("layer1", "layer2", "layer3", "layer4"):  # half a ResNet exports in half the time
         setattr(model.encoder, part, getattr(model.encoder, part)[:1])
@@ -288,3 +289,19 @@ def test_the_licence_of_the_first_weights(trained):
     assert licence(start_from="runs/a/best.pt").endswith("Its licence is not known here.")
     for flags in ({"pretrained": True}, {"weights": "a.pth"}):
         assert licence(nc, **flags).endswith("cc-by-nc-4.0. This licence forbids commercial use.")
+
+
+def test_a_torch_that_is_too_old_is_named(monkeypatch):
+    """The exporter of torch 2.5 fails on these networks, in terms that help nobody."""
+
+    class Same(torch.nn.Module):
+        outputs = ("y",)
+
+        def forward(self, x):
+            return (x,)
+
+    monkeypatch.setattr(torch.onnx, "export", None)
+    for can, hint in ((True, r"callable\)$"), (False, r"; use torch 2\.11 or newer, not ")):
+        monkeypatch.setattr(onnx_export, "can_export", lambda can=can: can)
+        with pytest.raises(RunError, match=rf"exporter failed .*{hint}"):
+            onnx_export._export(Same(), {"x": torch.zeros(2, 1)}, {})

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from images import to_rgb
+from images import decode, to_rgb
 from images.decode import load_pixels, read_header
 from util.errors import UsageError
 
@@ -37,7 +37,7 @@ def test_a_file_that_says_its_range_is_read_as_it_says(tmp_path, capsys):
     to_rgb._note_range.cache_clear()
     Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo={to_rgb.MAX_SAMPLE_VALUE: 4095})
     assert load_pixels(tmp_path / "a.tif").max() == 255 * 900 // 4095
-    Image.fromarray(values).save(tmp_path / "a.pgm")
+    (tmp_path / "a.pgm").write_bytes(b"P5 8 6 65535\n" + values.astype(">u2").tobytes())
     assert load_pixels(tmp_path / "a.pgm").max() == 255 * 900 // 65535
     assert not capsys.readouterr().err
     Image.fromarray(values.astype(np.int32) * 100).save(tmp_path / "b.tif")
@@ -101,3 +101,11 @@ def test_heic_is_named_and_read_if_pillow_heif_is_installed(tmp_path, monkeypatc
     for name in ("a.heic", "a.jpg"):
         with pytest.raises(UsageError, match=rf"{name}.*HEIC: convert it to JPEG.*pillow-heif"):
             load_pixels(tmp_path / name)
+
+
+def test_avif_is_named_where_pillow_cannot_read_it(tmp_path, monkeypatch):
+    (tmp_path / "a.avif").write_bytes(b"\0\0\0\x1cftypavif\0\0\0\0avifmif1miaf")
+    without = tuple(name for name in decode.FORMATS if name != "AVIF")
+    monkeypatch.setattr(decode, "FORMATS", without)  # as before Pillow 11.3
+    with pytest.raises(UsageError, match=r"a\.avif.*AVIF: convert it to JPEG.*Pillow 11\.3"):
+        load_pixels(tmp_path / "a.avif")

@@ -9,12 +9,17 @@ from pathlib import Path
 
 from PIL import Image
 
+from images.decode import FORMATS
+
 LABELS = ("cat", "dog", "hat")
 BASE = ("cat dog", "dog", "cat", "cat hat", "hat dog", "cat dog hat", "hat", "dog cat")
 SETS = [text.split() for text in BASE]
 NAMES = [f"p{i}.jpg" for i in range(8)]
 FLAGS = [[int(label in labels) for label in LABELS] for labels in SETS]
 ROWS = list(zip(NAMES, SETS, FLAGS, strict=True))
+KINDS = {".jfif": "JPEG", ".jpe": "JPEG", ".jp2": "JPEG2000"}  # suffix -> Pillow's format
+if "AVIF" not in FORMATS:  # before Pillow 11.3; readers go by the content
+    KINDS[".avif"] = "JPEG"
 
 
 def pictures(folder: Path, names: Iterable[str] = NAMES) -> None:
@@ -23,8 +28,7 @@ def pictures(folder: Path, names: Iterable[str] = NAMES) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         picture = Image.new("RGB", (24, 20), (i * 9 % 256, i * 40 % 256, 90))
-        kind = {".jfif": "JPEG", ".jpe": "JPEG", ".jp2": "JPEG2000"}.get(path.suffix)
-        picture.save(path, kind)
+        picture.save(path, KINDS.get(path.suffix))
 
 
 def table(path: Path, header: str, rows: Iterable[str], start: str = "") -> None:
