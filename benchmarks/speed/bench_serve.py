@@ -215,7 +215,7 @@ def check(load: Counts, ending: Counts, damaged: Counter, said: str) -> None:
         raise RunError(f"requests failed: {say(load)}; {say(ending)} {load.lost + ending.lost}")
     if wrong := [status for status in damaged if status and status >= 500]:
         raise RunError(f"damaged requests had the statuses {wrong}")
-    accepted, answered = re.findall(r"[0-9,]+", said.partition(";")[2])[:2]
+    accepted, answered = re.findall(r"[0-9][0-9,]*", said)
     if accepted != answered:
         raise RunError(f"the server says: {said}")
 
