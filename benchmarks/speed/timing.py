@@ -48,27 +48,29 @@ class Ratio:
         return replace(self, note=f"{ours:,.0f} and {reference:,.0f} ms a step")
 
 
+def _seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
 def side_by_side(
     name: str,
     ours: Callable[[], object],
     reference: Callable[[], object],
     rounds: int = 5,
     warm_up: int = 1,
+    seconds: Callable[[Callable[[], object]], float] = _seconds,
     **targets: float | str | None,
 ) -> Ratio:
     """Run both in turn, `rounds` times, so that other load on the machine affects both alike.
 
-    `targets` are at_least, at_most and note of Ratio. `warm_up` rounds are not counted.
+    `targets` are at_least, at_most and note of Ratio. `warm_up` rounds are not counted. seconds:
+    runs a piece of work and says how long it took.
     """
-    times = [(_seconds(ours), _seconds(reference)) for _ in range(warm_up + rounds)][warm_up:]
+    times = [(seconds(ours), seconds(reference)) for _ in range(warm_up + rounds)][warm_up:]
     mine, theirs = (statistics.median(side) for side in zip(*times, strict=True))
     is_cost = targets.get("at_most") is not None
     ratios = [a / b if is_cost else b / a for a, b in times]
     quartiles = statistics.quantiles(ratios, n=4) if rounds > 1 else [0.0, 0.0, 0.0]
     return Ratio(name, mine, theirs, (quartiles[2] - quartiles[0]) / 2, **targets)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
