@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -19,6 +20,9 @@ from processes import REPO, run
 
 from util import compat, errors
 
+# a first call may import a package, which takes longer than hypothesis allows for a test
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 # the tests' tensors are tiny: a second thread makes them slower
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the scripts that the tests start
