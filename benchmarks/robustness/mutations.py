@@ -148,8 +148,18 @@ def get_args_parser() -> argparse.ArgumentParser:
 def main(args: argparse.Namespace) -> None:
     """Try all inputs, print the table; exit code 1 if there is a failure."""
     started = time.perf_counter()
-    prepare()
     progress = Progress(args.progress, args.seed)
+    asked = [each for _, inputs in blocks(args.doors, args.inputs) for each in inputs]
+    if progress.left(asked):
+        try_all(args, progress)
+    show({each: progress.outcomes[each] for each in asked}, args.save)
+    log(f"{time.perf_counter() - started:.0f} s, seed {args.seed}")
+    sys.exit(any(progress.outcomes[each] in FAILURES for each in asked))
+
+
+def try_all(args: argparse.Namespace, progress: Progress) -> None:
+    """Try the inputs that are left; print failures at once."""
+    prepare()
     with tempfile.TemporaryDirectory() as place:
         tree, first = Path(place, "valid"), Path(place, "tree")  # sample.json has its place
         first.mkdir()
@@ -163,10 +173,6 @@ def main(args: argparse.Namespace) -> None:
                 if outcome in FAILURES:
                     about = f"{of} by {way}: {outcome}\n{detail[-3000:]}"
                     print(about, file=sys.stderr, flush=True)
-    asked = [each for _, inputs in blocks(args.doors, args.inputs) for each in inputs]
-    show({each: progress.outcomes[each] for each in asked}, args.save)
-    log(f"{time.perf_counter() - started:.0f} s, seed {args.seed}")
-    sys.exit(any(progress.outcomes[each] in FAILURES for each in asked))
 
 
 def show(outcomes: dict[Input, str], save: bool) -> None:
