@@ -181,8 +181,8 @@ def test_without_any_flags(tmp_path, monkeypatch, capsys):
     assert "trained on these" not in captured.err
     output = tmp_path / "runs/scenes-none"
     assert sorted(p.name for p in output.iterdir()) == [
-        *(".lock", "best.pt", "curves.png", "evaluate.log", "images.csv", "last.pt", "log.jsonl"),
-        *("metrics.json", "predictions.npz"),
+        *(".lock", "best.pt", "config.json", "curves.png", "evaluate.log", "images.csv", "last.pt"),
+        *("log.jsonl", "metrics.json", "predictions.npz"),
     ]
     assert (tmp_path / "samples/slides/scene_val_000001.jpg.png").exists()
     shutil.rmtree(tmp_path / "runs")

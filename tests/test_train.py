@@ -54,7 +54,7 @@ def test_the_readme_command(tmp_path):
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
     assert (tmp_path / "data/vocab.pkl").exists()
     output = tmp_path / "runs/img-chain"
-    left = {"best.pt", "curves.png", "last.pt", "log.jsonl", "images.csv", ".lock"}
+    left = {"best.pt", "curves.png", "last.pt", "log.jsonl", "images.csv", "config.json", ".lock"}
     assert {p.name for p in output.iterdir()} == left
     shutil.rmtree(output)
 

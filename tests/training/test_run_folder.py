@@ -113,7 +113,7 @@ def test_a_command_that_ends_early_leaves_no_vocabulary(workdir, capsys):
 def test_nothing_of_the_user_is_replaced(workdir):
     folder = Path("own")
     folder.mkdir()
-    for name in ("images.csv", "log.jsonl", "curves.png"):
+    for name in ("images.csv", "log.jsonl", "curves.png", "config.json"):
         (folder / name).write_text("my,list\n")
         assert f"own/{name} would be replaced" in refusal(train, *ONE, "--output_dir", "own")
         assert (folder / name).read_text() == "my,list\n"
