@@ -31,6 +31,7 @@ from deploy.safetensors_io import CONFIG, TENSORS, save_export
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.rules import load_rules
 from util.cli import ArgumentParser, run_script
+from util.errors import UsageError
 from util.files import make_folder, write_atomically
 from util.log import log
 from util.packages import check_packages
@@ -66,6 +67,8 @@ def main(args: argparse.Namespace) -> None:
     view = preprocessing.eval_transform()
     photos = [view.from_file(photo) for photo in args.verify]
     folder = args.output_dir or path.parent / "export"
+    if folder.resolve() == path.parent.resolve():
+        raise UsageError(f"{folder} is the run's folder, with its own config.json: choose another")
     make_folder(folder)
 
     rules = load_rules(args.rules, vocabulary.labels).rules if args.rules else ()

@@ -13,6 +13,7 @@ from util.errors import UsageError
 from util.names import key
 from util.reading import open_file
 
+JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"  # before the packet in an APP1 segment
 TIFF_XMP = 700  # TIFF tag of an XMP packet
 CHARSET, KEYWORDS = (1, 90), (2, 25)  # IPTC: record and number
 UTF8 = b"\x1b%G"
@@ -32,8 +33,11 @@ def embedded_tags(path: Path) -> list[str]:
 
 
 def _from_xmp(image: Image.Image) -> list[str]:
-    packet = image.info.get("xmp")
-    if packet is None and image.format == "TIFF":
+    packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")  # newer, older Pillow
+    for name, content in getattr(image, "applist", ()):  # of a JPEG
+        if not packet and name == "APP1" and content.startswith(JPEG_XMP):
+            packet = content[len(JPEG_XMP) :]
+    if not packet and image.format == "TIFF":
         packet = image.tag_v2.get(TIFF_XMP)
     if not packet:
         return []

@@ -149,25 +149,30 @@ def test_what_is_refused(packet, reason):
         add_tags(packet, ["new"])
 
 
+def add_segment(path, number: int, content: bytes) -> None:
+    """Put an APP segment at the start of a JPEG."""
+    data = path.read_bytes()
+    head = bytes([0xFF, 0xE0 + number]) + (len(content) + 2).to_bytes(2, "big")
+    path.write_bytes(data[:2] + head + content + data[2:])
+
+
 def test_tags_in_the_photo_itself(tmp_path):
-    """XMP and IPTC keywords of JPEG, PNG, WebP and TIFF; a damaged packet is an error."""
-    packet = add_tags(EMPTY, ["sea", "Größe"])
+    """XMP and IPTC keywords of JPEG, WebP and TIFF; a damaged packet is an error."""
+    packet, start = add_tags(EMPTY, ["sea", "Größe"]), b"http://ns.adobe.com/xap/1.0/\0"
     picture = Image.new("RGB", (8, 8))
+    for name in "abcd":
+        picture.save(tmp_path / f"{name}.jpg")
+    picture.save(tmp_path / "a.webp", xmp=packet)
+    picture.save(tmp_path / "a.tif", tiffinfo={700: packet})
+    add_segment(tmp_path / "a.jpg", 1, start + packet)
     for name in ("a.jpg", "a.webp", "a.tif"):
-        picture.save(
-            tmp_path / name, **({"tiffinfo": {700: packet}} if name == "a.tif" else {"xmp": packet})
-        )
         assert embedded_tags(tmp_path / name) == ["sea", "Größe"]
-    picture.save(tmp_path / "b.jpg")
     assert embedded_tags(tmp_path / "b.jpg") == []
     words = b"".join(b"\x1c\x02\x19\0" + bytes([len(w)]) + w for w in ("grün".encode(), b"M\xfcll"))
     block = b"Photoshop 3.0\x008BIM\x04\x04\0\0" + len(words).to_bytes(4, "big") + words
-    block += b"\0" * (len(words) % 2)
-    data = (tmp_path / "b.jpg").read_bytes()
-    marker = b"\xff\xed" + (len(block) + 2).to_bytes(2, "big") + block
-    (tmp_path / "c.jpg").write_bytes(data[:2] + marker + data[2:])
+    add_segment(tmp_path / "c.jpg", 13, block + b"\0" * (len(words) % 2))
     assert embedded_tags(tmp_path / "c.jpg") == ["grün", "Müll"]
-    picture.save(tmp_path / "d.jpg", xmp=packet[:-30])
+    add_segment(tmp_path / "d.jpg", 1, start + packet[:-30])
     os.mkfifo(tmp_path / "e.jpg")
     for name in ("d.jpg", "e.jpg", "none.jpg"):
         with pytest.raises(UsageError, match=name):

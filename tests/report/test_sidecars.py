@@ -86,11 +86,12 @@ def test_what_cannot_be_used_is_left_as_it_is(photos, capsys):
 def test_tags_in_the_photo_come_first(photos, capsys):
     """A program that finds a side-car may read only it."""
     packet = add_tags(EMPTY, ["sea", "Cat"])
-    Image.new("RGB", (9, 9)).save(photos / "own.jpg", xmp=packet)
-    Image.new("RGB", (9, 9)).save(photos / "damaged.jpg", xmp=packet[:-9])
-    write(photos)
-    assert read_tags((photos / "own.jpg.xmp").read_bytes()) == ["sea", "Cat", "dog"]
-    assert read_tags((photos / "damaged.jpg.xmp").read_bytes()) == ["cat", "dog"]
+    for name, content in (("own.webp", packet), ("damaged.webp", packet[:-9])):
+        Image.new("RGB", (9, 9)).save(photos / name, xmp=content)
+    names = ("own.webp", "damaged.webp")
+    SideCars(photos, None).write({"image": name, "predicted": ["cat", "dog"]} for name in names)
+    assert read_tags((photos / "own.webp.xmp").read_bytes()) == ["sea", "Cat", "dog"]
+    assert read_tags((photos / "damaged.webp.xmp").read_bytes()) == ["cat", "dog"]
     assert "its side-car begins without them" in capsys.readouterr().err
 
 
