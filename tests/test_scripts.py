@@ -8,7 +8,6 @@ import shutil
 import make_scenes
 import pytest
 from conftest import TRAIN, call, coco, one_error, refusal, run, write_json
-from processes import run_cold
 
 import annotate
 import build_vocab
@@ -48,12 +47,12 @@ def test_help_works_from_any_folder(tmp_path):
 
 
 def test_no_input(tmp_path):
-    for start, script, what in (
-        (run, "sample.py", "IMAGE"),
-        (run, "evaluate.py", "no trained model found"),
-        (run_cold, "export.py", "no trained model found"),
+    for script, what in (
+        ("sample.py", "IMAGE"),
+        ("evaluate.py", "no trained model found"),
+        ("export.py", "no trained model found"),
     ):
-        result = start(script, cwd=tmp_path)
+        result = run(script, cwd=tmp_path)
         assert what in one_error(result)
         assert result.stderr.count("\n") == 1
 
