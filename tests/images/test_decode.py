@@ -170,7 +170,7 @@ def test_damaged_bytes_give_an_image_or_a_usage_error(tmp_path_factory, kind, ch
 @pytest.mark.parametrize("suffix", ["jpg", "png", "bmp", "tif", "webp", "gif"])
 def test_a_photo_that_changes_while_it_is_read(tmp_path, monkeypatch, suffix):
     """It is read as it was, or refused. A pipe in its place does not block."""
-    path, original = tmp_path / f"a.{suffix}", decode._open
+    path, original = tmp_path / f"a.{suffix}", decode.open_picture
     noise = np.random.default_rng(0).integers(0, 255, (60, 60, 3), np.uint8)
     Image.fromarray(noise).save(path)
     whole, size, other = load_image(path), path.stat().st_size, tmp_path / "other"
@@ -189,7 +189,7 @@ def test_a_photo_that_changes_while_it_is_read(tmp_path, monkeypatch, suffix):
             return image
 
         with monkeypatch.context() as patch:
-            patch.setattr(decode, "_open", opened)
+            patch.setattr(decode, "open_picture", opened)
             with contextlib.suppress(UsageError):
                 assert load_image(path) == whole
     os.mkfifo(path)
