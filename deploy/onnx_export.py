@@ -29,9 +29,10 @@ from torch import Tensor, nn
 from images.transforms import Preprocessing
 from labels.rules import Rule
 from labels.vocabulary import Vocabulary
+from labels.write import LabelCells
 from model import HybridNet
 from util.compat import can_export
-from util.errors import RunError
+from util.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -86,13 +87,21 @@ def metadata(
     threshold: float,
     rules: Sequence[Rule] = (),
 ) -> dict[str, str]:
-    """metadata_props of both files. ONNX allows only strings; labels and rules are JSON lists."""
+    """metadata_props of both files. ONNX allows only strings; labels and rules are JSON lists.
+
+    cells: the labels as a table of predictions has them; empty if no table can have them.
+    """
+    try:
+        cells = list(LabelCells(vocabulary.labels).written.values())
+    except UsageError:
+        cells = []
     return {
         "format": FORMAT_VERSION,
         "decoder": model_settings["decoder"],
         "labels": json.dumps(vocabulary.labels, ensure_ascii=False),
         "image_size": str(preprocessing.image_size),
         "threshold": repr(float(threshold)),
+        "cells": json.dumps(cells, ensure_ascii=False),
         "rules": json.dumps([[rule.kind, rule.labels] for rule in rules]),
     }
 
@@ -155,7 +164,7 @@ def largest_differences(
     TOLERANCE.
     """
     ours = EncoderNetwork(model)(images)
-    sessions = {name: _session(data) for name, data in files.items()}
+    sessions = {name: open_session(data) for name, data in files.items()}
     theirs = sessions["encoder"].run(None, {"images": images.numpy()})
     found = {"encoder": _compare("encoder", EncoderNetwork.outputs, ours, theirs)}
     if "decoder_step" in sessions:
@@ -204,7 +213,7 @@ def _compare(file: str, outputs: tuple[str, ...], ours: tuple, theirs: list[np.n
     return largest
 
 
-def _session(data: bytes) -> onnxruntime.InferenceSession:
+def open_session(data: bytes) -> onnxruntime.InferenceSession:
     """A session on the CPU with as many threads as PyTorch has, which logs only errors."""
     import onnxruntime  # imported here: it is optional
 

@@ -97,7 +97,7 @@ def test_example_agrees_with_enumeration(exported, text, monkeypatch):
     ]
     image, rules = random_images(1), parse_rules(text, "abcdef", "made")
     plain = [[rule.kind, list(rule.labels)] for rule in rules]
-    p, predicted = predict_onnx.predict(networks, image.numpy(), 0.25, plain)
+    ((p, predicted),) = predict_onnx.predict(networks, image.numpy(), 0.25, plain)
     np.testing.assert_allclose(p, exact_marginals(model, image, rules), atol=0.03)
     assert not any(rule.is_broken(predicted[None]).any() for rule in rules)
     if not rules:
