@@ -56,8 +56,8 @@ from evaluation.analysis import (
     reveal_results,
 )
 from evaluation.choice import (
-    SPLITS,
     TRAINED_ON,
+    add_choice_flags,
     choose_images,
     choose_output_dir,
     identify,
@@ -115,12 +115,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
     add("--checkpoint", type=Path, help="best.pt of a run, or its folder; default: the latest")
-    add("--image_path", type=Path, help="image folder; default: where the checkpoint's images are")
-    add("--annotations", type=Path, help="file or folder of labels; default: found by the images")
-    add("--split", choices=SPLITS, help="which images; default: test, else val, else the hold-out")
-    add("--skip_bad_images", action="store_true", help="leave out images that cannot be read")
-    add("--keep_unlabelled", action="store_true", help="count images without labels (COCO: 40,504)")
-    add("--limit", type=positive_int, help="only the first N images, for a quick look")
+    add_choice_flags(parser)
     add("--cache", type=Path, help="file for decoded images, to evaluate several runs faster")
     add("--num_samples", type=positive_int, default=128, help="label sets sampled for marginals")
     add("--decide", type=decision, default="threshold", metavar="RULE", help=DECIDE)

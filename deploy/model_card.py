@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from markupsafe import Markup
 
+from deploy.precision_results import Comparison
 from encoder import ARCHS, is_noncommercial, weights_licence
 from evaluation.metrics import RULES, SCORE_METRICS, SET_METRICS, SET_NLL, Metric
 from evaluation.metrics_file import read_metrics
@@ -59,11 +60,17 @@ def find_metrics(checkpoint: dict, path: Path) -> dict | None:
 
 
 def write_card(
-    checkpoint: dict, path: Path, vocabulary: Vocabulary, parameters: int, folder: Path
+    checkpoint: dict,
+    path: Path,
+    vocabulary: Vocabulary,
+    parameters: int,
+    folder: Path,
+    comparison: Comparison | None = None,
 ) -> bytes:
     """The model card as UTF-8.
 
     path: the checkpoint's file. parameters: how many the model has. folder: of the export.
+    comparison: what a smaller encoder.onnx costs; None: it is float32.
     """
     results = find_metrics(checkpoint, path)
     import jinja2  # imported here: only pages and cards need it
@@ -86,6 +93,7 @@ def write_card(
         .render(
             c=checkpoint,
             r=results,
+            comparison=comparison,
             labels=list(zip(vocabulary.labels, vocabulary.counts, thresholds, strict=True)),
             vocabulary=vocabulary,
             few=FEW,

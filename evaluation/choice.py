@@ -6,6 +6,7 @@ are the images that training kept out. Of other data: the split test, val or tra
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import os
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from labels.annotated import AnnotatedImages
 from labels.options import ReadOptions
 from labels.read import read_labels
 from labels.search import find_labels
+from util.cli import positive_int
 from util.errors import UsageError
 from util.log import counted, log
 from util.reading import read_json
@@ -28,6 +30,17 @@ HOLD_OUT = "hold-out"
 SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
 COCO_TRAIN = "instances_train2014"
 COCO_VAL = Path("data/annotations/instances_val2014.json")
+
+
+def add_choice_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose images; `choose_images` and `load_subject` take their values."""
+    add = parser.add_argument
+    add("--image_path", type=Path, help="image folder; default: where the checkpoint's images are")
+    add("--annotations", type=Path, help="file or folder of labels; default: found by the images")
+    add("--split", choices=SPLITS, help="which images; default: test, else val, else the hold-out")
+    add("--skip_bad_images", action="store_true", help="leave out images that cannot be read")
+    add("--keep_unlabelled", action="store_true", help="count images without labels (COCO: 40,504)")
+    add("--limit", type=positive_int, help="only the first N images, for a quick look")
 
 
 class Results(msgspec.Struct):

@@ -99,7 +99,12 @@ PIPES = {
         ("data/images", *BEST, "--rules", PIPE, "--port", 0),
     ),
     serve: (("--checkpoint", PIPE, "--port", 0), (*BEST, "--rules", PIPE, "--port", 0)),
-    export: (("--checkpoint", PIPE), (*BEST, "--verify", PIPE)),
+    export: (
+        ("--checkpoint", PIPE),
+        (*BEST, "--verify", PIPE),
+        (*BEST, "--int8", PIPE),
+        (*BEST, "--fp16", *IMAGES, "--annotations", PIPE),
+    ),
 }
 
 
