@@ -100,7 +100,8 @@ def main(args: argparse.Namespace) -> None:
         for number, processes in enumerate(args.processes):
             share = len(range(number, args.kills, len(args.processes)))
             counts = try_runs(folder, processes, share, args.seed)
-            found.append(counts | {"processes": processes})
+            counts["processes"] = processes
+            found.append(counts)
     print_table("kills", columns, [[f[c] for c in columns] for f in found], args.save)
     if any(counts[fault] for counts in found for fault in FAULTS):
         raise RunError("an interrupted run did not end like the uninterrupted one")
