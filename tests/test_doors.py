@@ -303,6 +303,7 @@ OUR_OWN = {  # files of this program or of this moment
     "export.py": {"read_bytes"},
     "report/page.py": {"read_text"},
     "training/folds.py": {"read_text"},
+    "util/compat.py": {"read_text"},
     "util/files.py": {"open", "os.open", "read_bytes"},
     "util/streams.py": {"os.open"},
     "util/reading.py": {"os.open", "ZipFile"},
