@@ -1,6 +1,7 @@
 """Who is let in, and how much: names, places, sizes, slow requests."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -66,6 +67,12 @@ def test_places():
     assert (places.taken, places.accepted) == (0, 2)
 
 
+def run_loop(coroutine):
+    """Run it in a thread of its own: in this one, tests with a browser leave an event loop."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
 def ask(chunks, headers=(), places=None, limits=None, path="/predict"):
     """What an app behind the gate reads: all bytes, or the status of the error; what is unread."""
     places, limits = places or Places(9), limits or Limits(9, 10, 0.05)
@@ -90,7 +97,7 @@ def ask(chunks, headers=(), places=None, limits=None, path="/predict"):
 
     scope = {"type": "http", "method": "POST", "path": path, "headers": list(headers)}
     try:
-        asyncio.run(Gate(app, "/predict", limits, places)(scope, receive, send))
+        run_loop(Gate(app, "/predict", limits, places)(scope, receive, send))
     except HTTPException as error:
         return error.status_code, chunks
     return sent[0]["body"], chunks
@@ -138,7 +145,7 @@ def test_a_closing_server_ends_connections():
     for path in ("/predict", "/labels"):
         scope = {"type": "http", "method": "POST", "path": path, "headers": []}
         places.closing = False
-        asyncio.run(ours(scope, None, send))
+        run_loop(ours(scope, None, send))
         places.closing = True
-        asyncio.run(ours(scope, None, send))
+        run_loop(ours(scope, None, send))
     assert sent == 2 * [[(b"a", b"b")], [(b"a", b"b"), (b"connection", b"close")]]
