@@ -134,12 +134,10 @@ def train(
     saver, amp = start_or_continue(args, data, state, about, earlier, changes, given)
     tracker = tracking(args.track, args.output_dir, about["flags"], state.epoch + 1)
     most = int(images.train.targets.sum(1).max())  # labels of an image
-    # the CNN's loss sees only the known labels, and the decoder's drawn ones would outweigh them
-    cnn_loss_weight = args.cnn_loss_weight / images.train.known_share
     with saver, tracker as track:  # SIGTERM and Ctrl-C save before they end the run
         for epoch in range(state.epoch + 1, args.num_epochs + 1):
             steps = saver.steps(data.train_loader, f"epoch {epoch}/{args.num_epochs}")
-            train_one_epoch(state, steps, amp, args.decoder, cnn_loss_weight, args.seed)
+            train_one_epoch(state, steps, amp, args.decoder, args.cnn_loss_weight, args.seed)
             losses = saver.end_steps()  # saves: validation may take long
             val_batches = saver.stop.watch(progress(data.val_loader, "validating"))
             found = validate(state.ema, val_batches, amp, most)  # of the averaged weights

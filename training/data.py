@@ -55,11 +55,6 @@ class Part:
         unknown = None if self.unknown is None else self.unknown[rows]
         return Part(self.images.select(rows.tolist()), paths, self.targets[rows], unknown)
 
-    @property
-    def known_share(self) -> float:
-        """The share of the image-label pairs that are known: 1 if all are."""
-        return 1.0 if self.unknown is None else 1 - float(self.unknown.mean())
-
 
 @dataclass(frozen=True)
 class TrainAndVal:

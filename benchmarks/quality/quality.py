@@ -269,12 +269,11 @@ def learn(
         ema_decay=flags.ema_decay,
         layer_decay=flags.layer_decay,
     )
-    cnn_loss_weight = flags.cnn_loss_weight / data.images.train.known_share
     seconds, best = 0.0, None
     for epoch in range(1, flags.num_epochs + 1):
         data.train_loader.batch_sampler.epoch, started = epoch, time.perf_counter()
         steps = checked_steps(state, data.train_loader, f"epoch {epoch}", flags.output_dir)
-        train_one_epoch(state, steps, amp, flags.decoder, cnn_loss_weight, flags.seed)
+        train_one_epoch(state, steps, amp, flags.decoder, flags.cnn_loss_weight, flags.seed)
         seconds += time.perf_counter() - started
         if isinstance(state.ema, Asymmetric):
             fit_scale_and_shift(state.ema, data.val_loader, amp)

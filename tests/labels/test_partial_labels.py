@@ -184,16 +184,3 @@ def test_labels_that_are_mostly_unknown_are_said(workdir, capsys):
     err = capsys.readouterr().err
     assert "83% of the pairs of image and label are unknown. The rest says little" in err
     assert "compare with --decoder none" in err
-
-
-def test_the_cnn_loss_counts_more_where_less_is_known(workdir, monkeypatch):
-    """Two of the twelve images have no label and are not used; 4 of the others' 20 are unknown."""
-    rows = [f"{name},{i % 2},{'' if i < 4 else i % 3 % 2}" for i, name in enumerate(NAMES)]
-    Path("labels.csv").write_text("\n".join(["file_name,cat,dog", *rows, ""]))
-    weights, learn = [], train.train_one_epoch
-    monkeypatch.setattr(
-        train, "train_one_epoch", lambda *args: (weights.append(args[4]), learn(*args))
-    )
-    flags = (*DATA, *QUICK, "--num_epochs", 1, "--blank", "unknown", "--cnn_loss_weight", 3)
-    call(train, *flags, "--val_image_path", "data/images", "--val_annotations", "labels.csv")
-    assert weights == [pytest.approx(3 * 20 / 16)]
