@@ -9,7 +9,7 @@ import numpy as np
 import scipy
 
 from report.fonts import choose_fonts
-from util.files import csv_text, write_atomically
+from util.files import csv_text, write_atomically, write_picture
 
 DRAWN = 80  # labels in the picture at most, so that their names can be read
 NAME_LENGTH = 28  # characters of a label's name in the picture
@@ -86,7 +86,7 @@ def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
         axis.set_yticks(range(len(names)), names, **text)
         axis.tick_params(length=0)
         figure.colorbar(picture, ax=axis, shrink=0.8)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=130, format="png"))
+    write_picture(path, lambda file: figure.savefig(file, dpi=130, format="png"))
     plt.close(figure)
 
 

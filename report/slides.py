@@ -15,7 +15,7 @@ from report.gallery import overlay
 from report.marked import PROGRAM, SLIDES, check_free, save_marked
 from report.sample_text import name_set, shown_labels
 from report.truth import kind_of, legend, no_label
-from util.files import write_atomically
+from util.files import write_picture
 from util.log import some
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     mark = {"Software": PROGRAM}
-    write_atomically(path, lambda t: figure.savefig(t, dpi=110, format="png", metadata=mark))
+    write_picture(path, lambda file: figure.savefig(file, dpi=110, format="png", metadata=mark))
     plt.close(figure)
 
 

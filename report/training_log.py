@@ -13,7 +13,7 @@ import numpy as np
 
 from inference.predictions import Predictions
 from util.errors import UsageError
-from util.files import write_atomically
+from util.files import write_atomically, write_picture
 from util.log import log
 from util.reading import parse_json, read_bytes
 
@@ -89,7 +89,7 @@ def draw_curves(log_path: Path, path: Path) -> None:
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
-    write_atomically(path, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+    write_picture(path, lambda file: figure.savefig(file, dpi=110, format="png"))
     plt.close(figure)
 
 

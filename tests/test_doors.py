@@ -126,12 +126,12 @@ def test_pipes_beside_what_is_named(run):
     os.replace("out/metrics.json", "kept")
     os.mkfifo("out/metrics.json")
     assert "move it away" in refusal(evaluate, *evaluated)
-    call(sample, "data/images", *BEST, "--output", "tagged")
+    call(sample, "data/images", *BEST, "--output", "piped")
     for name in ("sample.json", "predictions.jsonl", "predictions.csv"):
-        os.rename(f"tagged/{name}", "kept")
-        os.mkfifo(f"tagged/{name}")
-        assert name in refusal(sample, "data/images", *BEST, "--output", "tagged")
-        os.replace("kept", f"tagged/{name}")
+        os.rename(f"piped/{name}", "kept")
+        os.mkfifo(f"piped/{name}")
+        assert name in refusal(sample, "data/images", *BEST, "--output", "piped")
+        os.replace("kept", f"piped/{name}")
 
 
 # --- JSON and arrays that commands find beside a checkpoint -----------------------------------

@@ -11,6 +11,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from util.errors import RunError, UsageError
 
@@ -133,6 +134,19 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def write_picture(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """As `write_atomically`, but `write` gets an open file.
+
+    Pillow 10 resolves a path before it writes, and a file without a name has none to resolve to.
+    """
+
+    def to(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            write(file)
+
+    write_atomically(path, to)
 
 
 @contextlib.contextmanager
