@@ -59,6 +59,8 @@ def load_export(folder: str | Path) -> dict:
         config = read_json(folder / CONFIG)
         check_ordinary(folder / TENSORS)
         tensors = load_file(folder / TENSORS)
+    except MemoryError:  # the file is mapped, whatever its size
+        raise UsageError(f"{folder / TENSORS} is larger than the free memory") from None
     except OSError as error:
         raise UsageError(
             f"cannot read the weights in {folder} ({error.strerror or error})"

@@ -102,6 +102,8 @@ def read_weights(path: Path) -> object:
         return load_file(path)
     except (SafetensorError, KeyError):  # KeyError: a type of numbers that torch lacks
         raise ValueError("it is not a .safetensors file, or damaged") from None
+    except MemoryError:  # the file is mapped, whatever its size
+        raise ValueError("it is larger than the free memory") from None
 
 
 def find_state(content: object) -> tuple[dict[str, Tensor], str]:

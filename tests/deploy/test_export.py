@@ -14,7 +14,7 @@ from conftest import RANKED, call, load, need_export, refusal, same
 from enumeration import NUM_LABELS, make_model
 
 import export
-from deploy import model_card, onnx_export, predict_onnx
+from deploy import model_card, onnx_export, predict_onnx, safetensors_io
 from deploy.safetensors_io import load_export
 from evaluation.metrics import SET_METRICS
 from images.transforms import Preprocessing
@@ -23,6 +23,7 @@ from inference.predictions import DECISIONS
 from labels.rules import parse_rules
 from labels.vocabulary import Vocabulary
 from model import DECODERS
+from training import weights
 from util.errors import RunError, UsageError
 
 SIZE = 32
@@ -164,6 +165,18 @@ def test_weights_can_be_read_back_exactly(trained, folder):
     assert back.keys() == checkpoint.keys()
     assert all(same(back[k], checkpoint[k]) for k in back if k not in ("weights", "metrics"))
     assert restore(back, folder)[1].labels == RANKED
+
+
+def test_weights_larger_than_the_memory_are_refused(folder, monkeypatch):
+    def map_file(path):
+        raise MemoryError
+
+    for module in (safetensors_io, weights):
+        monkeypatch.setattr(module, "load_file", map_file)
+    with pytest.raises(UsageError, match="is larger than the free memory"):
+        load_export(folder)
+    with pytest.raises(ValueError, match="it is larger than the free memory"):
+        weights.read_weights(folder / "model.safetensors")
 
 
 def test_damaged_files_are_rejected(folder, tmp_path):
