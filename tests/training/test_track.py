@@ -16,7 +16,7 @@ LINES = [{"epoch": 1, "val_mAP": 50.0, "x": None, "y": float("nan")}, {"epoch": 
 
 
 class Tool:
-    """Stands for trackio and wandb: keeps what it is told, and prints as they do."""
+    """Stands for trackio and wandb: keeps what it is given, and prints as they do."""
 
     def __init__(self) -> None:
         self.started, self.logged, self.ended = None, [], False
