@@ -5,7 +5,7 @@ from __future__ import annotations
 import filecmp
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from util.log import counted, log, some
 from util.names import key, parts_of, readings, stem
 
 HINT = "; data_loader.py lists all that are missing, --skip_bad_images leaves them out"
+FEW = 8  # files of one name that are all compared with a name in annotations
 MAY_BE_GONE = ("NUS-WIDE",)  # sets published as URLs, whose images disappear over time
 
 
@@ -118,6 +119,7 @@ class _Files:
         self.above = [key(part) for part in Path(os.path.abspath(root)).parts]
         self.listed: dict[str, set[str]] = {}
         self.compared: dict[tuple[tuple[str, ...], str], tuple[int, int, bool]] = {}
+        self.ends: dict[int, dict[tuple[str, ...], dict[str, list[str]]]] = {}  # see `_by_end`
         self.inexact: set[str] = set()  # names that differ from their file's
         self.refused: dict[str, str] = {}  # a name -> the file of another folder that it is not
 
@@ -218,18 +220,20 @@ class _Files:
         """The file whose path agrees with the longest end of `parts`; all agree in the last."""
         if len(files) == 1 and len(parts) == 1:
             return files[0]
-        ranked = []
-        for file in files:
-            folder, _, last = file.rpartition("/")
-            pair = parts[:-1], folder
-            if pair not in self.compared:
-                self.compared[pair] = self._compare(*pair)
-            agree, exact, is_elsewhere = self.compared[pair]
-            if is_elsewhere:
-                self.refused[name] = file
-            else:
-                ranked.append((agree, exact + (last == parts[-1]), file))
-        if not ranked:
+        for some_files in self._nearest_first(parts, files):
+            ranked = []
+            for file in some_files:
+                folder, _, last = file.rpartition("/")
+                pair = parts[:-1], folder
+                if pair not in self.compared:
+                    self.compared[pair] = self._compare(*pair)
+                agree, exact, is_elsewhere = self.compared[pair]
+                if not is_elsewhere:
+                    ranked.append((agree, exact + (last == parts[-1]), file))
+            if ranked:
+                break
+        else:
+            self.refused[name] = files[-1]
             return None
         best = max(ranked)[:2]
         best = sorted(file for agree, exact, file in ranked if (agree, exact) == best)
@@ -240,6 +244,37 @@ class _Files:
                 "of the pictures with --image_path, or write the folders in the file names"
             )
         return best[0]
+
+    def _nearest_first(self, parts: tuple[str, ...], files: list[str]) -> Iterator[list[str]]:
+        """The files that agree with `parts` in most folders, then those with one less, ….
+
+        Left out are most files of another folder (`is_elsewhere`): where each of thousands of
+        folders has an img.jpg, a look at all of them for each name would take hours.
+        """
+        if len(files) <= FEW:
+            yield files
+            return
+        if (by_end := self.ends.get(id(files))) is None:
+            by_end = self.ends[id(files)] = self._by_end(files)
+        wanted = tuple(key(part) for part in parts[:-1])
+        for start in range(len(wanted) + 1):
+            by_holder, dropped = by_end.get(wanted[start:], {}), wanted[:start]
+            holders = {*dropped[:-1], ""} if dropped else by_holder
+            yield [file for holder in holders for file in by_holder.get(holder, ())]
+
+    def _by_end(self, files: list[str]) -> dict[tuple[str, ...], dict[str, list[str]]]:
+        """The last folders of a path, as keys -> the folder before them, if named -> the files."""
+        found = defaultdict(lambda: defaultdict(list))
+        for file in files:
+            folders = (*self.above, *map(key, file.split("/")[:-1]))
+            for start in range(len(folders), -1, -1):
+                holder = folders[start - 1] if start else ""
+                is_named = holder in self._named_folders
+                in_root = start >= len(self.above)
+                found[folders[start:]][holder if is_named and in_root else ""].append(file)
+                if start <= len(self.above) and not is_named:
+                    break
+        return found
 
     def _compare(self, said: tuple[str, ...], folder: str) -> tuple[int, int, bool]:
         """How many folders in a name agree, how many exactly, and whether the file is elsewhere."""

@@ -1,13 +1,17 @@
 """File names as people write them -> the files of the image folder, or a stop."""
 
 import shutil
+import tempfile
 import time
 import unicodedata
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 from conftest import write_picture
 
+from images import find as module
 from images.find import find_images, names_file
 from labels.annotated import AnnotatedImages
 from util.errors import UsageError
@@ -177,3 +181,47 @@ def test_a_large_folder(tmp_path):
     started = time.process_time()
     assert find(tmp_path, *names)[-1] == "images_9/9_1999.jpg"
     assert time.process_time() - started < 5
+
+
+def test_folders_of_files_with_one_name_take_linear_time(tmp_path, monkeypatch):
+    """p0/img.jpg, p1/img.jpg, …, written on another machine; each name is compared with few."""
+    compared, compare = [], module._Files._compare
+    monkeypatch.setattr(
+        module._Files, "_compare", lambda *args: compared.append(1) or compare(*args)
+    )
+    stored = [f"p{i}/{below}img.jpg" for below in ("", "scans/") for i in range(100)]
+    for name in stored:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert find(tmp_path, *(f"C:\\data\\{name.upper()}" for name in stored)) == stored
+    assert len(compared) < 4 * len(stored)
+    del compared[:]
+    names = [f"D:\\p{i}\\scans\\img.jpg" for i in range(100, 200)] + stored
+    with pytest.raises(UsageError, match="100 of the 300 images"):
+        find(tmp_path, *names)
+    assert len(compared) < 4 * len(names)
+
+
+FOLDERS = st.lists(st.sampled_from(["a", "A", "b", "train", "val", "x%20y", "x y"]), max_size=4)
+
+
+@hypothesis.settings(max_examples=50)
+@hypothesis.given(st.lists(FOLDERS, min_size=1, max_size=9), st.lists(FOLDERS, min_size=1))
+def test_few_comparisons_choose_the_same_files(folders, named):
+    """The file is the one that a comparison with all files of the name finds."""
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place, "b/a")
+        for number, folder in enumerate(folders):
+            file = root.joinpath(*folder, "IMG.jpg" if number % 2 else "img.jpg")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(str(number))
+        found = []
+        for few in (0, 100):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(module, "FEW", few)
+                names = list(dict.fromkeys("/".join([*folder, "img.JPG"]) for folder in named))
+                try:
+                    found.append(find(root, *names))
+                except UsageError as error:
+                    found.append(str(error))
+        assert found[0] == found[1]
