@@ -2,6 +2,7 @@
 
     python benchmarks/quality/recipe.py ccp-lite0 --layer_decays 1 0.8
     python benchmarks/quality/recipe.py posters --augmentations light strong --table
+    python benchmarks/quality/recipe.py ccp --learning_rates 0.001 0.002    # a ResNet-18
 
 Trains HybridNet (chain, seed 0) with every combination that is given and not in results.jsonl yet,
 then prints a line for each. The val images have no say.
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from quality import RESULTS, run_missing  # noqa: E402
 from quality_results import METRICS, Run, look_up, read_results  # noqa: E402
-from quality_sets import SETS, tuned_flags  # noqa: E402
+from quality_sets import SETS, DataSet, tuned_flags  # noqa: E402
 
 from training.recipe import PRETRAINED  # noqa: E402
 from util.cli import ArgumentParser, non_negative_int, positive_int, run_script  # noqa: E402
@@ -31,8 +32,8 @@ from util.cli import ArgumentParser, non_negative_int, positive_int, run_script 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    pretrained = [name for name, data in SETS.items() if data.tuned]
-    add("data", choices=pretrained, help="data set with a pretrained encoder")
+    names = [name for name, data in SETS.items() if data.tuned or "--weights" in data.flags]
+    add("data", choices=names, help="data set, most with a pretrained encoder")
     for name, kind in (("learning_rate", float), ("layer_decay", float), ("augmentation", str)):
         add(f"--{name}s", nargs="+", type=kind, default=[PRETRAINED[name]], help="to be compared")
     add("--num_epochs", nargs="+", type=positive_int, help="instead of the data set's own number")
@@ -41,6 +42,13 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--num_workers", type=non_negative_int, default=0, help="processes that load images")
     add("--table", action="store_true", help="train nothing")
     return parser
+
+
+def vary(data: DataSet, layer_decay: float, augmentation: str) -> DataSet:
+    """The data set with these flags. Those that leave them out have train.py's defaults."""
+    tuned = tuned_flags(layer_decay, augmentation)
+    is_default = tuned == tuned_flags(PRETRAINED["layer_decay"], PRETRAINED["augmentation"])
+    return data if is_default and not data.tuned else replace(data, tuned=tuned)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -56,7 +64,7 @@ def main(args: argparse.Namespace) -> None:
         args.learning_rates, args.layer_decays, args.augmentations, all_epochs, args.seeds
     )
     for rate, decay, augmentation, epochs, seed in combinations:
-        varied = replace(data, tuned=tuned_flags(decay, augmentation))
+        varied = vary(data, decay, augmentation)
         run = Run(args.data, varied.recipe, None, epochs, "chain", rate, seed)
         if not args.table:
             run_missing([run], varied, args.num_workers)

@@ -19,6 +19,7 @@ from inference.predictions import Predictions
 from labels.annotated import AnnotatedImages
 from labels.vocabulary import Vocabulary
 from training.data import Part, TrainAndVal
+from training.recipe import PRETRAINED
 from training.saver import LossError
 
 sys.path.insert(0, str(REPO / "benchmarks/quality"))
@@ -210,6 +211,18 @@ def test_recipe_compares_what_is_missing(tiny_scenes, capsys, monkeypatch):
     recipe.main(recipe.get_args_parser().parse_args([*flags, "--table"]))
     lines = [line for line in capsys.readouterr().out.splitlines() if "–" not in line]
     assert len(lines) == 2 + 1
+
+
+def test_a_set_without_recipe_flags_has_the_defaults():
+    """Results of ccp name no recipe: they are those of the defaults, and are not trained again."""
+    ccp = quality.SETS["ccp"]
+    assert recipe.vary(ccp, PRETRAINED["layer_decay"], PRETRAINED["augmentation"]) == ccp
+    assert (
+        recipe.vary(ccp, 0.5, "strong").recipe
+        == f"{ccp.recipe} --layer_decay 0.5 --augmentation strong"
+    )
+    posters = recipe.vary(quality.SETS["posters"], 1.0, "light")
+    assert posters.recipe.endswith("--layer_decay 1 --augmentation light")
 
 
 def test_a_run_that_another_process_works_on_is_left_to_it(tiny_scenes, monkeypatch):
