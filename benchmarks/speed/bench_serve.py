@@ -1,14 +1,17 @@
 """serve.py under load on this machine's loopback address, against the bare encoder.
 
     python benchmarks/speed/bench_serve.py --checkpoint runs/demo --images data/scenes/images/val
+    python benchmarks/speed/bench_serve.py --checkpoint runs/demo runs/photos --images photos
 
 Starts the server and measures it in one run: 16 clients send 2,000 requests of one picture each;
 then come 500 damaged requests (pictures, forms and raw bytes with random changes); then the clients
-ask again, and the server gets SIGTERM meanwhile. The encoder alone runs on ready batches, before
-and after. All share the machine's cores, the clients too. A ratio of processor times says what a
-request costs, whatever else runs on the machine.
+ask again, and the server gets SIGTERM meanwhile. The reference is the bare encoder on ready batches
+of 32, with all cores to itself, before and after. The server shares the cores with its clients. A
+ratio of processor times says what a request costs, whatever else runs on the machine.
 
-Exit code 1 if a request failed or was lost, or a damaged one had a 5xx.
+Each checkpoint is a column: the lighter its encoder, the more weighs what all requests need, such
+as HTTP, JPEG and label sets. Exit code 1 if a request failed or was lost, or a damaged one had a
+5xx.
 """
 
 from __future__ import annotations
@@ -53,6 +56,8 @@ from util.log import log  # noqa: E402
 
 BATCH, ROUNDS = 32, 5
 EARLY = 200  # requests before the first look at the memory
+LOOKS = (0.25, 0.5, 0.75)  # of the requests: more looks at the memory
+DAMAGED_CLIENTS = 64  # the server waits 30 seconds for the rest of a damaged request
 PICTURES = 200  # different ones
 
 
@@ -71,13 +76,14 @@ class Load:
     counts: Counts
     rate: float  # requests/s
     cpu: float  # seconds of processor time for a request
-    memory: list[float]  # MB after EARLY requests, after half of them, after all
+    client_cpu: float  # seconds that its client needs
+    memory: dict[int, float]  # MB after so many requests
 
 
 def get_args_parser() -> argparse.ArgumentParser:
     parser = ArgumentParser(__doc__)
     add = parser.add_argument
-    add("--checkpoint", type=Path, help="default: the latest run's")
+    add("--checkpoint", type=Path, nargs="+", default=[None], help="default: the latest run's")
     add("--images", type=Path, default=Path("data/scenes/images/val"), help="pictures to send")
     add("--requests", type=positive_int, default=2000)
     add("--clients", type=positive_int, default=16)
@@ -87,48 +93,63 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Measure, print a Markdown table, check."""
-    pictures = sorted(p for p in args.images.iterdir() if is_picture(p.name))[:PICTURES]
+    pictures = sorted(p for p in args.images.rglob("*") if is_picture(p.name))[:PICTURES]
     if not pictures:
         raise UsageError(f"there are no pictures in {args.images}: name others with --images")
-    checkpoint = find_checkpoint(args.checkpoint)
+    columns, wrong = [], []
+    for checkpoint in map(find_checkpoint, args.checkpoint):
+        rows, failures = measure(checkpoint, pictures, args.requests, args.clients, args.damaged)
+        columns.append(rows)
+        wrong += [f"{checkpoint}: {failure}" for failure in failures]
+    for name in columns[0]:
+        print("|", " | ".join([name, *(rows[name] for rows in columns)]), "|")
+    if wrong:
+        raise RunError("; ".join(wrong))
+
+
+def measure(
+    checkpoint: Path, pictures: list[Path], number: int, clients: int, damaged: int
+) -> tuple[dict[str, str], list[str]]:
+    """A column of the table, and what must not happen but did."""
     model = load(checkpoint)
     log(describe_machine(model.model.mean.device))
     forms = [make_form(path.name, path.read_bytes()) for path in pictures]
     before = time_encoder(model, pictures)
     with serving(checkpoint) as (server, port):
         log("the server is up; sending requests")
-        found = under_load(server.pid, port, forms, args.requests, args.clients)
+        found = under_load(server.pid, port, forms, number, clients)
         after = time_encoder(model, pictures)
         log(f"{say(found.counts)}; sending damaged requests")
-        requests = damaged_requests(pictures, model.labels, args.damaged)
-        statuses = send_damaged(port, requests, args.clients)
+        requests = damaged_requests(pictures, model.labels, damaged)
+        statuses = send_damaged(port, requests, DAMAGED_CLIENTS)
         memory = resident_mb(server.pid)
         log("sending requests until SIGTERM")
-        ending, said = stop_under_load(server, port, forms, args.clients)
+        ending, said = stop_under_load(server, port, forms, clients)
     rate = (before.rate + after.rate) / 2
     cpu = (before.cpu + after.cpu) / 2
     p50, p99 = np.percentile(found.counts.seconds, [50, 99])
+    arch, side = model.flags["arch"], model.transform.side
+    milliseconds = [f"{1000 * each:.1f}" for each in (found.cpu, found.client_cpu, cpu)]
     rows = {
-        f"{args.requests:,} requests of {args.clients} clients": say(found.counts),
+        "network": f"{arch}, {side} pixels, {len(model.labels)} labels",
+        f"{number:,} requests of {clients} clients": say(found.counts),
         "requests/s, encoder's images/s": f"{found.rate:.1f}, {rate:.1f}",
         "ratio of these": f"{found.rate / rate:.2f}",
-        "processor time of a request, of an image in the encoder": (
-            f"{1000 * found.cpu:.1f} ms, {1000 * cpu:.1f} ms"
+        "ms of processor time: a request, its client, an image in the encoder": (
+            ", ".join(milliseconds)
         ),
-        "ratio of these, encoder : request": f"{cpu / found.cpu:.2f}",
+        "encoder : request, of these": f"{cpu / found.cpu:.2f}",
         "p50, p99": f"{1000 * p50:,.0f} ms, {1000 * p99:,.0f} ms",
-        f"memory after {EARLY} requests, half of them, all": ", ".join(
-            f"{megabytes:,.0f} MB" for megabytes in found.memory
+        "MB of memory after " + ", ".join(f"{n:,}" for n in found.memory) + " requests": (
+            ", ".join(f"{megabytes:,.0f}" for megabytes in found.memory.values())
         ),
-        f"{args.damaged:,} damaged requests": ", ".join(
+        f"{damaged:,} damaged requests": ", ".join(
             f"{number} {status or 'without an answer'}" for status, number in statuses.items()
         ),
-        "memory after them": f"{memory:,.0f} MB",
+        "MB of memory after them": f"{memory:,.0f}",
         "SIGTERM under load": f"{say(ending)}; the server: {said}",
     }
-    for name, value in rows.items():
-        print(f"| {name} | {value} |")
-    check(found.counts, ending, statuses, said)
+    return rows, failures_of(found.counts, ending, statuses, said)
 
 
 def say(counts: Counts) -> str:
@@ -167,14 +188,16 @@ def serving(checkpoint: Path) -> Iterator[tuple[subprocess.Popen, int]]:
 
 def under_load(pid: int, port: int, forms: list[bytes], number: int, clients: int) -> Load:
     """Send the requests, and watch the server."""
-    used, started = cpu_seconds(pid), time.perf_counter()
-    running, memory = Clients(port, forms, clients, number), []
-    for answers in (EARLY, number // 2):
+    used, ours, started = cpu_seconds(pid), time.process_time(), time.perf_counter()
+    running, memory = Clients(port, forms, clients, number), {}
+    for answers in sorted({EARLY, *(int(number * part) for part in LOOKS)}):
         running.wait_for(answers)
-        memory.append(resident_mb(pid))
+        memory[answers] = resident_mb(pid)
     counts = running.join()
     passed, used = time.perf_counter() - started, cpu_seconds(pid) - used
-    return Load(counts, number / passed, used / number, [*memory, resident_mb(pid)])
+    ours = time.process_time() - ours
+    memory[number] = resident_mb(pid)
+    return Load(counts, number / passed, used / number, ours / number, memory)
 
 
 def damaged_requests(pictures: list[Path], labels: tuple[str, ...], number: int) -> list[bytes]:
@@ -209,15 +232,17 @@ def stop_under_load(
     return counts, said
 
 
-def check(load: Counts, ending: Counts, damaged: Counter, said: str) -> None:
-    """Raise RunError for anything that must not happen."""
+def failures_of(load: Counts, ending: Counts, damaged: Counter, said: str) -> list[str]:
+    """What must not happen but did: sentences."""
+    failures = []
     if {*load.statuses, *ending.statuses} != {200} or load.lost or ending.lost:
-        raise RunError(f"requests failed: {say(load)}; {say(ending)} {load.lost + ending.lost}")
-    if wrong := [status for status in damaged if status and status >= 500]:
-        raise RunError(f"damaged requests had the statuses {wrong}")
+        failures.append(f"requests failed: {say(load)}; {say(ending)} {load.lost + ending.lost}")
+    if wrong := sorted(status for status in damaged if status and status >= 500):
+        failures.append(f"damaged requests had the statuses {wrong}")
     accepted, answered = re.findall(r"[0-9][0-9,]*", said)
     if accepted != answered:
-        raise RunError(f"the server says: {said}")
+        failures.append(f"the server says: {said}")
+    return failures
 
 
 if __name__ == "__main__":

@@ -87,6 +87,61 @@ def test_it_waits_for_accepted_pictures_only(model, held, monkeypatch):
     assert batcher.label(images[0]).result(60)["labels"], "it does not wait for ever"
 
 
+def test_it_waits_for_as_many_as_the_last_batch_had(model, held, monkeypatch):
+    """Their clients have got answers and are about to ask again."""
+    batcher, go, sizes = held
+    images = pictures(model, 4)
+    futures = [start(batcher, images[0]), *map(batcher.label, images[1:])]
+    go.set()
+    assert all(future.result(60)["labels"] for future in futures)
+    monkeypatch.setattr(batchers, "WAIT", 1e9)
+    futures = [batcher.label(images[0])]
+    while batcher._jobs.qsize():
+        pass
+    futures += map(batcher.label, images[1:3])
+    assert all(future.result(60)["labels"] for future in futures)
+    monkeypatch.setattr(batchers, "WAIT", 0)
+    assert batcher.label(images[0]).result(60)["labels"], "it does not wait for ever"
+    assert sizes == [1, 3, 3, 1]
+
+
+def test_a_batch_is_split_over_threads(model):
+    """Its parts are encoded with all threads together, and decoded with one thread each."""
+    encoded, decoded, go = [], [], threading.Event()
+
+    class Noted(predictors.Predictor):
+        def encode_batch(self, images):
+            encoded.append((len(images), torch.get_num_threads()))
+            assert go.wait(60)
+            return super().encode_batch(images)
+
+        def describe_batch(self, encoding, *args, **options):
+            decoded.append(torch.get_num_threads())
+            return super().describe_batch(encoding, *args, **options)
+
+    images = pictures(model, 10)
+    go.set()
+    torch.set_num_threads(4)
+    try:
+        batcher = Batcher(Noted(**vars(model)), 16)
+    finally:
+        torch.set_num_threads(1)
+    go.clear()
+    futures = [start(batcher, images[0]), *map(batcher.label, images[1:])]
+    futures.append(batcher.label(images[0][:2]))  # its part fails: each picture is tried alone
+    go.set()
+    results = [future.result(60) for future in futures[:-1]]
+    with pytest.raises(RuntimeError):
+        futures[-1].result(60)
+    batcher.stop()
+    assert encoded[:2] == [(1, 4), (1, 4)], "a blank picture, and the first one"
+    assert sorted(encoded[2:]) == [*5 * [(1, 2)], (5, 2)]
+    assert {*decoded} == {1}
+    for image, result in zip(images, results, strict=True):
+        alone = model.describe(model.encode_batch(image[None]), num_samples=128)
+        assert result["labels"] == pytest.approx(alone["labels"], abs=1e-4)
+
+
 def test_a_picture_that_fails_fails_alone(model, held):
     batcher, go, _ = held
     images = pictures(model, 3)
