@@ -130,6 +130,7 @@ def train(
         ema_decay=args.ema_decay,
         compiled=args.compile,
         layer_decay=args.layer_decay,
+        start_decay=args.start_decay,
     )
     saver, amp = start_or_continue(args, data, state, about, earlier, changes, given)
     tracker = tracking(args.track, args.output_dir, about["flags"], state.epoch + 1)
@@ -175,6 +176,7 @@ def train_one_epoch(
         loss.backward()
         clip_gradients(state.model)
         state.optimizer.step()
+        state.decay_to_start()
         state.scheduler.step()
         state.update_ema()
         state.end_step(torch.stack([loss, set_nll, cnn_bce]).detach() / scale, indices)

@@ -95,6 +95,12 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
         choices=AUGMENTATIONS,
         help=f"strong: RandAugment, too; {describe_default('augmentation')}",
     )
+    opt(
+        "--start_decay",
+        type=non_negative_float,
+        help="weight decay of the encoder towards the weights that it starts from; "
+        + describe_default("start_decay"),
+    )
     opt("--weight_decay", type=non_negative_float, default=1e-2, help="raise it if it overfits")
     opt(
         "--cnn_loss_weight",

@@ -133,7 +133,8 @@ class Changes:
         if not self:
             return
         what = f"the run in {folder} is another ({self})"
-        refused = sorted(settings_of({}).keys() & self.flags.keys())
+        # the first weights are kept only by a run with --start_decay
+        refused = sorted((settings_of({}).keys() | {"start_decay"}) & self.flags.keys())
         refused = [f"--{name}" for name in refused] + ["the vocabulary"] * (
             "vocabulary" in self.data
         )

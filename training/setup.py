@@ -133,6 +133,7 @@ def log_run_summary(
         f"{counted(flags['num_epochs'], 'epoch')} of {counted(len(loader), 'step')}, batches of "
         f"{loader.batch_sampler.batch_size} at {flags['image_size']} px, {flags['augmentation']} "
         f"augmentation, peak learning rate {flags['learning_rate']:g}, layer decay "
-        f"{flags['layer_decay']:g}, {device}, {precision}, {processes}commit {code_commit()}"
+        f"{flags['layer_decay']:g}, start decay {flags['start_decay']:g}, {device}, {precision}, "
+        f"{processes}commit {code_commit()}"
     )
     log(f"writing to {flags['output_dir']}")

@@ -26,6 +26,7 @@ class TrainState:
     ema               the network with averaged weights: what is validated and saved
     epoch, step       epochs done, and steps done of the current one
     steps             steps done in all epochs
+    start             each encoder parameter -> its value before the first step, if --start_decay
     sums              summed losses of this epoch's steps (3), for this process's share of batches
     pending           (losses, image indices) of steps that are not in `sums` yet
     is_whole          False while a step is half applied; saving then would mix two steps
@@ -44,6 +45,7 @@ class TrainState:
         ema_decay: float = 0.998,
         compiled: bool = False,
         layer_decay: float = 1.0,
+        start_decay: float = 0.0,
     ) -> None:
         # copied before a GPU packs the LSTM's weights
         self.ema = copy.deepcopy(model).requires_grad_(False).to(device)
@@ -56,6 +58,8 @@ class TrainState:
         self.averaged = [pair for pair in pairs if pair[0].is_floating_point()]
         self.copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counters
         self.optimizer = build_optimizer(model, learning_rate, weight_decay, layer_decay)
+        trained = [p for p in model.encoder.parameters() if p.requires_grad and start_decay]
+        self.start_decay, self.start = start_decay, {p: p.detach().clone() for p in trained}
         total_steps = max(num_epochs * steps_per_epoch, 2)
         warm_up = max(0.2, 1.5 / total_steps)  # OneCycleLR divides by zero at 0.2 of 5 steps
         peaks = [group["lr"] for group in self.optimizer.param_groups]
@@ -68,6 +72,19 @@ class TrainState:
         calibration = {"temperature": 1.0, "prior_weight": 0.0}
         unknown = {"promises": None, "epoch": 0, "metrics": {}}
         self.validated = {**calibration, **thresholds, **unknown}
+
+    @torch.no_grad()
+    def decay_to_start(self) -> None:
+        """Move the encoder towards its first weights, as weight decay moves weights towards 0.
+
+        L2-SP (Li et al., ICML 2018), decoupled from the gradient as in AdamW: rare labels need
+        what the first weights know, and a run is too short to learn it from few images.
+        """
+        for group in self.optimizer.param_groups if self.start else ():
+            for parameter in group["params"]:
+                if parameter in self.start:
+                    share = min(1.0, group["lr"] * self.start_decay)
+                    parameter.lerp_(self.start[parameter], share)
 
     def update_ema(self) -> None:
         """Average weights and BatchNorm statistics; copy counters.
@@ -132,6 +149,7 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict(),
             "progress": [self.epoch, self.step, self.steps, self.best_nll],
+            "start": list(self.start.values()),
             "sums": sums,
             "generators": generators,
         }
@@ -145,6 +163,8 @@ class TrainState:
         state = checkpoint["training"]
         self.model.load_state_dict(state["weights"])
         self.ema.load_state_dict(checkpoint["weights"])
+        for ours, saved in zip(self.start.values(), state.get("start", ()), strict=True):
+            ours.copy_(saved.view(ours.shape))  # the shape: copy_ alone would repeat a number
         self.epoch, self.step, self.steps, self.best_nll = state["progress"]
         self.validated = {name: checkpoint.get(name) for name in self.validated}
         torch.set_rng_state(state["generators"]["cpu"])

@@ -268,6 +268,7 @@ def learn(
         weight_decay=flags.weight_decay,
         ema_decay=flags.ema_decay,
         layer_decay=flags.layer_decay,
+        start_decay=flags.start_decay,
     )
     seconds, best = 0.0, None
     for epoch in range(1, flags.num_epochs + 1):

@@ -44,9 +44,13 @@ class DataSet:
         return args
 
 
-def tuned_flags(layer_decay: float, augmentation: str) -> tuple[str, ...]:
-    """Flags for a pretrained encoder. Results keep them, so that a new default is a new recipe."""
-    return ("--layer_decay", f"{layer_decay:g}", "--augmentation", augmentation)
+def tuned_flags(layer_decay: float, augmentation: str, start_decay: float) -> tuple[str, ...]:
+    """Flags for a pretrained encoder. Results keep them, so that a new default is a new recipe.
+
+    Results that lack --start_decay are from before that flag, when it was 0.
+    """
+    start = ("--start_decay", f"{start_decay:g}") if start_decay else ()
+    return ("--layer_decay", f"{layer_decay:g}", "--augmentation", augmentation, *start)
 
 
 def coco_paths(root: Path, name: str) -> tuple[Path, Path]:
@@ -85,7 +89,7 @@ def lite0_set(
         num_epochs=num_epochs,
         flags=("--arch", LITE0, "--image_size", str(image_size), *weights),
         arch=LITE0,
-        tuned=tuned_flags(recipe["layer_decay"], recipe["augmentation"]),
+        tuned=tuned_flags(*(recipe[n] for n in ("layer_decay", "augmentation", "start_decay"))),
     )
 
 

@@ -25,8 +25,10 @@ from quality import RESULTS, run_missing  # noqa: E402
 from quality_results import METRICS, Run, look_up, read_results  # noqa: E402
 from quality_sets import SETS, DataSet, tuned_flags  # noqa: E402
 
-from training.recipe import PRETRAINED  # noqa: E402
+from training.recipe import PRETRAINED, RANDOM  # noqa: E402
 from util.cli import ArgumentParser, non_negative_int, positive_int, run_script  # noqa: E402
+
+VARIED = ("learning_rate", "layer_decay", "augmentation", "start_decay")  # in this order
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -34,8 +36,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     names = [name for name, data in SETS.items() if data.tuned or "--weights" in data.flags]
     add("data", choices=names, help="data set, most with a pretrained encoder")
-    for name, kind in (("learning_rate", float), ("layer_decay", float), ("augmentation", str)):
-        add(f"--{name}s", nargs="+", type=kind, default=[PRETRAINED[name]], help="to be compared")
+    for name in VARIED:
+        default = PRETRAINED[name]
+        add(f"--{name}s", nargs="+", type=type(default), default=[default], help="to be compared")
     add("--num_epochs", nargs="+", type=positive_int, help="instead of the data set's own number")
     add("--seeds", nargs="+", type=int, default=[0], help="one run for each")
     add("--threads", type=positive_int, default=1, help="threads of this process")
@@ -44,11 +47,11 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def vary(data: DataSet, layer_decay: float, augmentation: str) -> DataSet:
-    """The data set with these flags. Those that leave them out have train.py's defaults."""
-    tuned = tuned_flags(layer_decay, augmentation)
-    is_default = tuned == tuned_flags(PRETRAINED["layer_decay"], PRETRAINED["augmentation"])
-    return data if is_default and not data.tuned else replace(data, tuned=tuned)
+def vary(data: DataSet, layer_decay: float, augmentation: str, start_decay: float) -> DataSet:
+    """The data set with these flags. Sets that leave them out have those of a random start."""
+    tuned = tuned_flags(layer_decay, augmentation, start_decay)
+    plain = tuned_flags(*(RANDOM[name] for name in VARIED[1:]))
+    return data if tuned == plain and not data.tuned else replace(data, tuned=tuned)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -56,20 +59,17 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     data = SETS[args.data]
     all_epochs = args.num_epochs or [data.num_epochs]
-    print(
-        "| learning rate | layer decay | augmentation | epochs | seed | set NLL | mAP | OF1 | EM |"
-    )
-    print("|" + " --- |" * 9)
-    combinations = itertools.product(
-        args.learning_rates, args.layer_decays, args.augmentations, all_epochs, args.seeds
-    )
-    for rate, decay, augmentation, epochs, seed in combinations:
-        varied = vary(data, decay, augmentation)
+    names = [name.replace("_", " ") for name in VARIED]
+    columns = [*names, "epochs", "seed", "set NLL", "mAP", "OF1", "EM"]
+    print(f"| {' | '.join(columns)} |\n|" + " --- |" * len(columns))
+    values = [getattr(args, f"{name}s") for name in VARIED]
+    for rate, *tuned, epochs, seed in itertools.product(*values, all_epochs, args.seeds):
+        varied = vary(data, *tuned)
         run = Run(args.data, varied.recipe, None, epochs, "chain", rate, seed)
         if not args.table:
             run_missing([run], varied, args.num_workers)
         found = read_results(RESULTS).get(run)
-        cells = [f"{rate:g}", f"{decay:g}", augmentation, str(epochs), str(seed)]
+        cells = [v if type(v) is str else f"{v:g}" for v in (rate, *tuned, epochs, seed)]
         for name in ("set NLL", "mAP", "OF1", "EM"):
             value = look_up(found["holdout"], METRICS[name]) if found and "val" in found else None
             cells.append("–" if value is None else f"{value:.2f}")

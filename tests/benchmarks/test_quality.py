@@ -19,7 +19,6 @@ from inference.predictions import Predictions
 from labels.annotated import AnnotatedImages
 from labels.vocabulary import Vocabulary
 from training.data import Part, TrainAndVal
-from training.recipe import PRETRAINED
 from training.saver import LossError
 
 sys.path.insert(0, str(REPO / "benchmarks/quality"))
@@ -199,7 +198,7 @@ def test_a_run_is_made_once(tiny_scenes, monkeypatch):
 def test_recipe_compares_what_is_missing(tiny_scenes, capsys, monkeypatch):
     """A line for each combination; a combination that is there is not trained again."""
     tiny = quality.SETS["scenes"]
-    tuned = dataclasses.replace(tiny, tuned=quality_sets.tuned_flags(1.0, "light"))
+    tuned = dataclasses.replace(tiny, tuned=quality_sets.tuned_flags(1.0, "light", 0.0))
     monkeypatch.setitem(recipe.SETS, "ccp-lite0", tuned)
     monkeypatch.setattr(recipe, "RESULTS", quality.RESULTS)
     flags = ["ccp-lite0", "--layer_decays", "1", "0.5", "--augmentations", "light", "strong"]
@@ -213,15 +212,13 @@ def test_recipe_compares_what_is_missing(tiny_scenes, capsys, monkeypatch):
     assert len(lines) == 2 + 1
 
 
-def test_a_set_without_recipe_flags_has_the_defaults():
-    """Results of ccp name no recipe: they are those of the defaults, and are not trained again."""
+def test_results_that_name_no_recipe_are_found():
+    """Those of ccp, and those from before --start_decay: they are not trained again."""
     ccp = quality.SETS["ccp"]
-    assert recipe.vary(ccp, PRETRAINED["layer_decay"], PRETRAINED["augmentation"]) == ccp
-    assert (
-        recipe.vary(ccp, 0.5, "strong").recipe
-        == f"{ccp.recipe} --layer_decay 0.5 --augmentation strong"
-    )
-    posters = recipe.vary(quality.SETS["posters"], 1.0, "light")
+    assert recipe.vary(ccp, 1.0, "light", 0.0) == ccp
+    other = recipe.vary(ccp, 0.5, "strong", 2.0)
+    assert other.recipe == f"{ccp.recipe} --layer_decay 0.5 --augmentation strong --start_decay 2"
+    posters = recipe.vary(quality.SETS["posters"], 1.0, "light", 0.0)
     assert posters.recipe.endswith("--layer_decay 1 --augmentation light")
 
 
