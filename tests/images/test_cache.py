@@ -2,6 +2,7 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -147,6 +148,28 @@ def test_a_cache_replaced_while_in_use_is_noticed(cache, files):
     assert cache.path.unlink() is None
     with pytest.raises(RunError, match=r"images\.cache was replaced"):
         late[files[2]]
+
+
+def test_two_runs_fill_one_cache_at_the_same_time(files, tmp_path, monkeypatch):
+    """Each writes all of it, and the second one's file, which is the same, takes its place."""
+    path, write = tmp_path / "c", ImageCache._write
+    other = multiprocessing.get_context("fork").Process(
+        target=ImageCache(path, files, SIDE).prepare, args=(0,)
+    )
+
+    def write_beside(self, temporary, num_workers):
+        monkeypatch.undo()
+        write(self, temporary, num_workers)
+        other.start()
+        other.join()
+        assert path.stat().st_size == self.num_bytes
+
+    monkeypatch.setattr(ImageCache, "_write", write_beside)
+    ours = ImageCache(path, files, SIDE).prepare(0)
+    assert other.exitcode == 0
+    for file in files:
+        assert torch.equal(Transform(SIDE)(*ours[file]), Transform(SIDE).from_file(file))
+    assert [entry.name for entry in tmp_path.iterdir() if entry.is_file()] == ["c"]
 
 
 def test_failures_leave_nothing_behind(files, tmp_path, monkeypatch):

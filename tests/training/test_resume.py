@@ -207,6 +207,33 @@ def test_a_full_disk_leaves_the_old_checkpoint(workdir, whole_run, small_disk):
     assert same(everything(small_disk / "run"), whole_run)
 
 
+def test_a_full_disk_ends_all_processes(workdir, small_disk):
+    """One of two processes cannot save: each ends with one sentence, and none waits."""
+    flags = (*FLAGS, "--output_dir", small_disk / "run")
+    result = run("train.py", *flags, cwd=workdir, processes=2)
+    assert result.returncode == 1, result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 2, result.stderr
+    assert sum("cannot write" in error for error in errors) == 1
+    assert sum("another process of this run has ended" in error for error in errors) == 1
+    assert "Traceback" not in result.stderr
+    assert load(small_disk / "run/last.pt")["training"]["progress"][2] == 3
+
+
+def test_a_clock_that_is_set_back_changes_nothing(workdir, monkeypatch, whole_run):
+    """It loses a year with each look at it: saves, lines and times stay as they are."""
+    now = iter(time.time() - year * 3.15e7 for year in range(10**6))
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    with monkeypatch.context() as patch:
+        stop_at(patch, saver, "save_last", 3, True)
+        with pytest.raises(Stopped):
+            call(train, *FLAGS, *OFTEN)
+    call(train, *FLAGS)
+    assert same(everything(workdir / OUTPUT), whole_run)
+    lines = (workdir / OUTPUT / "log.jsonl").read_text().splitlines()
+    assert all(0 < json.loads(line)["seconds"] < 1000 for line in lines)
+
+
 def test_a_read_only_disk_is_one_error(workdir, small_disk):
     (small_disk / "run").mkdir()
     remount(small_disk, "ro")
