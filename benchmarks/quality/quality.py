@@ -24,7 +24,7 @@ import sys
 import time
 import zlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -64,6 +64,7 @@ from training.weights import load_weights_file  # noqa: E402
 from util.cli import (  # noqa: E402
     ArgumentParser,
     code_commit,
+    non_negative_float,
     non_negative_int,
     positive_int,
     run_script,
@@ -97,6 +98,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         default=[0.0005, 0.001, 0.002],
         help="tried with the first seed; the best one is used for the other seeds",
     )
+    add("--start_decay", type=non_negative_float, help="instead of the data set's own")
     add("--limit", type=positive_int, help="use only the first N training images")
     add("--num_epochs", type=positive_int, help="instead of the data set's own number")
     add("--threads", type=positive_int, default=1, help="threads of this process")
@@ -115,6 +117,8 @@ def main(args: argparse.Namespace) -> None:
     """Train what is missing, then print the table."""
     torch.set_num_threads(args.threads)
     data = SETS[args.data]
+    if args.start_decay is not None:
+        data = replace(data, start_decay=args.start_decay)
     comparison = Comparison(
         data=args.data,
         recipe=data.recipe,

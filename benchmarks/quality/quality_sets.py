@@ -27,30 +27,32 @@ class DataSet:
     flags: tuple[str, ...]  # other flags of train.py
     arch: str = "resnet18"
     tuned: tuple[str, ...] = ()  # further flags, those that recipe.py varies
+    start_decay: float = 0.0  # of train.py
     hidden: str | None = None  # which labels are hidden, see hidden_labels.py
 
     @property
     def recipe(self) -> str:
-        """The flags as they are kept with each result: of a path only its last part."""
-        return " ".join(Path(flag).name for flag in (*self.flags, *self.tuned))
+        """The flags as they are kept with each result: of a path only its last part.
+
+        No --start_decay means 0: the first results are from before that flag.
+        """
+        start = ("--start_decay", f"{self.start_decay:g}") if self.start_decay else ()
+        return " ".join(Path(flag).name for flag in (*self.flags, *self.tuned, *start))
 
     def args(self, contender: Contender, learning_rate: float, seed: int) -> argparse.Namespace:
         """train.py's arguments."""
         images, annotations = map(str, self.train)
         given = ["--image_path", images, "--annotations", annotations, *self.flags, *self.tuned]
         given += ["--learning_rate", str(learning_rate), "--seed", str(seed)]
+        given += ["--start_decay", str(self.start_decay)]
         args = train_args_parser().parse_args(given)
         vars(args).update(contender.flags)
         return args
 
 
-def tuned_flags(layer_decay: float, augmentation: str, start_decay: float) -> tuple[str, ...]:
-    """Flags for a pretrained encoder. Results keep them, so that a new default is a new recipe.
-
-    Results that lack --start_decay are from before that flag, when it was 0.
-    """
-    start = ("--start_decay", f"{start_decay:g}") if start_decay else ()
-    return ("--layer_decay", f"{layer_decay:g}", "--augmentation", augmentation, *start)
+def tuned_flags(layer_decay: float, augmentation: str) -> tuple[str, ...]:
+    """Flags for a pretrained encoder. Results keep them, so that a new default is a new recipe."""
+    return ("--layer_decay", f"{layer_decay:g}", "--augmentation", augmentation)
 
 
 def coco_paths(root: Path, name: str) -> tuple[Path, Path]:
@@ -89,7 +91,8 @@ def lite0_set(
         num_epochs=num_epochs,
         flags=("--arch", LITE0, "--image_size", str(image_size), *weights),
         arch=LITE0,
-        tuned=tuned_flags(*(recipe[n] for n in ("layer_decay", "augmentation", "start_decay"))),
+        tuned=tuned_flags(recipe["layer_decay"], recipe["augmentation"]),
+        start_decay=recipe["start_decay"],
     )
 
 

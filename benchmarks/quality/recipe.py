@@ -25,7 +25,7 @@ from quality import RESULTS, run_missing  # noqa: E402
 from quality_results import METRICS, Run, look_up, read_results  # noqa: E402
 from quality_sets import SETS, DataSet, tuned_flags  # noqa: E402
 
-from training.recipe import PRETRAINED, RANDOM  # noqa: E402
+from training.recipe import PRETRAINED  # noqa: E402
 from util.cli import ArgumentParser, non_negative_int, positive_int, run_script  # noqa: E402
 
 VARIED = ("learning_rate", "layer_decay", "augmentation", "start_decay")  # in this order
@@ -48,10 +48,11 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 
 def vary(data: DataSet, layer_decay: float, augmentation: str, start_decay: float) -> DataSet:
-    """The data set with these flags. Sets that leave them out have those of a random start."""
-    tuned = tuned_flags(layer_decay, augmentation, start_decay)
-    plain = tuned_flags(*(RANDOM[name] for name in VARIED[1:]))
-    return data if tuned == plain and not data.tuned else replace(data, tuned=tuned)
+    """The data set with these flags. A set without `tuned` has the default ones."""
+    tuned = tuned_flags(layer_decay, augmentation)
+    plain = tuned_flags(PRETRAINED["layer_decay"], PRETRAINED["augmentation"])
+    tuned = data.tuned if tuned == plain and not data.tuned else tuned
+    return replace(data, tuned=tuned, start_decay=start_decay)
 
 
 def main(args: argparse.Namespace) -> None:

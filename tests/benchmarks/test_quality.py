@@ -198,7 +198,7 @@ def test_a_run_is_made_once(tiny_scenes, monkeypatch):
 def test_recipe_compares_what_is_missing(tiny_scenes, capsys, monkeypatch):
     """A line for each combination; a combination that is there is not trained again."""
     tiny = quality.SETS["scenes"]
-    tuned = dataclasses.replace(tiny, tuned=quality_sets.tuned_flags(1.0, "light", 0.0))
+    tuned = dataclasses.replace(tiny, tuned=quality_sets.tuned_flags(1.0, "light"))
     monkeypatch.setitem(recipe.SETS, "ccp-lite0", tuned)
     monkeypatch.setattr(recipe, "RESULTS", quality.RESULTS)
     flags = ["ccp-lite0", "--layer_decays", "1", "0.5", "--augmentations", "light", "strong"]
@@ -220,6 +220,8 @@ def test_results_that_name_no_recipe_are_found():
     assert other.recipe == f"{ccp.recipe} --layer_decay 0.5 --augmentation strong --start_decay 2"
     posters = recipe.vary(quality.SETS["posters"], 1.0, "light", 0.0)
     assert posters.recipe.endswith("--layer_decay 1 --augmentation light")
+    for data_set, start_decay in ((ccp, 0), (posters, 0), (other, 2)):
+        assert data_set.args(quality.EVERYONE["chain"], 0.1, 0).start_decay == start_decay
 
 
 def test_a_run_that_another_process_works_on_is_left_to_it(tiny_scenes, monkeypatch):
