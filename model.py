@@ -98,12 +98,8 @@ class Decoder(nn.Module):
         """The state before any label, N×S."""
         return self.prior.new_empty(num_rows, 0)
 
-    def inputs(self) -> Tensor | None:
-        """What `advance` computes of each label alone, C×…: computed once, it saves half of it."""
-        return None
-
-    def advance(self, state: Tensor, labels: Tensor, inputs: Tensor | None = None) -> Tensor:
-        """States N×S after one more label each; labels N are ranks. inputs: from `inputs`."""
+    def advance(self, state: Tensor, labels: Tensor) -> Tensor:
+        """States N×S after one more label each; labels N are ranks."""
         return state
 
     def logits(self, state: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
@@ -144,18 +140,10 @@ class ChainDecoder(Decoder):
     def initial_state(self, num_rows: int) -> Tensor:
         return self.label_embedding.new_zeros(num_rows, 2 * self.hidden_size)  # hidden, cell
 
-    def inputs(self) -> Tensor:
-        w_ih, _, b_ih, b_hh = self.lstm.all_weights[0]
-        return F.linear(self.label_embedding, w_ih, b_ih + b_hh)
-
-    def advance(self, state: Tensor, labels: Tensor, inputs: Tensor | None = None) -> Tensor:
-        weights, (hidden, cell) = self.lstm.all_weights[0], state.chunk(2, dim=1)
-        if inputs is None:  # lstm_cell: for one step nn.LSTM, which repacks its weights, is slow
-            read = self.label_embedding[labels]
-            return torch.cat(torch.lstm_cell(read, (hidden, cell), *weights), dim=1)
-        add, keep, new, out = torch.addmm(inputs[labels], hidden, weights[1].T).chunk(4, dim=1)
-        cell = keep.sigmoid() * cell + add.sigmoid() * new.tanh()
-        return torch.cat([out.sigmoid() * cell.tanh(), cell], dim=1)
+    def advance(self, state: Tensor, labels: Tensor) -> Tensor:
+        read, state = self.label_embedding[labels], state.chunk(2, dim=1)
+        # for one step lstm_cell is many times faster than nn.LSTM, which repacks its weights
+        return torch.cat(torch.lstm_cell(read, state, *self.lstm.all_weights[0]), dim=1)
 
     def logits(self, state: Tensor, image_embedding: Tensor, cnn_logits: Tensor) -> Tensor:
         x = torch.tanh(self.project_output(state[..., : self.hidden_size]) + image_embedding)  # N×E
@@ -204,8 +192,9 @@ class HybridNet(nn.Module):
     arch: an encoder, see `encoder.build_encoder`; pretrained and image_size (S, for encoders that
     take one size only) are for it alone. stages: how many of its last stages are read. In most
     encoders the last one sees cells of 32 pixels, too coarse for small objects; each earlier one
-    halves that. label_logits: C floats, the log-odds of each label's frequency in the training
-    images: the start of b(I) and the prior of calibration.
+    halves that.
+    label_logits: C floats, the log-odds of each label's frequency in the training images: the
+    start of b(I) and the prior of calibration.
     Raises ValueError for arguments that make no model. A checkpoint keeps those of `settings_of`.
     """
 
@@ -327,7 +316,10 @@ class HybridNet(nn.Module):
 
 
 def bernoulli_nll(logits: Tensor, targets: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy of finite targets N×C, summed over those `counted` (None: all): N."""
+    """Binary cross-entropy summed over the labels that are `counted`, all without it: N nats.
+
+    All are N×C. Targets are finite.
+    """
     targets = targets.float().to(logits.device, non_blocking=True)
     nats = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (nats if counted is None else nats * counted.to(logits.device)).sum(1)

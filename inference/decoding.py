@@ -47,7 +47,6 @@ def sample_label_sets(
     seed: int = 0,
     known: Tensor | None = None,
     rules: LabelRules | None = None,
-    inputs: Tensor | None = None,
 ) -> Samples:
     """Sample label sets label by label; estimate marginals by Rao-Blackwell averaging.
 
@@ -65,8 +64,6 @@ def sample_label_sets(
     rules: all sampled sets keep them. A label that must come next, or cannot, is fixed in the same
     way. If at most FEW_SETS or num_samples sets keep the rules, they are all taken instead of
     samples, with their probabilities: then everything is exact, and K is their number.
-
-    inputs: of `model.decoder.inputs`, which saves time if several functions decode many images.
 
     Most samples begin alike, which saves most of the work: samples with the same labels so far
     share a decoder state, and those of the same image also share their logits.
@@ -131,7 +128,7 @@ def sample_label_sets(
             node_prefix[parent] * num_labels + node_last, return_inverse=True
         )
         node_image, node_prefix = node_image[parent], new_prefix
-        state = decoder.advance(state[prefixes // num_labels], prefixes % num_labels, inputs)
+        state = decoder.advance(state[prefixes // num_labels], prefixes % num_labels)
         prefix_sets = prefix_sets[prefixes // num_labels]
         prefix_sets[torch.arange(len(prefixes), device=device), prefixes % num_labels] = True
 
@@ -225,7 +222,6 @@ def most_probable_sets(
     max_expansions: int = 64,
     known: Tensor | None = None,
     rules: LabelRules | None = None,
-    inputs: Tensor | None = None,
 ) -> BestSets:
     """The most probable label sets by best-first search, for all images at once.
 
@@ -239,9 +235,8 @@ def most_probable_sets(
     The search is exact if no open beginning is more probable than the K-th set (`certain`). It
     also stops after `max_expansions` (at least num_sets), for an image without a set later.
 
-    known, rules, inputs: as in `sample_label_sets`; only sets that agree with facts and rules are
-    searched. log_probs are still log P(set | image): subtract Samples.log_evidence to get
-    log P(set | image, known).
+    known, rules: as in `sample_label_sets`; only sets that agree with them are searched. log_probs
+    are still log P(set | image): subtract Samples.log_evidence to get log P(set | image, known).
     """
     decoder = model.decoder
     (num_images, num_labels), device = encoding.cnn_logits.shape, encoding.cnn_logits.device
@@ -298,7 +293,7 @@ def most_probable_sets(
         opened[active, parent, last] = -torch.inf
         sets[active, next_row] = sets[active, parent]
         sets[active, next_row, last] = True
-        state = decoder.advance(states[active, parent], last, inputs)
+        state = decoder.advance(states[active, parent], last)
 
     is_constrained = is_known or rules is not None
     bounds = (None, None) if is_constrained else _marginal_bounds(sets, finished, opened)

@@ -128,7 +128,6 @@ class Predictor:
         """`describe_batch` for the encoding of one image."""
         return self.describe_batch(encoding, **options)[0]
 
-    @torch.no_grad()
     def describe_batch(
         self,
         encoding: Encoding,
@@ -166,16 +165,13 @@ class Predictor:
         num_images, num_labels = encoding.cnn_logits.shape
         width = num_labels + self.model.decoder.initial_state(1).shape[1]
         at_once = max(1, LIMIT // (max(num_samples, num_sets) * width))
-        results, inputs = [], None
-        if encoding.cnn_logits.device.type == "cpu" and num_images * num_samples > num_labels:
-            inputs = self.model.decoder.inputs()  # less work than it saves
+        results = []
         for start in range(0, num_images, at_once):
             part = rows_of(encoding, slice(start, start + at_once))
             few = facts.expand(len(part.cnn_logits), -1)
-            how = {"known": few, "rules": self.rules, "inputs": inputs}
-            samples = sample_label_sets(self.model, part, num_samples, **how)
+            samples = sample_label_sets(self.model, part, num_samples, known=few, rules=self.rules)
             check_finite(samples.marginals)
-            best = most_probable_sets(self.model, part, num_sets, **how)
+            best = most_probable_sets(self.model, part, num_sets, known=few, rules=self.rules)
             is_weighted = bool(known or absent or self.rules)
             results += self._in_words(samples, best, decide, standard_errors, is_weighted)
         if known or absent:

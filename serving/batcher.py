@@ -62,7 +62,8 @@ class Batcher:
         self._seconds, self._size = 0.0, 0  # of the last batch
         on_cpu = predictor.model.mean.device.type == "cpu"
         self._threads = torch.get_num_threads() if on_cpu else 1
-        self._pool = ThreadPoolExecutor(self._threads, "parts", torch.get_num_threads)
+        # a thread's first use of torch sets its number of threads: here, before `_describe` does
+        self._pool = ThreadPoolExecutor(self._threads, "parts", initializer=torch.get_num_threads)
         self._jobs = queue.SimpleQueue[_Job | None]()
         self._thread = threading.Thread(target=self._work, name="batches")
         self._thread.start()

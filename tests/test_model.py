@@ -239,10 +239,8 @@ def test_the_state_is_one_row_of_numbers(decoder):
     assert state.shape == (5, 0 if decoder == "none" else 16)
     for labels in torch.tensor([[0, 1, 2, 0, 1], [3, 4, 5, 2, 2]]):
         one = model.decoder.advance(state[3:4], labels[3:4])
-        quick = model.decoder.advance(state, labels, model.decoder.inputs())
         state = model.decoder.advance(state, labels)
         torch.testing.assert_close(one, state[3:4])
-        torch.testing.assert_close(quick, state)
 
 
 @pytest.mark.parametrize("stages", [1, 2, 3, 4])
