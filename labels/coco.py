@@ -247,7 +247,7 @@ def _decode(text: str, kind: type[T], path: Path) -> T:
         raise UsageError(f"{wrong}: {_in_plain_words(error)}") from None
     except RecursionError:
         raise UsageError(f"{wrong}: it is nested too deeply") from None
-    except ValueError as error:
+    except (ValueError, msgspec.DecodeError) as error:
         raise UsageError(f"{wrong} ({error})") from None
 
 

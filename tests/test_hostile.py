@@ -23,6 +23,7 @@ from labels.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
 from report.fonts import choose_fonts
 from report.influence import draw_influence
 from report.slides import draw_slide
+from util.compat import can_export
 from util.errors import UsageError
 from util.files import csv_text
 from util.log import printable
@@ -53,7 +54,8 @@ def test_mutated_inputs(tmp_path):
     """
     (tmp_path / "few.py").write_text(SCRIPT)
     doors = ("COCO json", "CSV", "index of tars", "vocabulary", "checkpoint", "metrics.json")
-    doors += ("predictions.npz", "images", "rules", "encoder.onnx", "obeyed")
+    doors += ("predictions.npz", "images", "rules")
+    doors += ("encoder.onnx", "obeyed") if can_export() else ("obeyed",)
     flags = ("--inputs", 110, "--seed", 1, "--doors", *doors)
     result = run_cold(tmp_path / "few.py", *flags, cwd=tmp_path)
     rows = [line.strip("| ").split(" | ") for line in result.stdout.splitlines()[2:]]
@@ -109,7 +111,9 @@ def test_images_of_unusual_modes(tmp_path, recwarn):
     for i, mode in enumerate(("CMYK", "L", "1", "YCbCr", "LAB", "I;16", "F")):
         image = Image.new(mode, (9, 7)) if mode in ("I;16", "F") else None
         image = image or Image.new("RGB" if mode != "LAB" else "LAB", (9, 7)).convert(mode)
-        path = save(image, tmp_path / f"{i}.tif")
+        # Pillow 11 refuses YCbCr that is not compressed
+        packed = {"compression": "tiff_lzw"} if mode == "YCbCr" else {}
+        path = save(image, tmp_path / f"{i}.tif", **packed)
         assert load_image(path).size == (9, 7)
     assert not recwarn.list
 

@@ -13,6 +13,7 @@ from test_sample import lines_of, rows_of
 import data_loader
 import sample
 from labels.read import read_labels
+from training.signals import LOCK
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
@@ -20,7 +21,7 @@ def snapshot(folder: Path) -> dict[str, bytes]:
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name != LOCK
     }
 
 

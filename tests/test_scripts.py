@@ -17,6 +17,7 @@ import export
 import sample
 import serve
 import train
+from training.signals import LOCK
 from util.errors import RunError, UsageError
 
 # --- command lines ----------------------------------------------------------------------------
@@ -180,7 +181,7 @@ def test_without_any_flags(tmp_path, monkeypatch, capsys):
     assert "trained on these" not in captured.err
     output = tmp_path / "runs/scenes-none"
     assert sorted(p.name for p in output.iterdir()) == [
-        *(".lock", "best.pt", "config.json", "curves.png", "evaluate.log", "images.csv", "last.pt"),
+        *(LOCK, "best.pt", "config.json", "curves.png", "evaluate.log", "images.csv", "last.pt"),
         *("log.jsonl", "metrics.json", "predictions.npz"),
     ]
     assert (tmp_path / "samples/slides/scene_val_000001.jpg.png").exists()

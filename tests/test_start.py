@@ -19,8 +19,7 @@ IMAGES = {"PIL", "simplejpeg", "torch"}
 PACKAGES = {
     "annotate.py": LABELS | {"filelock"},
     "build_vocab.py": LABELS,
-    "data/make_scenes.py": {"PIL", "msgspec", "numpy", "skimage", "scipy", "tqdm"}
-    | {"lazy_loader", "packaging", "typing_extensions"},
+    "data/make_scenes.py": LABELS | {"PIL", "lazy_loader", "packaging", "scipy", "skimage"},
     "data/make_shards.py": LABELS | {"PIL"},
     "data_loader.py": LABELS | IMAGES,
     "evaluate.py": LABELS | IMAGES | {"markupsafe", "scipy"},

@@ -31,6 +31,7 @@ from inference.checkpoint import load_checkpoint, restore
 from labels import vocabulary
 from training import setup
 from training.setup import name_data_set
+from training.signals import LOCK
 from training.state import TrainState
 from util.errors import RunError
 
@@ -54,7 +55,7 @@ def test_the_readme_command(tmp_path):
     assert lines[-1]["train_loss"] < lines[0]["train_loss"]
     assert (tmp_path / "data/vocab.pkl").exists()
     output = tmp_path / "runs/img-chain"
-    left = {"best.pt", "curves.png", "last.pt", "log.jsonl", "images.csv", "config.json", ".lock"}
+    left = {"best.pt", "curves.png", "last.pt", "log.jsonl", "images.csv", "config.json", LOCK}
     assert {p.name for p in output.iterdir()} == left
     shutil.rmtree(output)
 
@@ -101,7 +102,8 @@ def test_output_of_a_run(trained):
 
 def test_a_finished_run_does_not_change(trained):
     def files():
-        found = [path for path in trained.output.iterdir() if path.is_file()]
+        found = (path for path in trained.output.iterdir() if path.is_file())
+        found = [path for path in found if path.name != LOCK]
         return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
     before = files()

@@ -18,6 +18,7 @@ from labels.write import write_table
 from training.config_file import CONFIG
 from training.data import TrainAndVal
 from training.resume import LAST, PREVIOUS, find_changes, is_finished, peek_last
+from training.signals import LOCK
 from util.errors import UsageError
 from util.log import collected_log, counted, log
 
@@ -42,7 +43,7 @@ def newest_run(base: Path) -> Path:
 def free_folder(base: Path) -> Path:
     """The folder for a new run: the one after the newest run. No other file is in its way."""
     folders = run_folders(base)
-    if folders and {*os.listdir(folders[0])} <= {".lock"}:
+    if folders and {*os.listdir(folders[0])} <= {LOCK}:
         return folders[0]  # the command in it ended before anything was saved
     last = int(folders[0].name.removeprefix(base.name).lstrip("-") or 1) if folders else 0
     names = (f"{base.name}-{i}" if i > 1 else base.name for i in itertools.count(last + 1))

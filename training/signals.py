@@ -17,6 +17,8 @@ from util.errors import RunError, UsageError
 from util.files import make_folder
 from util.log import is_first, is_launched
 
+# not `.lock`, which a user may have: some versions of filelock empty the file that they lock
+LOCK = ".hybridnet.lock"
 PATIENCE = 1.0  # seconds: two Ctrl-C within it are one, passed on by another process
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 if hasattr(signal, "SIGHUP"):  # the terminal was closed; Windows has none
@@ -96,7 +98,7 @@ def lock_output_dir(folder: Path, flag: str = "--output_dir") -> Iterator[None]:
     if rank() > 0:  # the first process holds the lock for all
         yield
         return
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / LOCK)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -111,7 +113,7 @@ def lock_output_dir(folder: Path, flag: str = "--output_dir") -> Iterator[None]:
     finally:
         lock.release()
         with contextlib.suppress(OSError):
-            if made and os.listdir(folder) == [".lock"]:
-                (folder / ".lock").unlink()
+            if made and os.listdir(folder) == [LOCK]:
+                (folder / LOCK).unlink()
                 for each in made:
                     each.rmdir()

@@ -27,6 +27,7 @@ from processes import start
 import train
 from inference import checkpoint
 from training import report, resume, saver, state
+from training.signals import LOCK
 from util.errors import RunError, UsageError
 
 sys.path.insert(0, str(REPO / "benchmarks/robustness"))
@@ -154,9 +155,9 @@ def test_a_signal_saves_and_ends_the_run(workdir, whole_run, number):
 
 def test_two_runs_in_the_same_folder_are_an_error(workdir):
     (workdir / OUTPUT).mkdir(parents=True)
-    with FileLock(workdir / OUTPUT / ".lock"):
+    with FileLock(workdir / OUTPUT / LOCK):
         assert "another run is writing to" in refusal(train, *FLAGS)
-        assert [p.name for p in (workdir / OUTPUT).iterdir()] == [".lock"]
+        assert [p.name for p in (workdir / OUTPUT).iterdir()] == [LOCK]
 
 
 def test_changes_are_named_and_can_be_accepted(workdir, capsys):

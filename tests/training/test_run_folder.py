@@ -12,6 +12,7 @@ from labels.read import read_labels
 from training import saver, state
 from training.data import Part, TrainAndVal
 from training.run_folder import changed_labels, free_folder, newest_run, run_folders, write_records
+from training.signals import LOCK
 
 ONE = (*TRAIN, "--num_epochs", 1)
 NAME = "runs/instances-chain"
@@ -29,7 +30,8 @@ def correct(number: int, *labels: str) -> None:
 
 
 def files_of(folder: str) -> dict:
-    return {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in Path(folder).iterdir()}
+    paths = [path for path in Path(folder).iterdir() if path.name != LOCK]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
 
 def test_corrected_labels_start_a_new_run(workdir, capsys):

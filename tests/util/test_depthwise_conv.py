@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.testing import assert_close
 
+from util.compat import can_export
 from util.depthwise_conv import DepthwiseConv2d, SameDepthwiseConv2d, use_fast_depthwise_convs
 
 BF16 = torch.autocast("cpu", torch.bfloat16)
@@ -98,6 +99,7 @@ def test_other_kinds_of_convolutions_stay():
         assert type(use_fast_depthwise_convs(nn.Conv2d(**given))) is nn.Conv2d, kind
 
 
+@pytest.mark.skipif(not can_export(), reason="this torch cannot export the networks")
 @pytest.mark.parametrize("same", [False, True])
 def test_torch_exports_it_for_any_number_of_images(same):
     ours = use_fast_depthwise_convs(make(4, 5, 2, 2, True, same)).requires_grad_(False)
