@@ -26,8 +26,7 @@ from processes import start
 
 import train
 from inference import checkpoint
-from training import report, resume, saver, state
-from training.signals import LOCK
+from training import report, resume, saver, signals, state
 from util.errors import RunError, UsageError
 
 sys.path.insert(0, str(REPO / "benchmarks/robustness"))
@@ -155,9 +154,9 @@ def test_a_signal_saves_and_ends_the_run(workdir, whole_run, number):
 
 def test_two_runs_in_the_same_folder_are_an_error(workdir):
     (workdir / OUTPUT).mkdir(parents=True)
-    with FileLock(workdir / OUTPUT / LOCK):
+    with FileLock(workdir / OUTPUT / signals.LOCK):
         assert "another run is writing to" in refusal(train, *FLAGS)
-        assert [p.name for p in (workdir / OUTPUT).iterdir()] == [LOCK]
+        assert [p.name for p in (workdir / OUTPUT).iterdir()] == [signals.LOCK]
 
 
 def test_changes_are_named_and_can_be_accepted(workdir, capsys):
