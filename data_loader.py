@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,7 @@ from util.errors import UsageError
 from util.log import collected_log, counted, fit_lines, is_first, log
 
 GRACE = 30  # seconds that a worker process lives on after SIGTERM
+STOPPING = {getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)}
 
 
 class LabelledImages(Dataset):
@@ -152,34 +154,52 @@ def make_loader(
     shuffle: bool = False,
     repeats: int = 1,
     pin_memory: bool = False,
-) -> DataLoader:
+) -> Loader:
     """Batches (images B×3×S×S uint8, targets B×C, indices B).
 
     shuffle: in an order given by the seed of `data` and the epoch; set
     `loader.batch_sampler.epoch` before each pass. repeats: passes through the images per epoch.
     """
     seed = data.seed if shuffle else None
-    return DataLoader(
+    return Loader(
         data,
         batch_sampler=EpochBatchSampler(len(data), batch_size, seed, repeats, data.shards),
         collate_fn=data.collate,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
         pin_memory=pin_memory,
-        worker_init_fn=leave_signals_to_parent,
         generator=torch.Generator(),  # keeps the global generator unused; no result depends on it
     )
 
 
-def leave_signals_to_parent(worker: int) -> None:
-    """Keep workers alive on signals, which reach them too, until the run has saved.
+class Loader(DataLoader):
+    """A DataLoader whose workers outlive signals, which reach them too, until the run has saved.
 
     A worker that the run does not end ends itself GRACE seconds after SIGTERM.
     """
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, worker_init_fn=_leave_signals_to_parent, **kwargs)
+
+    def __iter__(self) -> Iterator:
+        """As in every DataLoader."""
+        if not hasattr(signal, "pthread_sigmask"):  # Windows
+            return super().__iter__()
+        # signals wait while workers start: torch lets them end one before its worker_init_fn
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        try:
+            return super().__iter__()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _leave_signals_to_parent(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(GRACE))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
 
 def load_data_set(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from data_loader import leave_signals_to_parent
+from data_loader import Loader
 from images.transforms import Transform
 from util.errors import UsageError
 
@@ -41,17 +41,16 @@ class _Pictures(Dataset):
 
 def load_batches(
     root: Path, names: Sequence[str], transform: Transform, batch_size: int, num_workers: int
-) -> DataLoader:
+) -> Loader:
     """Batches of the files `names` in `root`, in this order.
 
     A batch is (images B×3×S×S uint8, their B indices, [(index, error)] of unreadable files); B is
     0 if no file of the batch can be read.
     """
     data = _Pictures(root, names, transform)
-    return DataLoader(
+    return Loader(
         data,
         batch_size=batch_size,
         num_workers=num_workers if len(names) > batch_size else 0,
         collate_fn=data.collate,
-        worker_init_fn=leave_signals_to_parent,
     )

@@ -1,6 +1,8 @@
 """Batches, the hold-out, and the script that describes a data set."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from processes import run_cold
 import data_loader
 import sample
 import train
-from data_loader import GRACE, LabelledImages, load_data_set, make_loader
+from data_loader import GRACE, LabelledImages, Loader, load_data_set, make_loader
 from images import summary
 from images.transforms import Preprocessing
 from labels.coco import read_annotations
@@ -199,6 +201,21 @@ def test_a_damaged_image_ends_the_script_at_once(workdir):
     assert result.returncode == 2
     assert "img_03.jpg" in result.stderr.splitlines()[-1]
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_does_not_end_a_worker_that_starts(number, monkeypatch):
+    """A scheduler sends it to all processes; torch would let it end a worker that is not ready."""
+    parent = os.getpid()
+
+    def killed(threads: int) -> None:  # called in the worker, before its worker_init_fn
+        assert os.getpid() != parent
+        os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(torch, "set_num_threads", killed)
+    loader = Loader([torch.tensor(i) for i in range(6)], batch_size=2, num_workers=2)
+    assert [batch.tolist() for batch in loader] == [[0, 1], [2, 3], [4, 5]]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())  # this process waits for none
 
 
 def test_training_and_the_script_warn_about_the_data(workdir, capsys):
