@@ -58,8 +58,9 @@ class TrainState:
         self.averaged = [pair for pair in pairs if pair[0].is_floating_point()]
         self.copied = [pair for pair in pairs if not pair[0].is_floating_point()]  # counters
         self.optimizer = build_optimizer(model, learning_rate, weight_decay, layer_decay)
-        trained = [p for p in model.encoder.parameters() if p.requires_grad and start_decay]
-        self.start_decay, self.start = start_decay, {p: p.detach().clone() for p in trained}
+        kept = model.encoder.parameters() if start_decay else ()
+        self.start = {p: p.detach().clone() for p in kept if p.requires_grad}
+        self.start_decay = start_decay
         total_steps = max(num_epochs * steps_per_epoch, 2)
         warm_up = max(0.2, 1.5 / total_steps)  # OneCycleLR divides by zero at 0.2 of 5 steps
         peaks = [group["lr"] for group in self.optimizer.param_groups]
