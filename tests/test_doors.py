@@ -43,7 +43,7 @@ def _in_time():
         pytest.fail("the command hangs")
 
     before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(200)
+    signal.alarm(100)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

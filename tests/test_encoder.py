@@ -153,6 +153,9 @@ def test_a_frozen_encoder_stays_as_it_is(workdir):
 
 # --- what is refused --------------------------------------------------------------------------
 
+OLDEST = torch.__version__.startswith("2.5.")
+TOO_SMALL = "Given input size: (768x2x2)" if OLDEST else "Calculated padded input size per"
+
 
 @pytest.mark.parametrize(
     ("flags", "said"),
@@ -161,7 +164,7 @@ def test_a_frozen_encoder_stays_as_it_is(workdir):
             ("coat_tiny",),
             "--arch coat_tiny cannot encode images of 64 pixels (it has several final",
         ),
-        (("inception_v3",), "--arch inception_v3 cannot encode images of 64 pixels"),
+        (("inception_v3",), f"cannot encode images of 64 pixels ({TOO_SMALL}"),
         (("efficientformer_l1",), "--arch efficientformer_l1 cannot encode images of 64 pixels"),
         (("levit_128s", "--stages", 4), "--stages is 4; possible are 1 to 3"),
         (("beit_base_patch16_224", "--image_size", 4096), "(its tables take 412 GB); it was made"),

@@ -12,6 +12,7 @@ from test_sample_folders import snapshot
 
 import sample
 from report.slides import slide_path
+from training.signals import LOCK
 from util.errors import UsageError
 from util.files import write_atomically
 
@@ -55,6 +56,7 @@ def test_no_way_to_name_the_output_touches_the_users_files(trained, tmp_path, mo
             done += 1
         after = snapshot(photos)
         assert before.items() <= after.items()
+        assert {path.stat().st_size for path in photos.rglob(LOCK)} <= {0}
         if ".lock" in names:
             assert done
             assert (photos / ".lock").read_text() == "mine: .lock"

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 
+import PIL
 import pytest
 from conftest import REPO
 
@@ -19,7 +20,9 @@ IMAGES = {"PIL", "simplejpeg", "torch"}
 PACKAGES = {
     "annotate.py": LABELS | {"filelock"},
     "build_vocab.py": LABELS,
-    "data/make_scenes.py": LABELS | {"PIL", "lazy_loader", "packaging", "scipy", "skimage"},
+    "data/make_scenes.py": {"PIL", "msgspec", "numpy", "skimage", "scipy", "tqdm"}
+    | {"lazy_loader", "packaging", "typing_extensions"}
+    | ({"defusedxml"} if PIL.__version__.startswith("10.") else set()),
     "data/make_shards.py": LABELS | {"PIL"},
     "data_loader.py": LABELS | IMAGES,
     "evaluate.py": LABELS | IMAGES | {"markupsafe", "scipy"},

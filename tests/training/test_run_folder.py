@@ -30,8 +30,9 @@ def correct(number: int, *labels: str) -> None:
 
 
 def files_of(folder: str) -> dict:
-    paths = [path for path in Path(folder).iterdir() if path.name != LOCK]
-    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+    """Contents and times; older versions of filelock write to the lock."""
+    files = Path(folder).iterdir()
+    return {p: (p.read_bytes(), p.name == LOCK or p.stat().st_mtime_ns) for p in files}
 
 
 def test_corrected_labels_start_a_new_run(workdir, capsys):

@@ -118,7 +118,7 @@ for way in ("returned", "kept"):
         [sys.executable, path, REPO], capture_output=True, text=True, check=True
     )
     returned, kept = map(int, result.stdout.split())
-    assert kept < returned / 2  # with torch 2.5 one of the three arrays is new each time
+    assert kept < returned / 10
 
 
 @pytest.mark.parametrize("has", ["", "avx512_bf16"])
