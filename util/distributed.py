@@ -10,6 +10,7 @@ Without torchrun nothing here has an effect.
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -99,11 +100,18 @@ def gather_batches(results: list) -> list:
 
 
 def rank_zero_first(work: Callable[[], T]) -> T:
-    """Run `work` that makes files: on rank 0 first; the others then find the files."""
-    if rank() > 0:
-        barrier()
-    result = work()
-    if rank() == 0:
+    """Run `work` that makes files: on rank 0 first, then in one process of each other machine.
+
+    The rest of the processes then find the files, on a disk of their machine or on a shared one.
+    All wait until every process is done. If one fails, none goes on.
+    """
+    if not dist.is_initialized():
+        return work()
+    one_of_its_machine = os.environ.get("LOCAL_RANK", "0") == "0"
+    turn = min(rank(), 1) if one_of_its_machine else 2
+    for now in range(3):
+        if now == turn:
+            result = work()
         barrier()
     return result
 

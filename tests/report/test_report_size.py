@@ -82,7 +82,7 @@ def test_a_photo_fits_and_is_as_large_as_it_may_be(size, letters):
         assert len(uri) > letters / 5 or min(size) <= 300
 
 
-@pytest.mark.parametrize("num_labels", [1, 42, 90])
+@pytest.mark.parametrize("num_labels", [1, 42, 90, 1000])
 def test_the_influence_has_room_for_names(tmp_path, num_labels):
     """Nothing touches the edge of the picture, and many labels need no larger one than DRAWN."""
     rng = np.random.default_rng(0)

@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,10 +21,11 @@ from torch.multiprocessing import start_processes
 
 import train
 from images import sampler
+from images.cache import ImageCache
 from images.sampler import EpochBatchSampler
 from util import distributed
 from util.distributed import GlobalBatchNorm, gather_batches, stand_in, wrap_ddp
-from util.errors import RunError
+from util.errors import RunError, UsageError
 
 sys.path.insert(0, str(REPO / "benchmarks/robustness"))
 import kills
@@ -223,6 +226,52 @@ def test_several_processes_evaluate_as_one(runs):
     commands = [each.pop("command") for each in found]
     assert commands[1] == commands[0].replace("python", "torchrun --nproc_per_node=2", 1)
     assert found[0] == found[1] == found[2]
+
+
+def _on_two_machines(number: int, folder: str, full: int | None) -> None:
+    """One of four processes, two on each machine, which has a disk of its own; one may be full."""
+    machine = Path(folder, f"machine {number // 2}")
+    os.environ.update(RANK=str(number), LOCAL_RANK=str(number % 2), WORLD_SIZE="4")
+    store = torch.distributed.FileStore(f"{folder}/store", 4)
+    cache = ImageCache(machine / "cache", sorted(Path(folder, "data/images").iterdir()), 32)
+    write, connect = cache._write, torch.distributed.init_process_group
+
+    def count(path: Path, num_workers: int) -> None:
+        Path(folder, f"written by {number}").touch()
+        write(path, num_workers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "_write", count)
+        at = {"store": store, "rank": number, "world_size": 4}
+        join = lambda backend, timeout: connect(backend, timeout=timeout, **at)  # noqa: E731
+        patch.setattr(torch.distributed, "init_process_group", join)
+        if number // 2 == full:
+            patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+        end = "ready"
+        try:
+            with distributed.process_group(torch.device("cpu")):
+                distributed.rank_zero_first(lambda: cache.prepare(0))
+        except (UsageError, RunError) as error:
+            end = str(error)
+    Path(folder, f"{number}.txt").write_text(end)
+
+
+@pytest.mark.parametrize("full", [None, 0, 1])
+def test_each_machine_has_a_cache_of_its_own(tmp_path, full):
+    """One process of each machine fills it. If a disk is full there, no process goes on."""
+    write_tiny_set(tmp_path)
+    start_processes(_on_two_machines, (str(tmp_path), full), 4, start_method="fork")
+    ends = [(tmp_path / f"{number}.txt").read_text() for number in range(4)]
+    writers = [number for number in range(4) if (tmp_path / f"written by {number}").exists()]
+    if full is None:
+        assert ends == ["ready"] * 4
+        assert writers == [0, 2]
+    else:
+        needs = [number for number in range(4) if "GB are free" in ends[number]]
+        ended = sum("another process of this run has ended" in end for end in ends)
+        assert needs == [2 * full]
+        assert ended == 3
+        assert writers == [0] * full  # machine 1 waits for machine 0, which has a cache then
 
 
 GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] "
