@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from images.bad_images import FILE, BadImages, Circle, check_images, join_errors
 from images.cache import ImageCache
 from images.find import find_images, names_file, without_missing
+from images.on_device import EncodedImage, EncodedImages
 from images.sampler import EpochBatchSampler
 from images.shards import ShardMember
 from images.summary import describe_known, label_counts, problems, summarise
@@ -56,6 +57,8 @@ class LabelledImages(Dataset):
     cache: decoded images, to be read instead of the files.
     bad: where to list images that cannot be read. They are then skipped: in training another image
     replaces one, in evaluation its row is missing. Without `bad` they raise UsageError.
+    encoded: images stay files, and a batch of them is decoded by its `to(device)`. Not with `cache`
+    or `bad`.
 
     All random numbers of an item come from (seed, epoch, index). So an epoch is the same with any
     number of workers, and in a resumed run.
@@ -70,9 +73,10 @@ class LabelledImages(Dataset):
         cache: ImageCache | None = None,
         bad: BadImages | None = None,
         unknown: np.ndarray | None = None,
+        encoded: bool = False,
     ) -> None:
         self.paths, self.preprocessing, self.seed, self.cache = paths, preprocessing, seed, cache
-        self.bad = bad
+        self.bad, self.encoded = bad, encoded
         self._circle: tuple[int, np.ndarray, Circle] | None = None  # epoch, order of images, places
         self.targets = torch.from_numpy(targets).float()  # N×C
         if unknown is not None:
@@ -85,7 +89,7 @@ class LabelledImages(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor, Tensor, int]:
+    def __getitem__(self, item: tuple[int, int]) -> tuple[Tensor | EncodedImage, Tensor, int]:
         epoch, index = item
         if self.seed is None:
             transform = self.preprocessing.eval_transform()
@@ -93,7 +97,12 @@ class LabelledImages(Dataset):
             rng = np.random.default_rng([self.seed, epoch, index])
             transform = self.preprocessing.train_transform(rng)
         path = self.paths[index]
-        image = transform(*self.cache[path]) if self.cache else transform.from_file(path)
+        if self.encoded:
+            image = EncodedImage.read(path, transform)
+        elif self.cache:
+            image = transform(*self.cache[path])
+        else:
+            image = transform.from_file(path)
         return image, self.targets[index], index
 
     def __getitems__(self, items: list[tuple[int, int]]) -> list[tuple[Tensor, Tensor, int]]:
@@ -135,16 +144,24 @@ class LabelledImages(Dataset):
                 circle.remove(place)
         raise UsageError(f"none of the {len(self):,} training images can be read")
 
-    def collate(self, items: list[tuple[Tensor, Tensor, int]]) -> list[Tensor]:
+    def collate(self, items: list[tuple[Tensor | EncodedImage, Tensor, int]]) -> list:
         """Items -> a batch. It is empty if a step has fewer images than there are processes."""
-        if items:
-            # channels_last, as decoded images and ResNets: reordering a batch costs milliseconds
-            items = [(image.permute(1, 2, 0), *others) for image, *others in items]
-            images, targets, indices = default_collate(items)
-            return [images.permute(0, 3, 1, 2), targets, indices]
+        images = [image for image, *_ in items]
+        others = default_collate([others for _, *others in items]) if items else self._no_others()
+        return [self._collate_images(images), *others]
+
+    def _collate_images(self, images: list[Tensor] | list[EncodedImage]) -> Tensor | EncodedImages:
         side = self.preprocessing.image_size
-        images = torch.empty(0, 3, side, side, dtype=torch.uint8)
-        return [images, self.targets[:0], torch.empty(0, dtype=torch.long)]
+        if self.encoded:
+            return EncodedImages(images, side)
+        if not images:
+            return torch.empty(0, 3, side, side, dtype=torch.uint8)
+        # channels_last, as decoded images and ResNets: reordering a batch costs milliseconds
+        return default_collate([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)
+
+    def _no_others(self) -> list[Tensor]:
+        """Targets and indices of no images."""
+        return [self.targets[:0], torch.empty(0, dtype=torch.long)]
 
 
 def make_loader(

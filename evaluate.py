@@ -80,6 +80,7 @@ from evaluation.promise_results import keep_promise, promised_thresholds
 from evaluation.results import describe_run, metric_results, report_results, write_results
 from images.bad_images import BadImages
 from images.cache import ImageCache
+from images.on_device import check_decoder
 from images.transforms import Preprocessing
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.promises import DECIDE, decision
@@ -117,6 +118,9 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--checkpoint", type=Path, help="best.pt of a run, or its folder; default: the latest")
     add_choice_flags(parser)
     add("--cache", type=Path, help="file for decoded images, to evaluate several runs faster")
+    add(
+        "--decode_on_gpu", action="store_true", help="decode JPEGs there, if the GPU waits for them"
+    )
     add("--num_samples", type=positive_int, default=128, help="label sets sampled for marginals")
     add("--decide", type=decision, default="threshold", metavar="RULE", help=DECIDE)
     add("--protocol", choices=PROTOCOLS, help="also print the metrics of papers on this data set")
@@ -263,6 +267,8 @@ def make_reader(
     device: torch.device,
 ) -> ImageReader:
     """How to read the images; fills the cache, and starts an empty list of bad images."""
+    if args.decode_on_gpu:
+        check_decoder(device, args.cache, skip_bad)
     bad = BadImages(output_dir / SKIPPED) if skip_bad else None
     if bad and rank() == 0:
         bad.forget()
@@ -272,7 +278,9 @@ def make_reader(
         cache = ImageCache(args.cache, subject.paths, side, skip_bad=skip_bad)
         rank_zero_first(lambda: cache.prepare(args.num_workers))
     pin = device.type == "cuda"
-    return ImageReader(preprocessing, cache, bad, args.batch_size, args.num_workers, pin)
+    return ImageReader(
+        preprocessing, cache, bad, args.batch_size, args.num_workers, pin, args.decode_on_gpu
+    )
 
 
 def asked_results(

@@ -35,6 +35,7 @@ import torch
 from torch import Tensor
 
 from images.bad_images import FILE, BadImages
+from images.on_device import check_decoder
 from images.transforms import Preprocessing
 from inference.checkpoint import find_checkpoint
 from inference.unknown import partial_nll
@@ -97,6 +98,8 @@ def main(args: argparse.Namespace) -> None:
     device = pick_device(args.device)
     if args.compile and device.type == "cpu":
         raise UsageError("--compile gains nothing on a CPU: leave it out")
+    if args.decode_on_gpu:
+        check_decoder(device, args.cache, args.skip_bad_images)
     check_tool(args.track)
     with process_group(device):
         given = dict(vars(args))
@@ -262,6 +265,7 @@ def load_data(args: argparse.Namespace, images: TrainAndVal, device: torch.devic
         bad=bad,
         pin=device.type == "cuda",
         batch_norm=not args.freeze_encoder,
+        encoded=args.decode_on_gpu,
     )
 
 

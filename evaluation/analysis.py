@@ -29,6 +29,7 @@ from inference.unknown import before_last_known
 from model import Encoding, HybridNet, bernoulli_nll
 from util.distributed import all_gather, gather_batches
 from util.errors import UsageError
+from util.log import progress
 
 
 def reveal_labels(targets: np.ndarray, num_revealed: int, seed: int = 0) -> np.ndarray:
@@ -71,7 +72,8 @@ def flip_each_label(model: HybridNet, encoding: Encoding, targets: Tensor) -> Fl
     base = model.set_logits(encoding, targets)  # B×C
     base_nll = bernoulli_nll(base, targets, counted)
     flip_logits, influence = [], []
-    for i in range(targets.shape[1]):
+    # seconds for each image if there are thousands of labels
+    for i in progress(range(targets.shape[1]), "flipping each label", "labels"):
         flipped = targets.clone()
         flipped[:, i] = 1 - flipped[:, i]
         z = model.set_logits(encoding, flipped)

@@ -91,6 +91,7 @@ class ImageReader:
     batch_size: int
     num_workers: int
     pin_memory: bool
+    encoded: bool = False  # see `LabelledImages`
 
     def batches(self, subject: Subject) -> Iterable:
         """Batches (images, targets, indices) in order."""
@@ -101,6 +102,7 @@ class ImageReader:
             cache=self.cache,
             bad=self.bad,
             unknown=subject.unknown,
+            encoded=self.encoded,
         )
         return make_loader(data, self.batch_size, self.num_workers, pin_memory=self.pin_memory)
 

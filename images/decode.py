@@ -40,6 +40,7 @@ TEXT_BYTES = 1 << 20  # in one chunk of a PNG; Pillow refuses the picture if the
 ALL_TEXT_BYTES = 1 << 26  # in all chunks
 # Pillow's own limit, twice the size that it warns of: 178,956,970 pixels, 0.5 GB as RGB
 MAX_PIXELS = 2 * Image.MAX_IMAGE_PIXELS
+JPEG_END = b"\xff\xd9"
 MAX_JPEG_BYTES = 2**26  # larger files are left to Pillow, which reads them in pieces
 logging.getLogger("PIL").addHandler(logging.NullHandler())  # our own messages are enough
 
@@ -212,13 +213,27 @@ def _text_length(kind: bytes, chunk: bytes) -> int:
         return TEXT_BYTES + 1
 
 
-def _decode_plain_jpeg(
-    file: BinaryIO, image: Image.Image, whole: tuple[int, int]
-) -> np.ndarray | None:
-    """The pixels that Pillow would decode, in less time; None if Pillow must do it.
+def read_plain_jpeg(path: Path | ShardMember) -> tuple[bytes, int] | None:
+    """The file of a JPEG whose pixels need only be decoded, and their number; else None.
 
-    image: as Pillow opened it, with the size set by `draft`; whole: the size before.
+    None also for what `load_pixels` refuses. Damage inside of the file is not looked for.
     """
+    try:
+        with warnings.catch_warnings(), _opened(path) as file:
+            warnings.simplefilter("ignore")
+            with open_picture(file) as image:
+                whole = image.size
+                if not fit_memory(image, None) or image.size != whole:
+                    return None
+                data = _plain_jpeg(file, image, whole)
+    except Exception:  # `load_pixels` says what is wrong
+        return None
+    is_whole = data is not None and data.rstrip(b"\0").endswith(JPEG_END)
+    return (data, whole[0] * whole[1]) if is_whole else None
+
+
+def _plain_jpeg(file: BinaryIO, image: Image.Image, whole: tuple[int, int]) -> bytes | None:
+    """The whole file, if other decoders than Pillow give its pixels; whole: width and height."""
     if image.format != "JPEG" or image.mode != "RGB" or orientation_of(image) in TURNS:
         return None
     # simplejpeg picks a scale of n / 8 by the resulting size; below 8 pixels two scales can agree
@@ -227,11 +242,25 @@ def _decode_plain_jpeg(
     if file.seek(0, os.SEEK_END) > MAX_JPEG_BYTES:
         return None
     file.seek(0)
-    data, (width, height) = file.read(), image.size
+    data = file.read()
     try:
-        if simplejpeg.decode_jpeg_header(data)[:2] != whole[::-1]:
-            return None
-        pixels = simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
+        return data if simplejpeg.decode_jpeg_header(data)[:2] == whole[::-1] else None
     except ValueError:  # damaged: Pillow decides whether it can be read
+        return None
+
+
+def _decode_plain_jpeg(
+    file: BinaryIO, image: Image.Image, whole: tuple[int, int]
+) -> np.ndarray | None:
+    """The pixels that Pillow would decode, in less time; None if Pillow must do it.
+
+    image: as Pillow opened it, with the size set by `draft`; whole: the size before.
+    """
+    if (data := _plain_jpeg(file, image, whole)) is None:
+        return None
+    width, height = image.size
+    try:
+        pixels = simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
+    except ValueError:
         return None
     return pixels if pixels.shape == (height, width, 3) else None

@@ -118,9 +118,7 @@ class Transform:
 
         aspect: width / height of the original image; in a cache its pixels are a square.
         """
-        (height, width), (crop_width, crop_height) = pixels.shape[:2], self.extent(aspect)
-        columns, rows = round(crop_width * width) or 1, round(crop_height * height) or 1
-        left, top = round(self.across * (width - columns)), round(self.down * (height - rows))
+        top, left, rows, columns = self._box(*pixels.shape[:2], aspect)
         # a copy, because torch needs a writable array
         crop = np.array(pixels[top : top + rows, left : left + columns])
         crop = torch.from_numpy(crop).permute(2, 0, 1)  # 3×H×W, channels_last
@@ -128,9 +126,35 @@ class Transform:
         image = F.interpolate(crop[None], size, mode="bilinear", antialias=True)[0]
         if self.flipped:
             image = image.flip(2)
-        if (self.brightness, self.contrast, self.saturation) != (1, 1, 1):
-            image = self._change_colours(image)
+        if self.colours != (1, 1, 1):
+            image = change_colours(image[None], [self.colours])[0]
+        return self.rand_augment(image)
+
+    def crop_and_resize(self, pixels: Tensor, aspect: float) -> Tensor:
+        """Pixels 3×H×W uint8 on any device -> 3×S×S uint8: the first part of what a call does.
+
+        As floats, because a GPU resizes no integers; so a value may differ from a call's by one.
+        """
+        top, left, rows, columns = self._box(*pixels.shape[1:], aspect)
+        crop = pixels[None, :, top : top + rows, left : left + columns].float()
+        image = F.interpolate(crop, (self.side, self.side), mode="bilinear", antialias=True)[0]
+        return image.round_().clamp_(0, 255).byte()
+
+    def rand_augment(self, image: Tensor) -> Tensor:
+        """3×S×S uint8 after two random operations if there is a seed: the last part of a call."""
         return image if self.seed is None else rand_augment(image, self.seed)
+
+    @property
+    def colours(self) -> tuple[float, float, float]:
+        """The factors that `change_colours` takes."""
+        return self.brightness, self.contrast, self.saturation
+
+    def _box(self, height: int, width: int, aspect: float) -> tuple[int, int, int, int]:
+        """The crop in pixels: top, left, rows, columns."""
+        crop_width, crop_height = self.extent(aspect)
+        columns, rows = round(crop_width * width) or 1, round(crop_height * height) or 1
+        left, top = round(self.across * (width - columns)), round(self.down * (height - rows))
+        return top, left, rows, columns
 
     def extent(self, aspect: float) -> tuple[float, float]:
         """Width and height of the crop, as shares of the image's width and height."""
@@ -141,26 +165,33 @@ class Transform:
         width = min(1.0, math.sqrt(self.area * shape / aspect))
         return width, min(1.0, self.area / width)
 
-    def _change_colours(self, image: Tensor) -> Tensor:
-        """3×S×S uint8 with other brightness, contrast and saturation, in one pass.
 
-        These blend each pixel with black, the mean grey and its own grey. Together they are one
-        linear map, and their order does not matter as values are clipped only at the end.
-        """
-        x = image.float()
-        grey = GREY[0] * x[0] + GREY[1] * x[1] + GREY[2] * x[2]  # S×S
-        # a sum of integers has no rounding: pixels do not depend on the number of threads
-        sums = image.sum((1, 2)).tolist()
-        mean_grey = sum(g * n for g, n in zip(GREY, sums, strict=True)) / grey.numel()
-        gain = self.brightness * self.contrast
-        offset = self.brightness * (1 - self.contrast) * mean_grey + 0.5  # to round
-        x.mul_(gain * self.saturation).add_(grey.mul_(gain * (1 - self.saturation)).add_(offset))
-        return x.clamp_(0, 255).int().byte()  # direct from float takes three times as long
+def change_colours(images: Tensor, factors: list[tuple[float, float, float]]) -> Tensor:
+    """B×3×S×S uint8 with other brightness, contrast and saturation, in one pass.
+
+    factors: of each image, in this order. They blend each pixel with black, the mean grey and its
+    own grey. Together they are one linear map, and their order does not matter as values are
+    clipped only at the end.
+    """
+    x = images.float()
+    grey = GREY[0] * x[:, 0] + GREY[1] * x[:, 1] + GREY[2] * x[:, 2]  # B×S×S
+    maps = []
+    # a sum of integers has no rounding: pixels do not depend on the number of threads
+    for (brightness, contrast, saturation), sums in zip(
+        factors, images.sum((2, 3)).tolist(), strict=True
+    ):
+        mean_grey = sum(g * n for g, n in zip(GREY, sums, strict=True)) / grey[0].numel()
+        gain = brightness * contrast
+        offset = brightness * (1 - contrast) * mean_grey + 0.5  # to round
+        maps.append((gain * saturation, gain * (1 - saturation), offset))
+    own, of_grey, offset = torch.tensor(maps).to(x.device).T.reshape(3, -1, 1, 1)
+    x.mul_(own[:, None]).add_(grey.mul_(of_grey).add_(offset)[:, None])
+    return x.clamp_(0, 255).int().byte()  # direct from float takes three times as long
 
 
 def rand_augment(image: Tensor, seed: int) -> Tensor:
     """3×S×S uint8 after two random operations; torch's own random numbers stay as they are."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[image.device] if image.is_cuda else []):
         torch.manual_seed(seed)
         return _augmenter()(image)
 

@@ -21,7 +21,9 @@ from processes import REPO, run
 from util import compat, errors
 
 # a first call may import a package, which takes longer than hypothesis allows for a test
-hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.register_profile(
+    "no deadline", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("no deadline")
 # the tests' tensors are tiny: a second thread makes them slower
 torch.set_num_threads(1)

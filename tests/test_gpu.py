@@ -3,24 +3,34 @@
 Runs only if named: python -m pytest tests/test_gpu.py
 """
 
+import importlib.util
 import json
 
 import numpy as np
 import pytest
 import torch
-from conftest import EVALUATE, TRAIN, call
+from conftest import EVALUATE, TRAIN, call, smooth
 
 import evaluate
 import sample
 import train
+from data_loader import LabelledImages, make_loader
+from images.transforms import Preprocessing
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="there is no GPU, or the command does not name this file"
 )
 GPU = ("--device", "cuda")
+NEEDS_CODEC = pytest.mark.skipif(
+    not importlib.util.find_spec("torchcodec"), reason="torchcodec is not installed"
+)
 
 
-@pytest.mark.parametrize("flags", [(), ("--compile",), ("--decoder", "none"), ("--amp", "off")])
+FLAGS = [(), ("--compile",), ("--decoder", "none"), ("--amp", "off")]
+FLAGS += [pytest.param(("--decode_on_gpu",), marks=NEEDS_CODEC)]
+
+
+@pytest.mark.parametrize("flags", FLAGS)
 def test_continue_a_run(workdir, flags):
     call(train, *TRAIN, *GPU, *flags)
     call(train, *TRAIN, *GPU, *flags, "--num_epochs", 3, "--accept_changes")
@@ -42,3 +52,28 @@ def test_gpu_and_cpu_agree(workdir):
     assert found["cuda"]["set_nll"] == pytest.approx(found["cpu"]["set_nll"], rel=1e-3)
     np.testing.assert_allclose(marginals["cuda"], marginals["cpu"], atol=1e-3)
     call(sample, "data/images", *GPU, "--known", "dog", "--standard_errors")
+
+
+@NEEDS_CODEC
+def test_decoded_on_the_gpu(tmp_path):
+    """Photos have nearly the pixels that a CPU gives them."""
+    for number in range(5):
+        smooth(640, 480, number).save(tmp_path / f"{number}.jpg", quality=95)
+    paths, targets = sorted(tmp_path.iterdir()), np.ones((5, 1), bool)
+    for seed in (None, 0):
+        found = []
+        for encoded in (True, False):
+            data = LabelledImages(paths, targets, Preprocessing(448), seed, encoded=encoded)
+            images, *_ = next(iter(make_loader(data, 5)))
+            found.append(images.to("cuda").float())
+        assert (found[0] - found[1]).abs().mean() < 1.5
+
+
+@NEEDS_CODEC
+def test_evaluate_decodes_on_the_gpu(workdir):
+    call(train, *TRAIN, *GPU)
+    found = []
+    for flags in (("--decode_on_gpu",), ()):
+        call(evaluate, *EVALUATE, *GPU, *flags, "--output_dir", f"of {len(flags)}")
+        found.append(json.loads((workdir / f"of {len(flags)}/metrics.json").read_text()))
+    assert found[0]["set_nll"] == pytest.approx(found[1]["set_nll"], rel=1e-2)

@@ -225,12 +225,14 @@ def make_loaders(
     bad: BadImages | None = None,
     pin: bool = False,
     batch_norm: bool = True,
+    encoded: bool = False,
 ) -> TrainingData:
     """Loaders for both parts.
 
     cache_path: a file for decoded images. bad: where to list images that cannot be read; without it
     they raise. pin: batches in page-locked memory, for a GPU. batch_norm: whether the encoder's
-    BatchNorm trains, which needs more than one value per channel. Raises UsageError.
+    BatchNorm trains, which needs more than one value per channel. encoded: see `LabelledImages`.
+    Raises UsageError.
     """
     train, val = images.train, images.val
     paths, val_paths = train.paths, val.paths
@@ -251,10 +253,10 @@ def make_loaders(
         cache = ImageCache(cache_path, [*paths, *val_paths], side, skip_bad=bad is not None)
         rank_zero_first(lambda: cache.prepare(num_workers))
     train_data = LabelledImages(
-        paths, train.targets, preprocessing, seed, cache, bad, train.unknown
+        paths, train.targets, preprocessing, seed, cache, bad, train.unknown, encoded
     )
     val_data = LabelledImages(
-        val_paths, val.targets, preprocessing, cache=cache, bad=bad, unknown=val.unknown
+        val_paths, val.targets, preprocessing, None, cache, bad, val.unknown, encoded
     )
     # on a CPU, decoding keeps a core busy with 64 images at a time; a GPU takes more
     val_batch_size = batch_size if pin else min(batch_size, 64)

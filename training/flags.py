@@ -58,6 +58,9 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     data("--image_size", type=positive_int, help="pixels a side; 224, or 64 for the default set")
     data("--skip_bad_images", action="store_true", help="leave out images that cannot be read")
     data("--cache", type=Path, help="file for decoded images; use it if decoding is the bottleneck")
+    data(
+        "--decode_on_gpu", action="store_true", help="decode JPEGs there, if the GPU waits for them"
+    )
     add_label_flags(parser)
     net = parser.add_argument_group("model").add_argument
     net(

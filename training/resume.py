@@ -19,7 +19,15 @@ from util.errors import UsageError
 from util.log import collected_log, log
 
 # flags that may differ when a run continues (of the vocabulary the content is compared)
-MAY_CHANGE = {"num_workers", "device", "amp", "compile", "output_dir", "vocab_path"}
+MAY_CHANGE = {
+    "num_workers",
+    "device",
+    "amp",
+    "compile",
+    "decode_on_gpu",
+    "output_dir",
+    "vocab_path",
+}
 MAY_CHANGE |= {"save_minutes", "accept_changes", "skip_bad_images", "config", "track"}
 LAST, PREVIOUS = "last.pt", "previous.pt"
 

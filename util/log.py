@@ -93,10 +93,11 @@ def some(examples: Sequence[str], shown: int = 5) -> str:
     return ", ".join(examples[:shown]) + more
 
 
-def progress(batches: DataLoader | list, label: str, unit: str = "batches") -> Iterator:
-    """Yield the batches; show a bar on a terminal, else log a line every 15 seconds."""
+def progress(batches: DataLoader | Sequence, label: str, unit: str = "batches") -> Iterator:
+    """Yield the batches; show a bar on a terminal after a second, else log a line every 15 s."""
     if sys.stderr.isatty() and is_first():
-        yield from tqdm(batches, desc=label, unit=unit, leave=False, dynamic_ncols=True)
+        bar = {"unit": unit, "leave": False, "dynamic_ncols": True, "delay": 1}
+        yield from tqdm(batches, desc=label, **bar)
         return
     started = reported = time.monotonic()
     for done, batch in enumerate(batches):

@@ -1,5 +1,6 @@
 """Large ResNets on a GPU at 448 px: training and inference on JPEGs, against the encoder alone.
 
+The JPEGs are decoded by the CPU, then, if torchcodec is installed, by the GPU (--decode_on_gpu).
 Rates are also given as shares of what the GPU reaches in one large bfloat16 matrix product. Without
 a GPU there are no rows. bench_compile.py shows what torch.compile would gain.
 """
@@ -20,10 +21,12 @@ from timing import Ratio, side_by_side
 from torch.utils.flop_counter import FlopCounterMode
 
 from data_loader import LabelledImages, make_loader
+from images.on_device import check_decoder
 from images.transforms import Preprocessing
 from inference.predictions import encode_batches
 from training.validation import decode_all
 from util.device import pick_device
+from util.errors import UsageError
 from util.log import log
 
 SIZE, BATCH_SIZE, STEPS = 448, 64, 32
@@ -74,11 +77,21 @@ def rows_of(arch: str, files: tuple[Path, Path], peak: float) -> Iterator[Ratio]
         percent = f"{shares[0]:.0f} and {shares[1]:.0f} % of {peak / 1e12:.0f} TFLOP/s"
         return replace(row, note=f"{row.note}, {percent}")
 
-    yield timed("training from JPEGs", ours, encoder, 3)  # backward costs as much as two forward
-    forward = BareForward(ours)
-    yield timed("encoding and decoding JPEGs, batch 256", Inference(ours, 256), forward, 1)
-    name = f"encoding and decoding JPEGs, batch {BATCH_SIZE}"
-    yield timed(name, Inference(ours, BATCH_SIZE), forward, 1)
+    loops, forward = {"": ours}, BareForward(ours)
+    try:
+        check_decoder(ours.device, cache=None, skip_bad=False)
+        more = (*workers, "--decode_on_gpu")
+        loops[" decoded on the GPU"] = OurLoop(
+            arch, "chain", files, *more, size=SIZE, batch_size=BATCH_SIZE
+        )
+    except UsageError as error:
+        log(str(error))
+    for where, loop in loops.items():
+        # backward costs as much as two forward
+        yield timed(f"training from JPEGs{where}", loop, encoder, 3)
+        for size in (256, BATCH_SIZE):
+            name = f"JPEGs{where} to label sets, batch {size}"
+            yield timed(name, Inference(loop, size), forward, 1)
     ours.loader = InMemory(ours.loader)
     yield timed("training from memory", ours, encoder, 3)
 
@@ -103,7 +116,9 @@ class Inference:
 
     def __init__(self, ours: OurLoop, batch_size: int) -> None:
         data, self.amp = ours.loader.dataset, ours.amp
-        data = LabelledImages(data.paths, data.targets.numpy(), Preprocessing(SIZE))
+        data = LabelledImages(
+            data.paths, data.targets.numpy(), Preprocessing(SIZE), encoded=data.encoded
+        )
         self.loader = make_loader(data, batch_size, ours.args.num_workers, pin_memory=True)
         self.model = ours.state.ema
 
