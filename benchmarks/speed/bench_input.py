@@ -3,6 +3,8 @@
 Our side does all of it: decoding, a random crop resized with antialiasing, flipping, brightness,
 contrast and saturation. The tutorial code opens, converts, resizes the whole image to a square
 (Pillow's default, bicubic) and converts to float, without augmentation. One thread, no workers.
+At last what that is beside a training step of the encoder alone: no training from files on the same
+cores can be faster than the sum of both.
 The photos are the 640×480 ones of ../shared if it exists, else generated ones.
 """
 
@@ -10,10 +12,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from material import encoder_step, plain_encoder, random_images
 from PIL import Image
 from timing import Ratio, side_by_side
 from torchvision.transforms.functional import to_tensor
@@ -21,6 +25,7 @@ from torchvision.transforms.functional import to_tensor
 from data_loader import LabelledImages
 from images.cache import ImageCache
 from images.transforms import Preprocessing
+from util.device import autocast, pick_device
 
 SHARED = Path(__file__).resolve().parents[3] / "shared/coco-sample/images"
 IMAGE_SIZE = 224
@@ -28,7 +33,7 @@ NUM_IMAGES = 32
 
 
 def measure() -> Iterator[Ratio]:
-    """Two rows: our code against the tutorial's, and our code with and without a cache."""
+    """Our code against the tutorial's, with and without a cache, and beside the encoder."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -48,7 +53,13 @@ def rows(folder: Path) -> Iterator[Ratio]:
     yield side_by_side(name, ours, lambda: [plain(f) for f in files], 9, at_least=2, note=note)
     cache = ImageCache(folder / "cache", files, Preprocessing(IMAGE_SIZE).cache_side()).prepare(0)
     name = "the same with --cache ÷ without"
-    yield side_by_side(name, epochs_of(files, cache), ours, 9, note="file in memory")
+    cached = epochs_of(files, cache)
+    yield side_by_side(name, cached, ours, 9, note="file in memory")
+    for name, load in (("from the JPEG", ours), ("with --cache", cached)):
+        what = f"a training step of the bare ResNet-18 : its images {name}, one thread"
+        row = side_by_side(what, load, encoder_steps(len(files)), 5)
+        times = [1000 * seconds / len(files) for seconds in (row.ours, row.reference)]
+        yield replace(row, note=f"{times[0]:.1f} and {times[1]:.0f} ms an image")
 
 
 def epochs_of(files: list[Path], cache: ImageCache | None = None) -> Callable[[], object]:
@@ -63,6 +74,14 @@ def epochs_of(files: list[Path], cache: ImageCache | None = None) -> Callable[[]
             data[epoch, i]
 
     return load
+
+
+def encoder_steps(num_images: int) -> Callable[[], object]:
+    """A training step of torchvision's ResNet-18 on as many images in memory."""
+    device = pick_device("cpu")
+    encoder, amp = plain_encoder("resnet18", device), autocast(device, "auto")
+    images = random_images(num_images, IMAGE_SIZE, device)
+    return lambda: encoder_step(encoder, images, amp)
 
 
 def plain(file: Path) -> torch.Tensor:
