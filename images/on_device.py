@@ -10,6 +10,7 @@ Decoders for GPUs do not notice all damage; `data_loader.py --check` does.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from images.decode import load_pixels, read_plain_jpeg
 from images.shards import ShardMember
 from images.transforms import Transform, change_colours
 from util.errors import UsageError
+from util.log import log
 from util.packages import check_packages
 
 FLAG = "--decode_on_gpu"
@@ -112,6 +114,11 @@ class EncodedImages:
         return batch
 
 
+@functools.cache
+def _say_once(reason: str) -> None:
+    log(f"{FLAG}: the CPU decodes images that the GPU refused ({reason})")
+
+
 def _portions(images: list[EncodedImage]) -> Iterator[list[EncodedImage]]:
     """In order, at most MAX_PIXELS at a time or a single image."""
     some, total = [], 0
@@ -132,7 +139,10 @@ def _decode(images: list[EncodedImage], device: torch.device) -> list[Tensor]:
     jpegs = [image.data for image in images if image.is_jpeg]
     try:
         decoded = iter(decode_jpeg(jpegs, device=device) if jpegs else [])
-    except RuntimeError:  # it does not say which one is damaged, and Pillow may still read it
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # it names no file, and Pillow may still read it
+        _say_once(str(error).strip().partition("\n")[0])
         decoded = None
     return [
         next(decoded) if image.is_jpeg and decoded else image.decode_on_cpu().to(device)

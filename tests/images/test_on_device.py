@@ -117,14 +117,22 @@ def fail(*args: object, **kwargs: object) -> None:
     raise RuntimeError("nvjpegDecode failed: 5")
 
 
-def test_a_decoder_that_fails_is_replaced(folder, decoder, monkeypatch):
-    """The CPU then decodes these images."""
+def test_a_decoder_that_fails_is_replaced(folder, decoder, monkeypatch, capsys):
+    """The CPU then decodes these images, which is said once. A full memory is no such failure."""
     expected = batches(folder, 0, "light", encoded=True)
     monkeypatch.setattr("torchcodec.decoders.decode_jpeg", fail)
     for (images, *_), (before, *_) in zip(
         batches(folder, 0, "light", encoded=True), expected, strict=True
     ):
         assert (images.float() - before.float()).abs().max() <= 2
+    assert capsys.readouterr().err.count("the GPU refused (nvjpegDecode failed: 5)") == 1
+
+    def fill_memory(*args: object, **kwargs: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("torchcodec.decoders.decode_jpeg", fill_memory)
+    with pytest.raises(torch.OutOfMemoryError):
+        batches(folder, 0, "light", encoded=True)
 
 
 @pytest.mark.parametrize("what", ["cut", "no tables"])
