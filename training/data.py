@@ -113,6 +113,12 @@ def choose_train_and_val(
         vocabulary = choose_vocabulary(listed, vocab_path, normalise_tags)
     # with leave_out, images of val and test are among them: their labels may be new
     part = Part.encode(images, paths, vocabulary, training=not leave_out)
+    if part.unknown is not None and (part.targets | part.unknown).all():
+        raise UsageError(
+            f"{listed.source} says of no label that it is absent from a training image, so all "
+            "labels, always, would fit best: --blank absent reads the unknown ones as absent; or "
+            "annotate absent labels of some images"
+        )
     val_listed = None
     if val_annotations:
         named = read_labels(val_annotations, val_image_path, options)

@@ -1,4 +1,4 @@
-"""How to train, by where the encoder's weights come from: defaults of train.py's flags.
+"""How to train, by the encoder and where its weights come from: defaults of train.py's flags.
 
 benchmarks/quality/recipe.py compares them with others, on hold-outs.
 """
@@ -15,12 +15,15 @@ RANDOM = {
     "augmentation": "light",
 }
 PRETRAINED = {**RANDOM, "start_decay": 6.0}
+PRETRAINED_RESNET = {**PRETRAINED, "learning_rate": 1e-3}
 STARTS = ("pretrained", "weights", "start_from")  # flags that give the encoder trained weights
 
 
 def recipe_for(flags: Mapping[str, object]) -> dict[str, object]:
-    """The defaults for a start at random or at trained weights, as train.py's flags say it."""
-    return PRETRAINED if any(flags.get(name) for name in STARTS) else RANDOM
+    """The defaults for this encoder and its start, as train.py's flags say them."""
+    if not any(flags.get(name) for name in STARTS):
+        return RANDOM
+    return PRETRAINED_RESNET if str(flags["arch"]).startswith("resnet") else PRETRAINED
 
 
 def fill_in(flags: dict[str, object]) -> None:
@@ -32,7 +35,10 @@ def fill_in(flags: dict[str, object]) -> None:
 
 def describe_default(name: str) -> str:
     """The default of a flag, for its help text."""
-    random, pretrained = RANDOM[name], PRETRAINED[name]
-    if random == pretrained:
-        return f"default: {random}"
-    return f"default: {random}; {pretrained} from trained weights"
+    random, pretrained, resnet = (r[name] for r in (RANDOM, PRETRAINED, PRETRAINED_RESNET))
+    text = f"default: {random}"
+    if pretrained != random:
+        text += f"; {pretrained} from trained weights"
+    if resnet != pretrained:
+        text += f"; {resnet} for a ResNet from trained weights"
+    return text

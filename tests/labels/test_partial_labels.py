@@ -173,6 +173,13 @@ def test_labels_that_are_never_absent_are_named(workdir, capsys):
     assert "18 of 24 pairs of image and label are known, 6 unknown" in out
     assert "2 labels are not known to be absent anywhere, so nothing tells when: cat, dog" in err
     assert "--decoder none" not in err
+    error = refusal(train, *DATA, *QUICK, "--blank", "unknown")
+    assert error.startswith("labels.csv says of no label that it is absent from a training image")
+    assert "--blank absent" in error
+    call(train, *DATA, *QUICK, "--blank", "absent", "--num_epochs", 1)
+    # one pair that is known to be absent is enough
+    Path("labels.csv").write_text("\n".join(["file_name,cat,dog", *rows[:-1], f"{NAMES[-1]},x,0"]))
+    call(train, *DATA, *QUICK, "--blank", "unknown", "--num_epochs", 1, "--output_dir", "one")
 
 
 def test_labels_that_are_mostly_unknown_are_said(workdir, capsys):

@@ -7,7 +7,7 @@ import torch
 
 import train
 from model import HybridNet
-from training.recipe import PRETRAINED, RANDOM
+from training.recipe import PRETRAINED, PRETRAINED_RESNET, RANDOM
 from training.resume import Changes
 from training.state import TrainState, build_optimizer
 from util.errors import UsageError
@@ -17,10 +17,11 @@ from util.errors import UsageError
 def test_defaults_follow_the_start(start):
     parse = train.get_args_parser().parse_args
     assert vars(parse([])).items() >= RANDOM.items()
-    assert vars(parse(start)).items() >= PRETRAINED.items()
-    given = ["--learning_rate", "0.5", "--num_epochs", "3"]
-    args = vars(parse([*start, *given]))
-    assert args.items() >= (PRETRAINED | {"learning_rate": 0.5, "num_epochs": 3}).items()
+    for arch, recipe in (("resnet50", PRETRAINED_RESNET), ("test_efficientnet", PRETRAINED)):
+        words = [*start, "--arch", arch]
+        assert vars(parse(words)).items() >= recipe.items()
+        args = vars(parse([*words, "--learning_rate", "0.5", "--num_epochs", "3"]))
+        assert args.items() >= (recipe | {"learning_rate": 0.5, "num_epochs": 3}).items()
 
 
 @pytest.mark.parametrize("arch", ["resnet18", "test_efficientnet", "test_vit"])
