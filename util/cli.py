@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import errno
 import functools
+import gc
 import os
 import re
 import shlex
@@ -194,6 +195,7 @@ def run_script(main: Callable[[argparse.Namespace], None], parser: ArgumentParse
                 message = f"cannot write the output ({output.lost}); files are written"
         if message:
             print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+    gc.freeze()  # else Python goes through all of torch's objects when it ends: up to a second
     if code:
         sys.exit(code)
 
