@@ -118,8 +118,11 @@ def input_gradient(
 def filter_gradient(
     gradient: Tensor, x: Tensor, weight: Tensor, stride: int, padding: int
 ) -> Tensor:
-    """The gradient of the weight; in float32, unless the filter is small."""
-    if weight.shape[2] > 3:
+    """The gradient of the weight; in float32, unless the filter is small.
+
+    In bfloat16 oneDNN leaves a part of it unwritten if the output is one column wide.
+    """
+    if weight.shape[2] > 3 or gradient.shape[3] == 1:
         gradient, x = gradient.float(), x.float()
     geometry = [stride] * 2, [padding] * 2, [1, 1], False, [0, 0], len(weight)
     only_weight = [False, True, False]
