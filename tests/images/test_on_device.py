@@ -45,7 +45,7 @@ def any_device(decoder, monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """JPEGs of all kinds, and what is none; the last two have a part that a GPU does not decode."""
+    """JPEGs of all kinds, and a PNG. A decoder of JPEGs is given the first three only."""
     exif = Image.Exif()
     exif[0x0112] = 6  # turned
     smooth(70, 50).save(tmp_path / "a.jpg", quality=95)
