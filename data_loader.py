@@ -250,7 +250,7 @@ def load_data_set(
     if unlabelled := len(annotated) - len(labelled):
         counts += f", {unlabelled:,} without" + ("" if keep_unlabelled else " (not used)")
     if nothing := len(images) - len(annotated):
-        counts += f", {nothing:,} of which nothing is known (not used)"
+        counts += f", {nothing:,} where no label is known (not used)"
     log(f"{images.source}: {counts}" + (f"; the first {limit:,} are used" if limit else ""))
     if not everything:
         images = annotated if keep_unlabelled else labelled

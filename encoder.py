@@ -4,10 +4,10 @@
     TimmEncoder     any image network of the package timm (https://github.com/huggingface/pytorch-
                     image-models), e.g. tf_efficientnet_lite0, convnext_tiny, vit_small_patch16_224
 
-To add another one, return it from `build_encoder`. It needs `widths` (the number of channels D of
-each stage, the first stage first), `mean` and `std` (of the pixels it expects, RGB in 0..1), a
-forward pass from normalised images B×3×S×S to a list with the feature map B×D×h×w of each stage
-and, for --layer_decay, `layers()`.
+To add another one, accept its name in `check_arch` and return it from `build_encoder`. It needs
+`widths` (the number of channels D of each stage, the first stage first), `mean` and `std` (of the
+pixels it expects, RGB in 0..1), a forward pass from normalised images B×3×S×S to a list with the
+feature map B×D×h×w of each stage and, for --layer_decay, `layers()`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ out; it says which:
 
     python evaluate.py
 
-Other images, labels in any format (see README.md):
+Other images, labels in any format (see docs/DATASETS.md):
 
     python evaluate.py --split all
     python evaluate.py --checkpoint runs/instances_train2014-chain/best.pt \\
@@ -119,7 +119,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add_choice_flags(parser)
     add("--cache", type=Path, help="file for decoded images, to evaluate several runs faster")
     add(
-        "--decode_on_gpu", action="store_true", help="decode JPEGs there, if the GPU waits for them"
+        "--decode_on_gpu", action="store_true", help="decode JPEGs on the GPU, if it waits for them"
     )
     add("--num_samples", type=positive_int, default=128, help="label sets sampled for marginals")
     add("--decide", type=decision, default="threshold", metavar="RULE", help=DECIDE)
@@ -131,7 +131,7 @@ def get_args_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="list the N most suspicious annotations, and write a page to correct them",
     )
-    add("--folds", type=fold_count, metavar="K", help="train K models; each judges what it lacked")
+    add("--folds", type=fold_count, metavar="K", help="train K models; each judges other images")
     add("--influence", action="store_true", help="which labels go together: label_influence.csv")
     add("--pointing", action="store_true", help="do class activation maps peak on the objects?")
     add("--rules", type=Path, metavar="TXT", help="rules for label sets, such as puppy -> dog")
@@ -147,7 +147,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--batch_size", type=positive_int, default=64, help="lower it if memory runs out")
     add("--num_workers", type=non_negative_int, default=2, help="processes that load images")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    add("--amp", choices=("auto", "on", "off"), default="auto", help="bf16; auto: where it is fast")
+    add("--amp", choices=("auto", "on", "off"), default="auto", help="bfloat16; auto: if faster")
     add("--output_dir", type=Path, help="for metrics.json and the log; default: the checkpoint's")
     add("--json", action="store_true", help="print metrics.json instead of the tables")
     add_label_flags(parser)

@@ -3,7 +3,7 @@
     python export.py
     python export.py --checkpoint runs/scenes-chain/best.pt --verify photo.jpg holiday.png
     python export.py --rules rules.txt
-    python predict_onnx.py runs/scenes-chain/export photo.jpg
+    python runs/scenes-chain/export/predict_onnx.py runs/scenes-chain/export photo.jpg
 
 Without --checkpoint it exports the latest run's best.pt. The folder then has
 

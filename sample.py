@@ -12,8 +12,8 @@
     python sample.py holiday/ --format labelstudio
 
 Needs only images and a checkpoint, by default that of the latest run. One image gets a slide.
-Several, or a folder with folders in it, also get a contact sheet, predictions.jsonl, and
-predictions.csv, which train.py reads as labels. The same command goes on after an interruption,
+Several images, or a folder with all folders in it, also get a contact sheet, predictions.jsonl,
+and predictions.csv, which train.py reads as labels. The same command goes on after an interruption,
 and labels the images that were added since. Several checkpoints are shown side by side; then only
 slides are written. --annotations adds the true labels. A file that sample.py did not write is not
 replaced. --write xmp adds the labels as tags to side-cars beside the photos, photo.jpg.xmp, and

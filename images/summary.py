@@ -115,7 +115,7 @@ def problems(
     if unknown is not None and len(always := np.flatnonzero((targets | unknown).all(0))):
         what = counted(len(always), "label is", "labels are")
         names = some([vocabulary.labels[i] for i in always])
-        found.append(f"{what} not known to be absent anywhere, so nothing tells when: {names}")
+        found.append(f"{what} never known to be absent, so no model can learn when: {names}")
     if unknown is not None and unknown.mean() >= MOST_UNKNOWN:
         found.append(
             f"{unknown.mean():.0%} of the pairs of image and label are unknown. The rest says "

@@ -3,9 +3,10 @@
 A literal is a label that is on the image or one that is not. `a -> b` and `a x b` forbid two
 literals together, and so do all that follow from them: the closure of the implications. Therefore
 
-    some label sets are chosen in part  ->  these rules can be kept  <=>  no two literals conflict
+    if some labels are decided, the others can be chosen so that these rules are kept
+    <=>  no two decided literals conflict
 
-(2-SAT: what is chosen implies its closure; if that has no contradiction, it breaks no rule, and
+(2-SAT: what is decided implies its closure; if that has no contradiction, it breaks no rule, and
 all other rules are still as they were.) `one of` also needs one of its labels. Groups that conflict
 with each other are joined: a choice takes one label from each of them, all without conflict. Rules
 can be kept if no two chosen literals conflict and every joined group has a choice that conflicts

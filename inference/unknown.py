@@ -107,10 +107,10 @@ def before_last_known(targets: Tensor) -> Tensor:
 
 
 def _all_completions(sets: Tensor, unknown: Tensor) -> Tensor:
-    """The sets B×C with every choice for the `unknown` labels, at most U each: B×2^U×C.
+    """The sets B×C with every choice for their `unknown` labels: B×NUM_SAMPLES×C.
 
-    2^U is at most NUM_SAMPLES. An image with fewer unknown labels has each of its sets equally
-    often, so that its draw does not depend on the others.
+    No image has more choices than NUM_SAMPLES. One with fewer has each of its sets equally often,
+    so that its draw does not depend on the others.
     """
     most = NUM_SAMPLES.bit_length() - 1
     choices = torch.arange(2**most, device=sets.device)

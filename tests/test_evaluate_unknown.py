@@ -51,7 +51,7 @@ def test_known_pairs_are_counted_and_printed(partial):
     assert pairs in partial.out
     assert pairs in (partial.folder / "report.html").read_text("utf-8")
     assert "-log P(known labels | image)" in partial.out
-    assert "1 of which nothing is known (not used)" in partial.err
+    assert "1 where no label is known (not used)" in partial.err
     assert found["pairs"] == {"known": known.sum(), "all": known.size}
     assert found["num_images"] == 11
     truth = partial.targets & known

@@ -59,7 +59,7 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     data("--skip_bad_images", action="store_true", help="leave out images that cannot be read")
     data("--cache", type=Path, help="file for decoded images; use it if decoding is the bottleneck")
     data(
-        "--decode_on_gpu", action="store_true", help="decode JPEGs there, if the GPU waits for them"
+        "--decode_on_gpu", action="store_true", help="decode JPEGs on the GPU, if it waits for them"
     )
     add_label_flags(parser)
     net = parser.add_argument_group("model").add_argument

@@ -137,7 +137,7 @@ SETS = {
     "coco-photos": lite0_set(COCO_PHOTOS, 224, 10, "run python benchmarks/quality/coco_photos.py"),
 }
 SETS |= {
-    f"{name}-hidden-{hidden}": replace(SETS[name], hidden=hidden, num_epochs=num_epochs)
-    for name, num_epochs in (("scenes", 10), ("drawn", 8))
+    f"{name}-hidden-{hidden}": replace(SETS[name], hidden=hidden)
+    for name in ("scenes", "drawn")
     for hidden in HIDDEN
 }

@@ -56,7 +56,7 @@ def rows(folder: Path) -> Iterator[Ratio]:
     cached = epochs_of(files, cache)
     yield side_by_side(name, cached, ours, 9, note="file in memory")
     for name, load in (("from the JPEG", ours), ("with --cache", cached)):
-        what = f"a training step of the bare ResNet-18 : its images {name}, one thread"
+        what = f"loading images {name}, one thread : a step of the bare ResNet-18 with them"
         row = side_by_side(what, load, encoder_steps(len(files)), 5)
         times = [1000 * seconds / len(files) for seconds in (row.ours, row.reference)]
         yield replace(row, note=f"{times[0]:.1f} and {times[1]:.0f} ms an image")
