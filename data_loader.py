@@ -300,8 +300,9 @@ def main(args: argparse.Namespace) -> None:
     Raises UsageError, as the last of these, if images are missing or cannot be read.
     """
     with collected_log() as notes:
-        annotations = args.annotations or find_labels(args.image_path, "train")
-        listed = read_labels(annotations, args.image_path, options_from(vars(args)))
+        options = options_from(vars(args))
+        annotations = args.annotations or find_labels(args.image_path, "train", options.files())
+        listed = read_labels(annotations, args.image_path, options)
         images, paths = load_data_set(
             args.image_path, listed, True, allow_missing=True, everything=True
         )

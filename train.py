@@ -316,7 +316,9 @@ def resolve_paths(args: argparse.Namespace) -> None:
     else:
         if not args.image_path.exists():
             raise UsageError(f"--image_path {args.image_path} does not exist")
-        args.annotations = args.annotations or find_labels(args.image_path, "train")
+        args.annotations = args.annotations or find_labels(
+            args.image_path, "train", options_from(vars(args)).files()
+        )
         name = name_data_set(args.image_path, args.annotations)
     args.image_size = args.image_size or 224
     args.output_dir = args.output_dir or Path("runs") / f"{name}-{args.decoder}"
@@ -337,7 +339,9 @@ def resolve_paths(args: argparse.Namespace) -> None:
     if args.val_annotations:
         args.val_image_path = args.val_image_path or args.image_path
     elif args.val_image_path:
-        args.val_annotations = find_labels(args.val_image_path, "val")
+        args.val_annotations = find_labels(
+            args.val_image_path, "val", options_from(vars(args)).files()
+        )
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ def choose_images(
     if annotations and not image_path:
         raise UsageError(f"name the folder of the images of {annotations} with --image_path")
     if image_path:
-        annotations = annotations or find_labels(image_path, "val")
+        annotations = annotations or find_labels(image_path, "val", options.files())
         own = checkpoint["flags"].get("image_path")
         is_own = bool(own) and Path(own).resolve() == image_path.resolve()
         listed = read_labels(annotations, image_path, options)

@@ -35,6 +35,7 @@ from inference.predictions import check_finite
 from inference.promises import decision, find_thresholds, is_promise, say, split_promise
 from inference.rules import LabelRules, load_rules
 from inference.valid_sets import nearest_valid_sets, valid_f1_sets
+from labels.text import folded
 from labels.vocabulary import Vocabulary
 from model import Encoding, HybridNet
 from util.device import autocast, pick_device, resolve_amp
@@ -243,6 +244,8 @@ class Predictor:
         Raises UsageError for a label that the model does not know, for one that is in both, and if
         the rules allow no set with these labels.
         """
+        own = {folded(label): label for label in self.labels}  # accents may be written in two ways
+        known, absent = ([own.get(folded(x), x) for x in each] for each in (known, absent))
         for label in (*known, *absent):
             if label not in self.labels:
                 close = get_close_matches(label, self.labels, n=1)

@@ -17,7 +17,7 @@ from labels.annotated import all_but
 from labels.column_names import CHECKED
 from labels.options import ReadOptions
 from labels.rows import Table, named, plain
-from labels.values import ON, as_text
+from labels.values import YES, as_text
 from util.errors import UsageError
 from util.log import counted, log
 
@@ -101,4 +101,4 @@ def verified_rows(table: Table, columns: Iterable[str]) -> list[bool] | None:
     column = next((name for name in columns if plain(name) == "verified"), None)
     if column is None or table.kind(column) not in ("flag", "blank"):
         return None
-    return [as_text(cell) in ON for cell in table.cells[column]]
+    return [as_text(cell) in YES for cell in table.cells[column]]

@@ -14,7 +14,7 @@ from itertools import compress
 from labels.label_numbers import name_numbers
 from labels.options import ReadOptions
 from labels.rows import Table
-from labels.values import NO, NUMBER, OFF, YES
+from labels.values import MISSING, NO, NUMBER, OFF, YES
 from util.errors import UsageError
 from util.log import counted, log
 
@@ -31,6 +31,9 @@ def flagged_labels(
     """
     names = [row[0] for row in name_numbers([[_name(c)] for c in columns], table.path, options)]
     texts = {c: {value: _text(table, value) for value in table.counts(c)} for c in columns}
+    if {text for of in texts.values() for text in of.values()} & NO - {"", "-"}:
+        # beside another no, people write - into empty cells
+        texts = {c: {v: "" if t == "-" else t for v, t in of.items()} for c, of in texts.items()}
     _check_values(table, columns, texts, options)
     unclear = _unclear(table, columns, texts, options)
     yes = {c: {v for v, text in texts[c].items() if _is_yes(text)} for c in columns}
@@ -126,14 +129,20 @@ def _unclear(table: Table, columns: Sequence[str], texts: Texts, options: ReadOp
             if text in found:
                 found[text][column] += table.counts(column)[value]
     every = {text for column in columns for text in texts[column].values()}
+    dashes = any(value == "-" and text == "" for c in columns for value, text in texts[c].items())
+    blank = ("blank cell", "blank cells")
+    if dashes:
+        blank = ("cell that is blank or -", "cells that are blank or -")
     says_no = sorted(every & NO - {""})
     unclear = {"?"}
+    if any(value.strip().lower() in MISSING for value in options.unknown):
+        unclear.add("nan")
     if options.blank == "unknown" or (says_no and options.blank is None):
         unclear |= {"", "nan"}
     if (empty := found[""]) and says_no and options.blank is None:
         column = max(empty, key=lambda c: empty[c])
         raise UsageError(
-            f"{table.path} has {counted(empty.total(), 'blank cell')} beside {says_no[-1]} and 1, "
+            f"{table.path} has {counted(empty.total(), *blank)} beside {says_no[-1]} and 1, "
             f"most of them in {column!r}: not known, or no? Say it with --blank unknown or "
             "--blank absent"
         )
@@ -142,7 +151,7 @@ def _unclear(table: Table, columns: Sequence[str], texts: Texts, options: ReadOp
         cells = sum((found[text] for text in sorted(wanted)), Counter())
         if number := cells.total():
             column = max(cells, key=lambda c: cells[c])
-            kind = "blank cell" if not cells - found[""] else "cell"
+            kind = "blank cell" if not dashes and not cells - found[""] else "cell"
             one, several = f"{kind} is read as", f"{kind}s are read as"
             asked = what == "not known" and found["nan"] and options.blank is None
             hint = "; with --blank absent nan and the like are no" if asked else ""

@@ -13,7 +13,7 @@ from labels.rows import Table
 from labels.separators import STRONG, find_separators
 from labels.splitting import Separators
 from labels.text import is_text
-from labels.values import MISSING, NUMBER
+from labels.values import MISSING, NUMBER, as_text
 from util.errors import UsageError
 from util.files import FORMULA
 from util.log import log
@@ -53,6 +53,7 @@ def _labels_of_values(
     lists = _lists(table, columns, values)
     texts = [v for v in values if isinstance(v, str) and v not in lists and v.strip()]
     texts = _without_missing(table, columns, texts)
+    texts = [text for text in texts if not _is_unknown(text, table, columns)]
     separators = _separators(table, columns, texts, lists, is_long, options)
     literal: set[str] = set()  # labels in quotes are meant as they stand
     for text in texts:
@@ -123,6 +124,18 @@ def _without_missing(table: Table, columns: Sequence[str], texts: list[str]) -> 
         number = sum(table.counts(c)[text] for c in columns for text in missing)
         log(f"{table.path}: {number:,} cells such as {min(missing)!r} are read as no label")
     return [text for text in texts if text not in missing]
+
+
+def _is_unknown(text: str, table: Table, columns: Sequence[str]) -> bool:
+    """Whether a cell says that nothing is known. Raises UsageError for ? without --unknown."""
+    if as_text(text) in table.unknown:
+        return True
+    if set(text) == {"?"}:
+        raise UsageError(
+            f"{_where(text, table, columns)}: if nothing is known of this image, say --unknown "
+            f"{text!r}; else write its labels"
+        )
+    return False
 
 
 def _checked(label: str, cell: str, table: Table, columns: Sequence[str]) -> str:

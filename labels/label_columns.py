@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from labels.column_names import ABOUT, AS_SPLIT, LABEL, LABELS, NEVER, RIVAL, TRUTH
 from labels.options import ReadOptions
 from labels.rows import Table, listed, named, plain
-from labels.values import ON, as_text
+from labels.values import MARKS, OFF, ON, UNKNOWN, as_text
 from util.errors import UsageError
 from util.log import log
 
 Found = tuple[Sequence[str], Sequence[str], str | None]  # labels, flags, truth
 NUMBERED = re.compile(r"(.*?)[\W_]*\d+")
+FEW_VALUES, MOST_ODD = 20, 3  # of columns of yes and no; of them, neither yes nor no
 FLAGS = ("flag", "sign", "count", "soft", "damaged")
 CODES = [{"1", code} for code in ("7", "8", "9", "77", "88", "99")]  # of surveys, for "not known"
 
@@ -69,6 +70,9 @@ def _by_kind(table: Table, open_ones: list[str], kinds: dict[str, str]) -> Found
             return label, (), truth
     if label:
         raise _several(table, [*label, *rest])
+    for column in texts:
+        _refuse_odd_values(table, [*flags, column])
+    _refuse_odd_values(table, texts)
     if flags and (len(flags) > 1 or not texts):
         _check_flags(table, flags, kinds)
         return (), flags, None
@@ -103,6 +107,8 @@ def _is_yes_no(table: Table, column: str, kinds: dict[str, str]) -> bool:
 
 def _chosen(table: Table, chosen: list[str], kinds: dict[str, str]) -> Found:
     texts = [c for c in chosen if kinds[c] in ("text", "number") or _is_numbers(c, kinds)]
+    if texts:
+        _refuse_odd_values(table, chosen)
     if texts and len(texts) < len(chosen):
         flag = next(c for c in chosen if c not in texts and kinds[c] != "blank")
         raise UsageError(
@@ -112,6 +118,26 @@ def _chosen(table: Table, chosen: list[str], kinds: dict[str, str]) -> Found:
     if texts:
         return chosen, (), _truth(table, chosen, kinds)
     return (), chosen, None
+
+
+def _refuse_odd_values(table: Table, columns: Sequence[str]) -> None:
+    """Raise UsageError if several columns hold yes and no, and a few other values."""
+    if len(columns) < 2 or any(len(table.counts(c)) > FEW_VALUES for c in columns):
+        return
+    nothing = {"", *UNKNOWN, *table.unknown}
+    texts = [{*map(as_text, table.counts(c))} - nothing for c in columns]
+    flags = set().union(*texts) & (ON | OFF | MARKS)
+    odd = sorted(set().union(*texts) - flags)
+    if 0 < len(odd) <= MOST_ODD and all(each & flags for each in texts):
+        column, value = next(
+            (c, v) for c in columns for v in table.counts(c) if as_text(v) == odd[0]
+        )
+        raise UsageError(
+            f"{table.path}, row {table.row_of(column, value)}, has {str(value)[:40]!r} in the "
+            f"column {column!r}, beside {listed(sorted(flags))} in {listed(columns)}: if it means "
+            f"not known, say --unknown {str(value)[:40]!r}; if it means yes or no, write 1 or 0; "
+            "if these are not all labels, name those with --label_columns"
+        )
 
 
 def _is_numbers(column: str, kinds: dict[str, str]) -> bool:

@@ -39,6 +39,10 @@ class ReadOptions:
     checked_column: str | None = None
     checked: Path | None = None
 
+    def files(self) -> tuple[Path, ...]:
+        """The files that these options name: none of them holds the labels."""
+        return tuple(filter(None, (self.merge, self.label_names, self.checked)))
+
 
 DEFAULTS = ReadOptions()
 FLAGS = ("separator", "label_columns", "file_column", "split_column")

@@ -41,8 +41,9 @@ from labels.annotated import AnnotatedImages, all_but
 from labels.merge import merge_labels
 from labels.options import DEFAULTS, ReadOptions
 from labels.split_folders import splits_by_folder
-from labels.tags import respell
+from labels.tags import respell, same_spelling
 from labels.text import folded, read_head
+from labels.values import MISSING
 from util.errors import UsageError
 from util.log import counted, log, some
 
@@ -72,6 +73,9 @@ def read_labels(
     row, for an unknown format and for mistakes.
     """
     try:
+        if options.checked:  # it says what a blank cell means; what is called unknown stays so
+            missing = (*options.unknown, *MISSING)
+            options = replace(options, blank="absent", unknown=missing)
         images = _format_of(path).read(path, image_path, options)
         if options.checked:
             images = _with_checked(images, options.checked, options)
@@ -101,20 +105,33 @@ def read_labels(
 def _with_checked(images: AnnotatedImages, path: Path, options: ReadOptions) -> AnnotatedImages:
     """The images, on which labels are unknown that nobody looked for: the file says for which.
 
-    Raises UsageError if it names an image that is not among these.
+    Labels that are unknown already stay so. Raises UsageError if it names none of these images, or
+    if it spells a label in another way.
     """
     separate = ReadOptions(separator=options.separator, label_names=options.label_names)
     found = _format_of(path).read(path, None, separate)
     looked_for = dict(zip(found.file_names, found.label_sets, strict=True))
-    if others := looked_for.keys() - {*images.file_names}:
+    others = sorted(looked_for.keys() - {*images.file_names})
+    if len(others) == len(looked_for):
         raise UsageError(
-            f"{path} (--checked) names {min(others)!r}, which {images.source} does not: write the "
+            f"{path} (--checked) names {others[0]!r}, and no image of {images.source}: write the "
             "names as they are there"
+        )
+    if others:
+        what = counted(len(others), "image that is", "images that are")
+        log(f"note: {path} names {what} not in {images.source}: {some(others)}")
+    if twins := same_spelling(sorted(found.labels() - {*images.categories}), images.categories):
+        raise UsageError(
+            f"{path} has the label {twins[0][0]!r}, {images.source} has {twins[0][1]!r}: write it "
+            "in one way"
         )
     if new := sorted({*found.labels()} - {*images.categories}):
         log(f"note: {path} names labels that {images.source} lacks: {some(new)}")
     checked = [looked_for.get(name, ()) for name in images.file_names]
     unknown = all_but(images.categories, images.label_sets, checked)
+    if images.unknown:
+        pairs = zip(unknown, images.unknown, strict=True)
+        unknown = [tuple(dict.fromkeys((*a, *b))) for a, b in pairs]
     what = counted(sum(map(bool, checked)), "image has", "images have")
     log(f"{path}: {what} labels that were looked for; others that are not on an image are unknown")
     return replace(images, unknown=unknown if any(unknown) else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from labels.columns import Columns
 from labels.flags import flagged_labels
 from labels.label_cells import cell_labels
 from labels.options import ReadOptions
-from labels.rows import Table
+from labels.rows import Table, plain
 from labels.tags import without
 from labels.values import NO, as_text
 from util.errors import UsageError
@@ -62,23 +63,45 @@ def _either(a: Labels, b: Labels | None) -> Labels:
 
 
 def _unsaid(table: Table, columns: Columns, rows: RowLabels, options: ReadOptions) -> Labels | None:
-    """All labels for rows without labels if `--blank` or a column `verified` says that nobody
-    looked: annotate.py writes such a column. None for other tables.
+    """All labels not on the image, for rows with a value of `--unknown`, and for those without
+    labels if `--blank` or a column `verified` says that nobody looked: annotate.py writes such a
+    column. None for other tables. Raises UsageError if that column holds something else.
     """
+    every = tuple(rows.categories)
+    cells = [*zip(*(table.cells[c] for c in columns.labels), strict=True)]
+    asked = [any(as_text(cell) in table.unknown for cell in row) for row in cells]
+    if number := sum(asked):
+        log(f"{table.path}: {counted(number, 'row is', 'rows are')} not known (--unknown)")
+    blank = [all(as_text(cell) == "" for cell in row) for row in cells]
     verified = verified_rows(table, columns.unused)
+    if verified is None and options.blank is None and any(blank):
+        _refuse_other_verified(table, columns.unused)
     silent = "absent" if verified is None else "unknown"
-    if (options.blank or silent) == "absent":
-        return None
-    cells = zip(*(table.cells[c] for c in columns.labels), strict=True)
-    blank = (all(as_text(cell) == "" for cell in row) for row in cells)
     seen = verified or [False] * len(table)
+    if (options.blank or silent) == "absent":
+        seen = [True] * len(table)
     nothing = [empty and not known for empty, known in zip(blank, seen, strict=True)]
     if number := sum(nothing):
         what = "without labels" + (" and not verified" if verified else "")
         one, several = f"row {what} is", f"rows {what} are"
         log(f"{table.path}: {counted(number, one, several)} not annotated; see --blank")
-    every = tuple(rows.categories)
-    return [every if each else () for each in nothing]
+    pairs = [a or b for a, b in zip(asked, nothing, strict=True)]
+    if not any(pairs):
+        return None
+    open_ones = [every if each else () for each in pairs]
+    return without(open_ones, rows.sets)
+
+
+def _refuse_other_verified(table: Table, columns: Sequence[str]) -> None:
+    """Raise UsageError if a column `verified` holds something else than yes and no."""
+    column = next((name for name in columns if plain(name) == "verified"), None)
+    values = [value for value in table.counts(column) if as_text(value)] if column else []
+    if values:
+        raise UsageError(
+            f"{table.path} has rows without labels, and {str(values[0])[:40]!r} in {column!r}: are "
+            "these rows known to have no label? Write yes or no there, or say it for all of them "
+            "with --blank unknown or --blank absent"
+        )
 
 
 def _with_truth(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -20,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
+from labels.text import read_text
 from util.errors import UsageError
-from util.reading import read_bytes
 
 IMPLIES, EXCLUSIVE, ONE_OF = "implies", "exclusive", "one of"
 LIST = re.compile(r"(at most one of|one of)\s*:\s*(.*)", re.IGNORECASE)
@@ -60,10 +61,9 @@ def read_rules(path: Path, labels: Sequence[str]) -> list[Rule]:
     that has an unknown label or that can be read in two ways.
     """
     try:
-        text = read_bytes(path).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise UsageError(f"cannot read the rules {path} ({reason})") from None
+        text = read_text(path)
+    except OSError as error:
+        raise UsageError(f"cannot read the rules {path} ({error.strerror})") from None
     rules = parse_rules(text, labels, str(path))
     if not rules:
         raise UsageError(f"{path} has no rule: {HOW}")
@@ -74,6 +74,7 @@ def parse_rules(text: str, labels: Sequence[str], source: str) -> list[Rule]:
     """The rules in a text; see `read_rules`. source: its name for error messages."""
     rank = {label: i for i, label in enumerate(labels)}
     rules = []
+    text = unicodedata.normalize("NFC", text)  # as labels are
     for number, line in enumerate(text.splitlines(), 1):
         try:
             if rule := _read_line(line, rank, number):

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from labels import folders, split_files
@@ -42,12 +43,13 @@ ABOUT_ONE = (".json", ".txt", ".xml")  # a file of the same stem is about that p
 MANY = 20  # files that list pictures: more are one file for each picture
 
 
-def find_labels(image_path: Path, prefer: str) -> Path:
+def find_labels(image_path: Path, prefer: str, not_labels: Collection[Path] = ()) -> Path:
     """The labels of an image folder or of one image. prefer: train or val, of several files.
 
-    Raises UsageError if there are none, or several that may be meant.
+    not_labels: files that hold something else. Raises UsageError if there are no labels, or several
+    files that may be meant.
     """
-    found = _find(image_path, prefer)
+    found = _find(image_path, prefer, frozenset(map(os.path.realpath, not_labels)))
     _say_corrected(image_path, found)
     return found
 
@@ -66,7 +68,7 @@ def _is_corrected(table: Path) -> bool:
     return CORRECTED.fullmatch(table.name) is not None
 
 
-def _find(image_path: Path, prefer: str) -> Path:
+def _find(image_path: Path, prefer: str, not_labels: frozenset[str]) -> Path:
     """The labels, see `find_labels`."""
     if not image_path.exists():
         raise UsageError(f"{image_path} does not exist: name the images with --image_path")
@@ -75,14 +77,14 @@ def _find(image_path: Path, prefer: str) -> Path:
         return image_path / SHARD_INDEX
     pictures, below = _look_into(image_path)
     above = folder.parents[:2]
-    named = _named_labels(folder, pictures)
+    named = _named_labels(folder, pictures, not_labels)
     if len(named) == 1 and pictures.are_listed_in(named[0]) == SURELY:
         return _relative(named[0])
     if image_path.is_dir() and (data_set := _data_set_in(image_path)):
         return data_set
     tables: list[Path] = []
     for near in ([*below, *_tables_in(above[0])], _tables_in(above[1]) if above[1:] else []):
-        near = [t for t in dict.fromkeys(near) if _may_have_labels(t, pictures)]
+        near = [t for t in dict.fromkeys(near) if _may_have_labels(t, pictures, not_labels)]
         sure = {table: pictures.are_listed_in(table) for table in near}
         best = max([MAYBE, *sure.values()])
         listing = [t for t in near if sure[t] == best]
@@ -90,7 +92,7 @@ def _find(image_path: Path, prefer: str) -> Path:
             return _relative(found)
         tables += near
     if not image_path.is_dir():  # what lists its neighbours
-        return _find(_relative(folder), prefer)
+        return _find(_relative(folder), prefer, not_labels)
     if means_data(folder.name) and _is_data_set(above[0]):
         return _relative(above[0])
     if named and pictures.are_listed_in(named[0]) == NOT:
@@ -139,14 +141,14 @@ def _tables_in(place: Path) -> list[Path]:
     return found
 
 
-def _may_have_labels(table: Path, pictures: Pictures) -> bool:
+def _may_have_labels(table: Path, pictures: Pictures, not_labels: frozenset[str]) -> bool:
     """False for our own output, for Kaggle's sample submissions, and for a.json beside a.jpg."""
-    if NOT_LABELS.search(stem(table.name)):
+    if NOT_LABELS.search(stem(table.name)) or os.path.realpath(table) in not_labels:
         return False
     return table.suffix not in ABOUT_ONE or key(stem(table.name)) not in pictures.stems
 
 
-def _named_labels(folder: Path, pictures: Pictures) -> list[Path]:
+def _named_labels(folder: Path, pictures: Pictures, not_labels: frozenset[str]) -> list[Path]:
     """labels.csv or another known name in the folder, or labels.csv beside it.
 
     Raises UsageError for two in one place.
@@ -154,6 +156,7 @@ def _named_labels(folder: Path, pictures: Pictures) -> list[Path]:
     for place in (folder, folder.parent):
         names = [f"labels{suffix}" for suffix in TABLES] + (IN_FOLDER if place is folder else [])
         tables = [t for name in names if (t := place / name).is_file()]
+        tables = [t for t in tables if os.path.realpath(t) not in not_labels]
         if len(tables) > 1:
             tables = [t for t in tables if pictures.are_listed_in(t) > NOT] or tables
         if len(tables) > 1:

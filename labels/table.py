@@ -64,12 +64,15 @@ def images_from_table(
     """The images in order of their first rows. Raises UsageError."""
     if not len(table):
         raise UsageError(f"{table.path} lists no images: it has a header at most")
+    if any(value.strip() == "" for value in options.unknown):
+        raise UsageError("--unknown '': say --blank unknown if a blank cell means not known")
     table.unknown = frozenset(as_text(value) for value in options.unknown) - {""}
     columns = find_columns(table, options, image_path)
     names = _file_names(table, columns.file)
     row_per_label = _has_row_per_label(table, names, columns)
     if row_per_label:
         _check_scores(table, columns)
+    _say_unused(table, columns, options)
     rows = read_row_labels(table, columns, names, row_per_label, options)
     _check_raters(table, columns, names, rows.sets)
     splits = read_split(table, columns) if columns.split else None
@@ -81,6 +84,17 @@ def images_from_table(
     return AnnotatedImages(
         str(table.path), names, rows.sets, rows.categories, kind, splits, unknown=unknown
     )
+
+
+def _say_unused(table: Table, columns: Columns, options: ReadOptions) -> None:
+    """One line for values of --unknown that no cell has."""
+    used = [*columns.labels, *columns.flags, *filter(None, [columns.truth])]
+    lacking = [v for v in options.unknown if as_text(v) in table.unknown]
+    if lacking:
+        texts = {as_text(value) for column in used for value in table.counts(column)}
+        lacking = [value for value in lacking if as_text(value) not in texts]
+    if lacking:
+        log(f"note: no label cell of {table.path} is {some(lacking)} (--unknown)")
 
 
 def _has_row_per_label(table: Table, names: list[str], columns: Columns) -> bool:

@@ -71,7 +71,7 @@ def test_files_that_hold_no_rules(tmp_path):
     with pytest.raises(UsageError, match="cannot read the rules"):
         read_rules(path, LABELS)
     path.write_bytes(b"\xff\xfe\xfa")
-    with pytest.raises(UsageError, match="it is not UTF-8 text"):
+    with pytest.raises(UsageError, match="row 1, is not UTF-8"):
         read_rules(path, LABELS)
     path.write_text("# nothing\n")
     with pytest.raises(UsageError, match=r"has no rule: write `a -> b`"):
@@ -170,3 +170,13 @@ def test_found_rules_are_a_rules_file():
     share = 100 * planted()[:, 0].mean()
     number = planted()[:, 1].sum()
     assert f"# {number} of {number}; dog is on {share:.3g} % of the images" in text
+
+
+def test_rules_in_other_encodings(tmp_path):
+    """UTF-16, as Windows PowerShell redirects to a file, and accents in two code points."""
+    path = tmp_path / "rules.txt"
+    path.write_text("K\u00e4fer -> dog\n", "utf-16")
+    labels = ("K\u00e4fer", "dog")
+    assert [rule.labels for rule in read_rules(path, labels)] == [(0, 1)]
+    path.write_text("Ka\u0308fer x dog\n", "utf-8")
+    assert [rule.labels for rule in read_rules(path, labels)] == [(0, 1)]

@@ -1,0 +1,128 @@
+"""--unknown and --checked, as people give them: what is read, and what stops."""
+
+from pathlib import Path
+
+import pytest
+from conftest import write_picture
+from test_read_unknown import H, read, said
+
+from labels.options import ReadOptions
+from labels.read import read_labels
+from labels.search import find_labels
+from util.errors import UsageError
+
+
+@pytest.mark.parametrize("mark", ["NA", "nan", "None", "n/a"])
+def test_blanks_of_programs_that_are_named(tmp_path, mark):
+    """Both as the user says: NA is not known, a blank cell is no."""
+    content = f"{H}a,1,{mark}\nb,{mark},1\nc,0,{mark}\nd,,0\ne,1,\n"
+    assert read(tmp_path, content, unknown=(mark,), blank="absent") == [
+        *("cat dog?", "dog cat?", "dog?", "", "cat")
+    ]
+    content = f"{H}a,x,{mark}\nb,,x\nc,x,\n"
+    assert read(tmp_path, content, unknown=(mark,)) == ["cat dog?", "dog", "cat"]
+    with pytest.raises(UsageError, match="--unknown '': say --blank unknown"):
+        read(tmp_path, content, unknown=("",))
+
+
+def test_a_dash_is_a_blank_cell(tmp_path):
+    content = f"{H}a,yes,-\nb,no,yes\nc,-,no\n"
+    with pytest.raises(UsageError, match="2 cells that are blank or - beside no and 1"):
+        read(tmp_path, content)
+    assert read(tmp_path, content, blank="unknown") == ["cat dog?", "dog", "cat?"]
+    assert read(tmp_path, content, blank="absent") == ["cat", "dog", ""]
+    assert read(tmp_path, content, unknown=("-",)) == ["cat dog?", "dog", "cat?"]
+    assert read(tmp_path, f"{H}a,x,-\nb,-,x\n") == ["cat", "dog"]  # no other cell says no
+
+
+@pytest.mark.parametrize("odd", ["Not checked", "weiß nicht", "maybe"])
+def test_a_value_beside_yes_and_no_is_never_a_label(tmp_path, odd):
+    """Most cells hold it, so the columns look like text."""
+    content = f"{H}a,Yes,{odd}\nb,{odd},Yes\nc,No,{odd}\nd,{odd},{odd}\ne,{odd},No\n"
+    for options in ({}, {"label_columns": ("cat", "dog")}):
+        with pytest.raises(UsageError, match=f"row 3, has '{odd}' in the column 'cat'.*--unknown"):
+            read(tmp_path, content, **options)
+    found = read(tmp_path, content, unknown=(odd,))
+    assert found == ["cat dog?", "dog cat?", "dog?", "cat? dog?", "cat?"]
+    # a column that is mostly text beside clear ones is not left out
+    content = (
+        "file_name,cat,dog,cow\n" + "".join(f"{i},1,0,{odd}\n" for i in range(9)) + "x,0,1,1\n"
+    )
+    with pytest.raises(UsageError, match=f"has '{odd}' in the column 'cow'"):
+        read(tmp_path, content)
+    with pytest.raises(UsageError, match="has 'o' in the column 'cat', beside x in"):
+        read(tmp_path, f"{H}a,x,o\nb,o,x\nc,o,o\n", label_columns=("cat", "dog"))
+
+
+def test_unknown_in_a_column_of_labels(tmp_path, capsys):
+    content = "file_name,labels\na,dog\nb,cat\nc,?\nd,dog|cat\n"
+    with pytest.raises(UsageError, match=r"row 4, has labels '\?': if nothing is known of this"):
+        read(tmp_path, content)
+    assert read(tmp_path, content, unknown=("?",)) == ["dog", "cat", "cat? dog?", "cat dog"]
+    assert "1 row is not known (--unknown)" in capsys.readouterr().err
+    content = content.replace("?", "not seen")
+    assert read(tmp_path, content, unknown=("not seen",))[2] == "cat? dog?"
+    capsys.readouterr()
+    assert read(tmp_path, content, unknown=("unclear",))[2] == "not seen"
+    assert "note: no label cell of" in capsys.readouterr().err
+    several = "file_name,label_1,label_2\na,dog,?\nb,cat,dog\n"
+    assert read(tmp_path, several, unknown=("?",)) == ["dog cat?", "cat dog"]
+
+
+@pytest.mark.parametrize("mark", ["x", "\u2713", "yes", "1"])
+def test_verified_rows(tmp_path, mark):
+    content = f"file_name,labels,verified\na,dog,{mark}\nb,cat,{mark}\nc,,{mark}\nd,,\n"
+    assert read(tmp_path, content) == ["dog", "cat", "", "cat? dog?"]
+
+
+def test_verified_with_other_values_stops(tmp_path):
+    content = "file_name,labels,verified\na,dog,3 May\nb,cat,partly\nc,,3 May\nd,,\n"
+    with pytest.raises(UsageError, match="rows without labels, and '3 May' in 'verified'"):
+        read(tmp_path, content)
+    assert read(tmp_path, content, blank="absent") == ["dog", "cat", "", ""]
+    assert read(tmp_path, content, blank="unknown") == ["dog", "cat", "cat? dog?", "cat? dog?"]
+
+
+def checked(folder: Path, content: str) -> Path:
+    (folder / "checked.csv").write_text(content)
+    return folder / "checked.csv"
+
+
+def test_the_file_of_checked_leaves_unknown_what_the_table_calls_unknown(tmp_path):
+    """As a column checked_labels does; a blank cell means what the file says."""
+    path = checked(tmp_path, "image,labels\na,dog|cat\nb,dog|cat\nc,dog\n")
+    for mark in ("?", "NA"):
+        content = f"{H}a,{mark},1\nb,1,0\nc,0,1\n"
+        assert read(tmp_path, content, checked=path) == ["dog cat?", "cat", "dog cat?"]
+    content = f"{H}a,-1,1\nb,1,0\nc,,1\n"
+    assert read(tmp_path, content, checked=path, unknown=("-1",)) == ["dog cat?", "cat", "dog cat?"]
+    assert read(tmp_path, f"{H}a,,1\nb,1,0\nc,,1\n", checked=path) == ["dog", "cat", "dog cat?"]
+
+
+def test_the_file_of_checked_may_name_other_images(tmp_path, capsys):
+    """One file for training and validation images."""
+    path = checked(tmp_path, "image,labels\na,dog|cat\nv1,dog\nv2,dog\n")
+    assert read(tmp_path, f"{H}a,0,1\nb,1,0\n", checked=path) == ["dog", "cat dog?"]
+    assert "names 2 images that are not in" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="names 'a', and no image of"):
+        read(tmp_path, f"{H}c,0,1\n", checked=path)
+
+
+def test_the_file_of_checked_spells_labels_as_the_table(tmp_path):
+    path = checked(tmp_path, "image,labels\na,Dog|cat\n")
+    with pytest.raises(UsageError, match=r"has the label 'Dog', .* has 'dog': write it in one way"):
+        read(tmp_path, f"{H}a,0,1\nb,1,0\n", checked=path)
+
+
+@pytest.mark.parametrize("place", ["", "animals"])
+def test_the_file_of_checked_is_not_taken_for_the_labels(tmp_path, place):
+    names = [f"{label}/{i}.png" for label in ("cat", "dog") for i in range(3)]
+    for seed, name in enumerate(names):
+        write_picture(tmp_path / "animals" / name, seed=seed)
+    rows = [f"{name},cat|dog" for name in names]
+    path = checked(tmp_path / place, "\n".join(["image,labels", *rows, ""]))
+    options = ReadOptions(checked=path)
+    found = find_labels(tmp_path / "animals", "train", options.files())
+    assert found == tmp_path / "animals"
+    assert {*said(read_labels(found, found, options))} == {"cat", "dog"}
+    assert find_labels(tmp_path / "animals", "train") == path
