@@ -1,7 +1,7 @@
 """A record of JSON -> a row of texts and lists: what is nested in it, as programs write it.
 
     "image": {"path": "a.jpg", "bytes": null}                           the name
-    "labels": {"cat": 1, "dog": 0}                                      ["cat"], checked: cat, dog
+    "labels": {"cat": 1, "dog": 0, "hat": null}                         ["cat"], checked: cat, dog
     "objects": {"bbox": [...], "categories": ["cat", "cat"]}            ["cat"]
     "annotations": [{"label": "cat", "coordinates": {...}}]             ["cat"]
 
@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 from labels.column_names import FILE_NAMES, LABEL, LABELS
 from labels.rows import plain
+from labels.values import OFF, ON, UNKNOWN, as_text
 from util.errors import UsageError
 
 FILE_KEYS = [name for name in FILE_NAMES if name not in ("id", "uri", "url")]
@@ -44,11 +45,12 @@ def flat(record: dict[str, object], where: str) -> dict[str, object]:
     for key, value in record.items():
         if isinstance(value, dict) and plain(key) in FILE_KEYS:
             value = value.get(file_key(value), value.get("url", value))
-        elif isinstance(value, dict) and value and all(_is_flag(v) for v in value.values()):
-            if has_labels([key]) and CHECKED not in record and not all(value.values()):
+        elif isinstance(value, dict) and value and _are_flags(value, has_labels([key])):
+            states = {label: _state(flag) for label, flag in value.items()}
+            if has_labels([key]) and CHECKED not in record and not all(states.values()):
                 # a label that other records lack is unknown there
-                flat[CHECKED] = [*value]
-            value = [label for label, flag in value.items() if flag]
+                flat[CHECKED] = [label for label, state in states.items() if state is not None]
+            value = [label for label, state in states.items() if state]
         elif isinstance(value, dict) and "bbox" in value:  # Hugging Face: objects
             value = next((value[k] for k in LIST_KEYS if k in value), value)
         elif isinstance(value, list) and value and all(isinstance(v, dict) for v in value):
@@ -67,8 +69,18 @@ def _hashable(values: list) -> bool:
     return not any(isinstance(v, (list, dict)) for v in values)
 
 
-def _is_flag(value: object) -> bool:
-    return isinstance(value, (bool, int)) and value in (0, 1)
+def _are_flags(values: dict[str, object], are_labels: bool) -> bool:
+    """Whether all values are 0 or 1; those of labels may also be null, ? and yes or no in words."""
+    numbers = [v for v in values.values() if isinstance(v, (bool, int)) and v in (0, 1)]
+    others = [v for v in values.values() if not isinstance(v, (bool, int, float, list, dict))]
+    words = [v for v in others if v is None or as_text(v) in ON | OFF | UNKNOWN]
+    return len(numbers) + (len(words) if are_labels else 0) == len(values)
+
+
+def _state(flag: object) -> bool | None:
+    """Whether a flag says yes; None if it is not known."""
+    text = as_text(flag)
+    return None if text == "" or text in UNKNOWN else text in ON
 
 
 def _check_scores(objects: list[dict], where: str) -> None:

@@ -126,3 +126,15 @@ def test_the_file_of_checked_is_not_taken_for_the_labels(tmp_path, place):
     assert found == tmp_path / "animals"
     assert {*said(read_labels(found, found, options))} == {"cat", "dog"}
     assert find_labels(tmp_path / "animals", "train") == path
+
+
+def test_yes_and_no_in_json(tmp_path):
+    rows = [
+        {"file_name": "a", "labels": {"cat": 1, "dog": None, "hat": 0}},
+        {"file_name": "b", "labels": {"cat": "no", "dog": "yes", "hat": "?"}},
+        {"file_name": "c", "labels": {"cat": True, "dog": True, "hat": True}},
+    ]
+    assert read(tmp_path, rows, "t.json") == ["cat dog?", "dog hat?", "cat dog hat"]
+    rows[0]["labels"]["dog"] = 0.5
+    with pytest.raises(UsageError, match="it is a dictionary"):
+        read(tmp_path, rows, "t.json")
