@@ -121,14 +121,14 @@ def _chosen(table: Table, chosen: list[str], kinds: dict[str, str]) -> Found:
 
 
 def _refuse_odd_values(table: Table, columns: Sequence[str]) -> None:
-    """Raise UsageError if several columns hold yes and no, and a few other values."""
+    """Raise UsageError if several columns hold yes, perhaps no, and a few other values."""
     if len(columns) < 2 or any(len(table.counts(c)) > FEW_VALUES for c in columns):
         return
     nothing = {"", *UNKNOWN, *table.unknown}
     texts = [{*map(as_text, table.counts(c))} - nothing for c in columns]
     flags = set().union(*texts) & (ON | OFF | MARKS)
     odd = sorted(set().union(*texts) - flags)
-    if 0 < len(odd) <= MOST_ODD and all(each & flags for each in texts):
+    if 0 < len(odd) <= MOST_ODD and all(each & (ON | MARKS) for each in texts):
         column, value = next(
             (c, v) for c in columns for v in table.counts(c) if as_text(v) == odd[0]
         )

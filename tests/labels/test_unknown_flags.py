@@ -50,6 +50,7 @@ def test_a_value_beside_yes_and_no_is_never_a_label(tmp_path, odd):
     )
     with pytest.raises(UsageError, match=f"has '{odd}' in the column 'cow'"):
         read(tmp_path, content)
+    assert read(tmp_path, content.replace("1\n", "no\n")) == ["cat"] * 9 + ["dog"]  # nowhere yes
     with pytest.raises(UsageError, match="has 'o' in the column 'cat', beside x in"):
         read(tmp_path, f"{H}a,x,o\nb,o,x\nc,o,o\n", label_columns=("cat", "dog"))
 
