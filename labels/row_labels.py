@@ -53,7 +53,7 @@ def read_row_labels(
         others = unchecked(table, columns.checked, sets, checked, categories, is_named)
         return replace(rows, unknown=_either(others, unknown))
     if columns.labels:
-        unknown = _unsaid(table, columns, rows, options)
+        unknown = _unsaid(table, columns, names, rows, options)
     return replace(rows, unknown=unknown)
 
 
@@ -62,46 +62,68 @@ def _either(a: Labels, b: Labels | None) -> Labels:
     return [tuple(dict.fromkeys((*x, *y))) for x, y in zip(a, b, strict=True)] if b else a
 
 
-def _unsaid(table: Table, columns: Columns, rows: RowLabels, options: ReadOptions) -> Labels | None:
-    """All labels not on the image, for rows with a value of `--unknown`, and for those without
-    labels if `--blank` or a column `verified` says that nobody looked: annotate.py writes such a
-    column. None for other tables. Raises UsageError if that column holds something else.
+def _unsaid(
+    table: Table, columns: Columns, names: list[str], rows: RowLabels, options: ReadOptions
+) -> Labels | None:
+    """All labels that are not on the image, for rows of which nothing is known; None without any.
+
+    Raises UsageError if a column `verified` does not say yes or no.
     """
+    asked = _called_unknown(table, columns, names)
+    blank = _not_annotated(table, columns, options)
+    rows_open = [a or b for a, b in zip(asked, blank, strict=True)]
+    if not any(rows_open):
+        return None
     every = tuple(rows.categories)
-    cells = [*zip(*(table.cells[c] for c in columns.labels), strict=True)]
-    asked = [any(as_text(cell) in table.unknown for cell in row) for row in cells]
-    if number := sum(asked):
-        log(f"{table.path}: {counted(number, 'row is', 'rows are')} not known (--unknown)")
-    blank = [all(as_text(cell) == "" for cell in row) for row in cells]
+    return without([every if is_open else () for is_open in rows_open], rows.sets)
+
+
+def _called_unknown(table: Table, columns: Columns, names: list[str]) -> list[bool]:
+    """Whether a row, or another row of its image, has a value of `--unknown`."""
+    values = {v for c in columns.labels for v in table.counts(c) if as_text(v) in table.unknown}
+    if not values:
+        return [False] * len(table)
+    cells = zip(*(table.cells[c] for c in columns.labels), strict=True)
+    called = {name for name, row in zip(names, cells, strict=True) if not values.isdisjoint(row)}
+    log(f"{table.path}: {counted(len(called), 'image is', 'images are')} not known (--unknown)")
+    return [name in called for name in names]
+
+
+def _not_annotated(table: Table, columns: Columns, options: ReadOptions) -> list[bool]:
+    """Whether a row has no label, and `--blank` or a column `verified` says that nobody looked.
+
+    annotate.py writes such a column. Raises UsageError if it holds something else.
+    """
     verified = verified_rows(table, columns.unused)
-    if verified is None and options.blank is None and any(blank):
-        _refuse_other_verified(table, columns.unused)
+    other = None if verified or options.blank else _other_verified(table, columns.unused)
     silent = "absent" if verified is None else "unknown"
+    if (options.blank or silent) == "absent" and other is None:
+        return [False] * len(table)
+    empty = {v for c in columns.labels for v in table.counts(c) if as_text(v) == ""}
+    cells = zip(*(table.cells[c] for c in columns.labels), strict=True)
+    blank = [all(cell in empty for cell in row) for row in cells]
+    if other and any(blank):
+        raise UsageError(
+            f"{table.path} has rows without labels, and {other!r} in its column verified: are "
+            "these rows known to have no label? Write yes or no there, or say it for all of them "
+            "with --blank unknown or --blank absent"
+        )
+    if other:
+        return [False] * len(table)
     seen = verified or [False] * len(table)
-    if (options.blank or silent) == "absent":
-        seen = [True] * len(table)
-    nothing = [empty and not known for empty, known in zip(blank, seen, strict=True)]
+    nothing = [is_blank and not known for is_blank, known in zip(blank, seen, strict=True)]
     if number := sum(nothing):
         what = "without labels" + (" and not verified" if verified else "")
         one, several = f"row {what} is", f"rows {what} are"
         log(f"{table.path}: {counted(number, one, several)} not annotated; see --blank")
-    pairs = [a or b for a, b in zip(asked, nothing, strict=True)]
-    if not any(pairs):
-        return None
-    open_ones = [every if each else () for each in pairs]
-    return without(open_ones, rows.sets)
+    return nothing
 
 
-def _refuse_other_verified(table: Table, columns: Sequence[str]) -> None:
-    """Raise UsageError if a column `verified` holds something else than yes and no."""
+def _other_verified(table: Table, columns: Sequence[str]) -> str | None:
+    """A value of a column `verified` that does not hold yes and no; None if there is none."""
     column = next((name for name in columns if plain(name) == "verified"), None)
-    values = [value for value in table.counts(column) if as_text(value)] if column else []
-    if values:
-        raise UsageError(
-            f"{table.path} has rows without labels, and {str(values[0])[:40]!r} in {column!r}: are "
-            "these rows known to have no label? Write yes or no there, or say it for all of them "
-            "with --blank unknown or --blank absent"
-        )
+    values = table.counts(column) if column else ()
+    return next((str(value)[:40] for value in values if as_text(value)), None)
 
 
 def _with_truth(

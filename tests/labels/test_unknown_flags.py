@@ -60,12 +60,14 @@ def test_unknown_in_a_column_of_labels(tmp_path, capsys):
     with pytest.raises(UsageError, match=r"row 4, has labels '\?': if nothing is known of this"):
         read(tmp_path, content)
     assert read(tmp_path, content, unknown=("?",)) == ["dog", "cat", "cat? dog?", "cat dog"]
-    assert "1 row is not known (--unknown)" in capsys.readouterr().err
+    assert "1 image is not known (--unknown)" in capsys.readouterr().err
     content = content.replace("?", "not seen")
     assert read(tmp_path, content, unknown=("not seen",))[2] == "cat? dog?"
     capsys.readouterr()
     assert read(tmp_path, content, unknown=("unclear",))[2] == "not seen"
     assert "note: no label cell of" in capsys.readouterr().err
+    rows = "file_name,label\na,dog\na,?\nb,cat\nb,dog\nc,hat\n"  # of the image, not of its row
+    assert read(tmp_path, rows, unknown=("?",)) == ["dog cat? hat?", "cat dog", "hat"]
     several = "file_name,label_1,label_2\na,dog,?\nb,cat,dog\n"
     assert read(tmp_path, several, unknown=("?",)) == ["dog cat?", "cat dog"]
 
@@ -78,7 +80,7 @@ def test_verified_rows(tmp_path, mark):
 
 def test_verified_with_other_values_stops(tmp_path):
     content = "file_name,labels,verified\na,dog,3 May\nb,cat,partly\nc,,3 May\nd,,\n"
-    with pytest.raises(UsageError, match="rows without labels, and '3 May' in 'verified'"):
+    with pytest.raises(UsageError, match="rows without labels, and '3 May' in its column verified"):
         read(tmp_path, content)
     assert read(tmp_path, content, blank="absent") == ["dog", "cat", "", ""]
     assert read(tmp_path, content, blank="unknown") == ["dog", "cat", "cat? dog?", "cat? dog?"]
