@@ -14,7 +14,7 @@ from itertools import compress
 from labels.label_numbers import name_numbers
 from labels.options import ReadOptions
 from labels.rows import Table
-from labels.values import MISSING, NO, NUMBER, OFF, YES
+from labels.values import NO, NUMBER, OFF, YES
 from util.errors import UsageError
 from util.log import counted, log
 
@@ -135,8 +135,6 @@ def _unclear(table: Table, columns: Sequence[str], texts: Texts, options: ReadOp
         blank = ("cell that is blank or -", "cells that are blank or -")
     says_no = sorted(every & NO - {""})
     unclear = {"?"}
-    if any(value.strip().lower() in MISSING for value in options.unknown):
-        unclear.add("nan")
     if options.blank == "unknown" or (says_no and options.blank is None):
         unclear |= {"", "nan"}
     if (empty := found[""]) and says_no and options.blank is None:

@@ -13,7 +13,7 @@ from labels.rows import Table
 from labels.separators import STRONG, find_separators
 from labels.splitting import Separators
 from labels.text import is_text
-from labels.values import MISSING, NUMBER, as_text
+from labels.values import MISSING, NUMBER
 from util.errors import UsageError
 from util.files import FORMULA
 from util.log import log
@@ -50,10 +50,10 @@ def _labels_of_values(
 ) -> dict[object, tuple[str, ...]]:
     """The labels of each value. is_long: a row for each label, in one column."""
     values = list(dict.fromkeys(value for c in columns for value in table.counts(c)))
-    lists = _lists(table, columns, values)
-    texts = [v for v in values if isinstance(v, str) and v not in lists and v.strip()]
+    known = [value for value in values if not table.calls_unknown(value)]
+    lists = _lists(table, columns, known)
+    texts = [v for v in known if isinstance(v, str) and v not in lists and v.strip()]
     texts = _without_missing(table, columns, texts)
-    texts = [text for text in texts if not _is_unknown(text, table, columns)]
     separators = _separators(table, columns, texts, lists, is_long, options)
     literal: set[str] = set()  # labels in quotes are meant as they stand
     for text in texts:
@@ -68,6 +68,7 @@ def _labels_of_values(
     spelling: dict[object, object] = {}  # one copy of each label
     found = [_folded(lists.get(value, ()), value, table, columns, spelling) for value in values]
     open_ones = [label for value, label in spelling.items() if value not in literal]
+    _refuse_question_marks({*open_ones}, found, values, table, columns)
     if options.separator is None:
         texts_of = {label for label in open_ones if isinstance(label, str)}
         check_meaning(texts_of, table.path, any(len(each) > 1 for each in found))
@@ -126,18 +127,6 @@ def _without_missing(table: Table, columns: Sequence[str], texts: list[str]) -> 
     return [text for text in texts if text not in missing]
 
 
-def _is_unknown(text: str, table: Table, columns: Sequence[str]) -> bool:
-    """Whether a cell says that nothing is known. Raises UsageError for ? without --unknown."""
-    if as_text(text) in table.unknown:
-        return True
-    if set(text) == {"?"}:
-        raise UsageError(
-            f"{_where(text, table, columns)}: if nothing is known of this image, say --unknown "
-            f"{text!r}; else write its labels"
-        )
-    return False
-
-
 def _checked(label: str, cell: str, table: Table, columns: Sequence[str]) -> str:
     """The label, unless a bracket or quote in it says that the cell was cut at a wrong place."""
     if label[:1] == "'" and label[1:].startswith(FORMULA):
@@ -170,6 +159,19 @@ def _folded(
                 raise UsageError(f"{_where(cell, table, columns)}: write texts, as in cat|dog")
             spelling[value] = value if number else " ".join(value.split())
     return [label for value in values if (label := spelling[value]) != ""]
+
+
+def _refuse_question_marks(
+    labels: set[object], found: list[list], values: list, table: Table, columns: Sequence[str]
+) -> None:
+    """Raise UsageError if one of these labels, not in quotes, is ?."""
+    marks = {label for label in labels if isinstance(label, str) and {*label} == {"?"}}
+    for each, cell in zip(found, values, strict=True) if marks else ():
+        if not marks.isdisjoint(each):
+            raise UsageError(
+                f"{_where(cell, table, columns)}: write the labels that are known, or ? alone and "
+                "say --unknown ? if nothing else is known of this image"
+            )
 
 
 def _check_kinds(found: list[list], values: list, table: Table, columns: Sequence[str]) -> None:

@@ -9,13 +9,18 @@ from collections.abc import Sequence
 from labels.column_names import ABOUT, AS_SPLIT, LABEL, LABELS, NEVER, RIVAL, TRUTH
 from labels.options import ReadOptions
 from labels.rows import Table, listed, named, plain
-from labels.values import MARKS, OFF, ON, UNKNOWN, as_text
+from labels.values import OFF, ON, UNKNOWN, as_text
 from util.errors import UsageError
 from util.log import log
 
 Found = tuple[Sequence[str], Sequence[str], str | None]  # labels, flags, truth
 NUMBERED = re.compile(r"(.*?)[\W_]*\d+")
 FEW_VALUES, MOST_ODD = 20, 3  # of columns of yes and no; of them, neither yes nor no
+CLASSES = "0 1 on off positive pos negative neg present absent"  # that may be labels
+CLASSES = frozenset(CLASSES.split())
+ODD_COLUMN = "name the columns of labels with --label_columns; if it means not known in one of "
+ODD_COLUMN += "them, say --unknown {}, too"
+ODD_VALUE = "say --unknown {0} if it means not known, or --separator none if {0} is a label"
 FLAGS = ("flag", "sign", "count", "soft", "damaged")
 CODES = [{"1", code} for code in ("7", "8", "9", "77", "88", "99")]  # of surveys, for "not known"
 
@@ -30,7 +35,7 @@ def find_label_columns(table: Table, others: list[str], options: ReadOptions) ->
         chosen = [named(table, name, "--label_columns") for name in options.label_columns]
         if unknown := [name for name in chosen if name not in kinds]:
             raise UsageError(f"--label_columns: {unknown[0]!r} holds no labels in {table.path}")
-        return _chosen(table, chosen, kinds)
+        return _chosen(table, chosen, kinds, options)
     _check_unnamed(table, kinds)
     open_ones = [c for c in others if not _is_never(c) and (kinds[c] != "blank" or _is_named(c))]
     clear = [c for c in open_ones if _is_clear(table, c, kinds)]
@@ -70,9 +75,8 @@ def _by_kind(table: Table, open_ones: list[str], kinds: dict[str, str]) -> Found
             return label, (), truth
     if label:
         raise _several(table, [*label, *rest])
-    for column in texts:
-        _refuse_odd_values(table, [*flags, column])
-    _refuse_odd_values(table, texts)
+    for columns in (texts, *([c] for c in texts)):
+        _refuse_odd(table, columns, ODD_COLUMN)
     if flags and (len(flags) > 1 or not texts):
         _check_flags(table, flags, kinds)
         return (), flags, None
@@ -105,10 +109,10 @@ def _is_yes_no(table: Table, column: str, kinds: dict[str, str]) -> bool:
     return kinds[column] == "flag" and len(table.counts(column)) > 1
 
 
-def _chosen(table: Table, chosen: list[str], kinds: dict[str, str]) -> Found:
+def _chosen(table: Table, chosen: list[str], kinds: dict[str, str], options: ReadOptions) -> Found:
     texts = [c for c in chosen if kinds[c] in ("text", "number") or _is_numbers(c, kinds)]
-    if texts:
-        _refuse_odd_values(table, chosen)
+    if texts and options.separator is None:
+        _refuse_odd(table, chosen, ODD_VALUE)
     if texts and len(texts) < len(chosen):
         flag = next(c for c in chosen if c not in texts and kinds[c] != "blank")
         raise UsageError(
@@ -120,23 +124,30 @@ def _chosen(table: Table, chosen: list[str], kinds: dict[str, str]) -> Found:
     return (), chosen, None
 
 
-def _refuse_odd_values(table: Table, columns: Sequence[str]) -> None:
-    """Raise UsageError if several columns hold yes, perhaps no, and a few other values."""
-    if len(columns) < 2 or any(len(table.counts(c)) > FEW_VALUES for c in columns):
-        return
-    nothing = {"", *UNKNOWN, *table.unknown}
+def _odd_value(table: Table, columns: Sequence[str]) -> tuple[str, object] | None:
+    """A column and a value in it that is neither yes nor no, if these columns hold both, and few
+    other values: not known, maybe. None for other columns.
+    """
+    if any(len(table.counts(c)) > FEW_VALUES for c in columns):
+        return None
+    nothing = {"", "-", *UNKNOWN, *table.unknown}
     texts = [{*map(as_text, table.counts(c))} - nothing for c in columns]
-    flags = set().union(*texts) & (ON | OFF | MARKS)
-    odd = sorted(set().union(*texts) - flags)
-    if 0 < len(odd) <= MOST_ODD and all(each & (ON | MARKS) for each in texts):
-        column, value = next(
-            (c, v) for c in columns for v in table.counts(c) if as_text(v) == odd[0]
-        )
+    every = set().union(*texts)
+    odd = every - ON - OFF
+    both = every & (ON - CLASSES) and every & (OFF - CLASSES)
+    if not both or not 0 < len(odd) <= MOST_ODD or not all(each & (ON | OFF) for each in texts):
+        return None
+    return next((c, v) for c in columns for v in table.counts(c) if as_text(v) in odd)
+
+
+def _refuse_odd(table: Table, columns: Sequence[str], what: str) -> None:
+    """Raise UsageError if these columns hold yes and no, and a few other values. what: to do."""
+    if odd := _odd_value(table, columns):
+        column, value = odd
+        shown = repr(str(value)[:40])
         raise UsageError(
-            f"{table.path}, row {table.row_of(column, value)}, has {str(value)[:40]!r} in the "
-            f"column {column!r}, beside {listed(sorted(flags))} in {listed(columns)}: if it means "
-            f"not known, say --unknown {str(value)[:40]!r}; if it means yes or no, write 1 or 0; "
-            "if these are not all labels, name those with --label_columns"
+            f"{table.path}, row {table.row_of(column, value)}, has {shown} in the column "
+            f"{column!r}, beside yes and no: {what.format(shown)}"
         )
 
 
@@ -201,7 +212,7 @@ def _truth(table: Table, labels: Sequence[str], kinds: dict[str, str]) -> str | 
         return None
     column = found[0]
     if len(found) == 1 and kinds[column] == "flag":
-        if any(as_text(value) == "" for value in table.counts(column)):
+        if any(table.flag(value) == "" for value in table.counts(column)):
             raise UsageError(f"{table.path} has blank cells in {column!r}: write 0, 1 or ?")
         log(f"{table.path}: rows with 0 in the column {column!r} mean that the label is absent")
         return column

@@ -49,7 +49,8 @@ def flat(record: dict[str, object], where: str) -> dict[str, object]:
             states = {label: _state(flag) for label, flag in value.items()}
             if has_labels([key]) and CHECKED not in record and not all(states.values()):
                 # a label that other records lack is unknown there
-                flat[CHECKED] = [label for label, state in states.items() if state is not None]
+                looked_for = [label for label, state in states.items() if state is not None]
+                flat[CHECKED] = [*flat.get(CHECKED, []), *looked_for]
             value = [label for label, state in states.items() if state]
         elif isinstance(value, dict) and "bbox" in value:  # Hugging Face: objects
             value = next((value[k] for k in LIST_KEYS if k in value), value)

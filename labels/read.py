@@ -38,12 +38,11 @@ from labels import (
     yolo,
 )
 from labels.annotated import AnnotatedImages, all_but
-from labels.merge import merge_labels
+from labels.merge import merge_labels, read_merges
 from labels.options import DEFAULTS, ReadOptions
 from labels.split_folders import splits_by_folder
 from labels.tags import respell, same_spelling
 from labels.text import folded, read_head
-from labels.values import MISSING
 from util.errors import UsageError
 from util.log import counted, log, some
 
@@ -73,12 +72,10 @@ def read_labels(
     row, for an unknown format and for mistakes.
     """
     try:
-        if options.checked:  # it says what a blank cell means; what is called unknown stays so
-            missing = (*options.unknown, *MISSING)
-            options = replace(options, blank="absent", unknown=missing)
+        if options.checked:  # the file says what a blank cell means
+            options = replace(options, blank="absent")
         images = _format_of(path).read(path, image_path, options)
-        if options.checked:
-            images = _with_checked(images, options.checked, options)
+        looked_for = options.checked and _read_checked(options)
     except OSError as error:
         place = error.filename or path
         raise UsageError(f"cannot read {place} ({error.strerror or error})") from None
@@ -87,10 +84,11 @@ def read_labels(
     if not len(images):
         raise UsageError(f"{path} lists no images")
     images = splits_by_folder(images) if options.split_column is None else images
-    spelling = {label: new for label in images.categories if (new := folded(label)) != label}
-    images = respell(images, spelling) if spelling else images
+    images = _respelled(images)
     if options.merge:
         images = merge_labels(images, options.merge)
+    if looked_for:
+        images = _with_checked(images, looked_for)
     divided = ""
     if images.splits:
         counts = {s: images.splits.count(s) for s in ("train", "val", "test")}
@@ -102,38 +100,55 @@ def read_labels(
     return images
 
 
-def _with_checked(images: AnnotatedImages, path: Path, options: ReadOptions) -> AnnotatedImages:
-    """The images, on which labels are unknown that nobody looked for: the file says for which.
+def _respelled(images: AnnotatedImages) -> AnnotatedImages:
+    """The images with all labels in Unicode's NFC and with single spaces."""
+    spelling = {label: new for label in images.categories if (new := folded(label)) != label}
+    return respell(images, spelling) if spelling else images
 
-    Labels that are unknown already stay so. Raises UsageError if it names none of these images, or
-    if it spells a label in another way.
+
+def _read_checked(options: ReadOptions) -> AnnotatedImages:
+    """The file of --checked: for each image the labels that somebody looked for."""
+    keep = ("separator", "label_names", "unknown")
+    options_of_file = ReadOptions(**{name: getattr(options, name) for name in keep})
+    path = options.checked
+    found = _respelled(_format_of(path).read(path, None, options_of_file))
+    return respell(found, read_merges(options.merge)) if options.merge else found
+
+
+def _with_checked(images: AnnotatedImages, found: AnnotatedImages) -> AnnotatedImages:
+    """The images, on which labels are unknown that nobody looked for; found: who looked for what.
+
+    Labels that are unknown already stay so. Raises UsageError if no image is in both, or if a label
+    is spelled in two ways.
     """
-    separate = ReadOptions(separator=options.separator, label_names=options.label_names)
-    found = _format_of(path).read(path, None, separate)
     looked_for = dict(zip(found.file_names, found.label_sets, strict=True))
     others = sorted(looked_for.keys() - {*images.file_names})
     if len(others) == len(looked_for):
         raise UsageError(
-            f"{path} (--checked) names {others[0]!r}, and no image of {images.source}: write the "
-            "names as they are there"
+            f"{found.source} (--checked) names {others[0]!r}, and no image of {images.source}: "
+            "write the names as they are there"
         )
     if others:
         what = counted(len(others), "image that is", "images that are")
-        log(f"note: {path} names {what} not in {images.source}: {some(others)}")
-    if twins := same_spelling(sorted(found.labels() - {*images.categories}), images.categories):
+        log(f"note: {found.source} names {what} not in {images.source}: {some(others)}")
+    new = sorted(found.labels() - {*images.categories})
+    if twins := same_spelling(new, images.categories):
         raise UsageError(
-            f"{path} has the label {twins[0][0]!r}, {images.source} has {twins[0][1]!r}: write it "
-            "in one way"
+            f"{found.source} has the label {twins[0][0]!r}, {images.source} has {twins[0][1]!r}: "
+            "write it in one way"
         )
-    if new := sorted({*found.labels()} - {*images.categories}):
-        log(f"note: {path} names labels that {images.source} lacks: {some(new)}")
+    if new:
+        log(f"note: {found.source} names labels that {images.source} lacks: {some(new)}")
     checked = [looked_for.get(name, ()) for name in images.file_names]
     unknown = all_but(images.categories, images.label_sets, checked)
     if images.unknown:
         pairs = zip(unknown, images.unknown, strict=True)
         unknown = [tuple(dict.fromkeys((*a, *b))) for a, b in pairs]
     what = counted(sum(map(bool, checked)), "image has", "images have")
-    log(f"{path}: {what} labels that were looked for; others that are not on an image are unknown")
+    log(
+        f"{found.source}: {what} labels that were looked for; others that are not on an image are "
+        "unknown"
+    )
     return replace(images, unknown=unknown if any(unknown) else None)
 
 

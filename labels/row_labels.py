@@ -48,12 +48,14 @@ def read_row_labels(
     rows = RowLabels(sets, unknown, categories)
     if columns.truth:
         return _with_truth(table, columns.truth, names, rows, options)
-    if columns.checked:
-        is_named = bool(options.checked_column)
-        others = unchecked(table, columns.checked, sets, checked, categories, is_named)
-        return replace(rows, unknown=_either(others, unknown))
     if columns.labels:
         unknown = _unsaid(table, columns, names, rows, options)
+    if columns.checked and options.checked:
+        log(f"{table.path}: {columns.checked!r} is not used: {options.checked} says the same")
+    elif columns.checked:
+        is_named = bool(options.checked_column)
+        others = unchecked(table, columns.checked, sets, checked, categories, is_named)
+        unknown = _either(others, unknown)
     return replace(rows, unknown=unknown)
 
 
@@ -70,7 +72,8 @@ def _unsaid(
     Raises UsageError if a column `verified` does not say yes or no.
     """
     asked = _called_unknown(table, columns, names)
-    blank = _not_annotated(table, columns, options)
+    nowhere = [False] * len(table)
+    blank = nowhere if columns.checked else _not_annotated(table, columns, options)
     rows_open = [a or b for a, b in zip(asked, blank, strict=True)]
     if not any(rows_open):
         return None
@@ -80,7 +83,7 @@ def _unsaid(
 
 def _called_unknown(table: Table, columns: Columns, names: list[str]) -> list[bool]:
     """Whether a row, or another row of its image, has a value of `--unknown`."""
-    values = {v for c in columns.labels for v in table.counts(c) if as_text(v) in table.unknown}
+    values = {v for c in columns.labels for v in table.counts(c) if table.calls_unknown(v)}
     if not values:
         return [False] * len(table)
     cells = zip(*(table.cells[c] for c in columns.labels), strict=True)

@@ -26,13 +26,14 @@ class Table:
     """Columns of equal length.
 
     numbers: each row's number in the file. unknown: values that the user calls unknown, as
-    `as_text` gives them.
+    `as_text` gives them; missing_is_unknown: so are the blanks that programs write, such as NA.
     """
 
     path: Path
     cells: dict[str, list]
     numbers: Sequence[int]
     unknown: frozenset[str] = frozenset()
+    missing_is_unknown: bool = False
     _counts: dict[str, Counter] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -58,10 +59,17 @@ class Table:
             counts[as_text(value)] += count
         return kind_of(counts, self.unknown)
 
+    def calls_unknown(self, value: object) -> bool:
+        """Whether a cell has a value that the user calls unknown."""
+        text = as_text(value)
+        if text == "":
+            return self.missing_is_unknown and value is not None and str(value).strip() != ""
+        return text in self.unknown
+
     def flag(self, value: object) -> str:
         """`as_text` of a cell with a yes or no, and ? for all that means unknown."""
         text = as_text(value)
-        return "?" if text in UNKNOWN or text in self.unknown else text
+        return "?" if text in UNKNOWN or self.calls_unknown(value) else text
 
     def row_of(self, column: str, value: object) -> int:
         """The number of the first row with this value."""

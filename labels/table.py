@@ -67,6 +67,7 @@ def images_from_table(
     if any(value.strip() == "" for value in options.unknown):
         raise UsageError("--unknown '': say --blank unknown if a blank cell means not known")
     table.unknown = frozenset(as_text(value) for value in options.unknown) - {""}
+    table.missing_is_unknown = any(as_text(value) == "" for value in options.unknown)
     columns = find_columns(table, options, image_path)
     names = _file_names(table, columns.file)
     row_per_label = _has_row_per_label(table, names, columns)
@@ -89,11 +90,11 @@ def images_from_table(
 def _say_unused(table: Table, columns: Columns, options: ReadOptions) -> None:
     """One line for values of --unknown that no cell has."""
     used = [*columns.labels, *columns.flags, *filter(None, [columns.truth])]
-    lacking = [v for v in options.unknown if as_text(v) in table.unknown]
-    if lacking:
-        texts = {as_text(value) for column in used for value in table.counts(column)}
-        lacking = [value for value in lacking if as_text(value) not in texts]
-    if lacking:
+    if not options.unknown:
+        return
+    values = {value for column in used for value in table.counts(column)}
+    texts = {as_text(value) for value in values if table.calls_unknown(value)}
+    if lacking := [value for value in options.unknown if as_text(value) not in texts]:
         log(f"note: no label cell of {table.path} is {some(lacking)} (--unknown)")
 
 

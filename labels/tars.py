@@ -90,7 +90,7 @@ def read(
     if not index.is_file():
         make_index(folder)
     elif not _made_elsewhere(index):
-        return coco.read_annotations(index)
+        return coco.read_annotations(index, options)
     try:
         content = read_json(index, _Index, MOST_TEXT, any_number=True)  # a sample may have nan
         if any(image["shard"] >= len(content["shards"]) for image in content["images"]):

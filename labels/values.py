@@ -48,8 +48,9 @@ def kind_of(counts: Mapping[str, int], unknown: Collection[str] = ()) -> str:
     given = counts.keys() - {"", *unknown}
     if given <= UNKNOWN:
         return "blank"
-    if kind := _yes_no_kind(given) or _yes_no_kind(given - UNKNOWN):
-        return kind
+    for known in (given, given - UNKNOWN, given - UNKNOWN - {"-"}):
+        if kind := _yes_no_kind(known):
+            return kind
     flags = sum(n for value, n in counts.items() if value in ON or value in OFF)
     mostly_flags = 2 * flags > sum(counts.values()) - counts.get("", 0)
     if all(map(NUMBER.fullmatch, given)):

@@ -33,31 +33,45 @@ def test_a_dash_is_a_blank_cell(tmp_path):
     assert read(tmp_path, content, blank="absent") == ["cat", "dog", ""]
     assert read(tmp_path, content, unknown=("-",)) == ["cat dog?", "dog", "cat?"]
     assert read(tmp_path, f"{H}a,x,-\nb,-,x\n") == ["cat", "dog"]  # no other cell says no
+    mostly = f"{H}a,yes,-\nb,-,yes\nc,no,-\nd,-,-\ne,-,no\n"
+    assert read(tmp_path, mostly, blank="absent") == ["cat", "dog", "", "", ""]
+    assert read(tmp_path, mostly, blank="unknown") == [
+        *("cat dog?", "dog cat?", "dog?", "cat? dog?", "cat?")
+    ]
 
 
 @pytest.mark.parametrize("odd", ["Not checked", "weiß nicht", "maybe"])
-def test_a_value_beside_yes_and_no_is_never_a_label(tmp_path, odd):
+def test_a_value_beside_yes_and_no_is_not_taken_for_a_label(tmp_path, odd):
     """Most cells hold it, so the columns look like text."""
     content = f"{H}a,Yes,{odd}\nb,{odd},Yes\nc,No,{odd}\nd,{odd},{odd}\ne,{odd},No\n"
-    for options in ({}, {"label_columns": ("cat", "dog")}):
-        with pytest.raises(UsageError, match=f"row 3, has '{odd}' in the column 'cat'.*--unknown"):
-            read(tmp_path, content, **options)
+    with pytest.raises(UsageError, match=f"'{odd}' in the column 'cat'.*with --label_columns; if"):
+        read(tmp_path, content)
+    columns = {"label_columns": ("cat", "dog")}
+    with pytest.raises(UsageError, match=f"'{odd}' in the column 'cat', beside yes and no: say --"):
+        read(tmp_path, content, **columns)
+    assert "cat" not in read(tmp_path, content, separator="", **columns)[0]
     found = read(tmp_path, content, unknown=(odd,))
     assert found == ["cat dog?", "dog cat?", "dog?", "cat? dog?", "cat?"]
-    # a column that is mostly text beside clear ones is not left out
-    content = (
-        "file_name,cat,dog,cow\n" + "".join(f"{i},1,0,{odd}\n" for i in range(9)) + "x,0,1,1\n"
-    )
-    with pytest.raises(UsageError, match=f"has '{odd}' in the column 'cow'"):
-        read(tmp_path, content)
-    assert read(tmp_path, content.replace("1\n", "no\n")) == ["cat"] * 9 + ["dog"]  # nowhere yes
-    with pytest.raises(UsageError, match="has 'o' in the column 'cat', beside x in"):
-        read(tmp_path, f"{H}a,x,o\nb,o,x\nc,o,o\n", label_columns=("cat", "dog"))
+
+
+def test_texts_that_are_no_yes_and_no(tmp_path):
+    """Other columns beside labels are left out; classes in columns that are named are labels."""
+    for values in (("4a", "2", "1"), ("x", "y", "z"), ("si", "en", "de")):
+        rows = "".join(f"{i},1,0,{v}\n" for i, v in enumerate(values * 2))
+        content = f"file_name,cat,dog,about\n{rows}x,0,1,\n"
+        assert read(tmp_path, content) == ["cat"] * 2 * len(values) + ["dog"]
+    pairs = ("positive,neutral", "neutral,positive", "negative,neutral", "neutral,negative")
+    rows = "".join(f"{i}.jpg,{pair}\n" for i, pair in enumerate((*pairs, "neutral,neutral")))
+    content = f"ID,text,image\n{rows}"
+    found = read(tmp_path, content, label_columns=("text", "image"), file_column="ID")
+    assert found == ["neutral positive"] * 2 + ["negative neutral"] * 2 + ["neutral"]
 
 
 def test_unknown_in_a_column_of_labels(tmp_path, capsys):
     content = "file_name,labels\na,dog\nb,cat\nc,?\nd,dog|cat\n"
-    with pytest.raises(UsageError, match=r"row 4, has labels '\?': if nothing is known of this"):
+    with pytest.raises(
+        UsageError, match=r"row 4, has labels '\?': write the labels that are known"
+    ):
         read(tmp_path, content)
     assert read(tmp_path, content, unknown=("?",)) == ["dog", "cat", "cat? dog?", "cat dog"]
     assert "1 image is not known (--unknown)" in capsys.readouterr().err
@@ -68,6 +82,12 @@ def test_unknown_in_a_column_of_labels(tmp_path, capsys):
     assert "note: no label cell of" in capsys.readouterr().err
     rows = "file_name,label\na,dog\na,?\nb,cat\nb,dog\nc,hat\n"  # of the image, not of its row
     assert read(tmp_path, rows, unknown=("?",)) == ["dog cat? hat?", "cat dog", "hat"]
+    for value in ("NA", "?"):
+        both = f"file_name,labels,checked_labels\na,{value},cat|dog\nb,cat,cat|dog\nc,dog,dog\n"
+        assert read(tmp_path, both, unknown=(value,)) == ["cat? dog?", "cat", "dog cat?"]
+    with pytest.raises(UsageError, match=r"write the labels that are known, or \? alone"):
+        read(tmp_path, "file_name,labels\na,dog|?\nb,cat|dog\n", unknown=("?",))
+    assert read(tmp_path, 'file_name,labels\na,"""?"""\nb,cat\n') == ["?", "cat"]  # in quotes
     several = "file_name,label_1,label_2\na,dog,?\nb,cat,dog\n"
     assert read(tmp_path, several, unknown=("?",)) == ["dog cat?", "cat dog"]
 
@@ -91,15 +111,28 @@ def checked(folder: Path, content: str) -> Path:
     return folder / "checked.csv"
 
 
-def test_the_file_of_checked_leaves_unknown_what_the_table_calls_unknown(tmp_path):
-    """As a column checked_labels does; a blank cell means what the file says."""
+def test_the_file_of_checked_leaves_unknown_what_a_cell_calls_unknown(tmp_path):
+    """All else that is not said means what the file says: blank cells, NA, a column, gaps."""
     path = checked(tmp_path, "image,labels\na,dog|cat\nb,dog|cat\nc,dog\n")
-    for mark in ("?", "NA"):
-        content = f"{H}a,{mark},1\nb,1,0\nc,0,1\n"
-        assert read(tmp_path, content, checked=path) == ["dog cat?", "cat", "dog cat?"]
+    content = f"{H}a,?,1\nb,1,0\nc,0,1\n"
+    assert read(tmp_path, content, checked=path) == ["dog cat?", "cat", "dog cat?"]
     content = f"{H}a,-1,1\nb,1,0\nc,,1\n"
     assert read(tmp_path, content, checked=path, unknown=("-1",)) == ["dog cat?", "cat", "dog cat?"]
-    assert read(tmp_path, f"{H}a,,1\nb,1,0\nc,,1\n", checked=path) == ["dog", "cat", "dog cat?"]
+    for blank in ("", "NA", "-"):
+        content = f"{H}a,{blank},1\nb,1,0\nc,{blank},1\n"
+        assert read(tmp_path, content, checked=path) == ["dog", "cat", "dog cat?"]
+    content = "file_name,labels,checked_labels\na,dog,dog\nb,cat,cat\nc,dog,dog|cat\n"
+    assert read(tmp_path, content, checked=path) == ["dog", "cat", "dog cat?"]
+    rows = [{"file_name": n, "labels": {"dog" if n != "b" else "cat": 1}} for n in "abc"]
+    assert read(tmp_path, rows, "t.json", checked=path) == ["dog", "cat", "dog cat?"]
+
+
+def test_the_file_of_checked_is_merged_as_the_labels(tmp_path):
+    path = checked(tmp_path, "image,labels\na,Dog|cat\nb,Dog|cat\n")
+    merge = tmp_path / "merge.csv"
+    merge.write_text("from,to\nDog,dog\n")
+    content = "file_name,labels\na,Dog\nb,cat\n"
+    assert read(tmp_path, content, checked=path, merge=merge) == ["dog", "cat"]
 
 
 def test_the_file_of_checked_may_name_other_images(tmp_path, capsys):
@@ -138,6 +171,9 @@ def test_yes_and_no_in_json(tmp_path):
         {"file_name": "c", "labels": {"cat": True, "dog": True, "hat": True}},
     ]
     assert read(tmp_path, rows, "t.json") == ["cat dog?", "dog hat?", "cat dog hat"]
+    two = [{**row, "tags": {"sun": 1, "rain": 0}} for row in rows]
+    columns = ("labels", "tags")
+    assert read(tmp_path, two, "t.json", label_columns=columns)[0] == "cat sun dog?"
     rows[0]["labels"]["dog"] = 0.5
     with pytest.raises(UsageError, match="it is a dictionary"):
         read(tmp_path, rows, "t.json")
