@@ -54,7 +54,8 @@ ABOUT = _words(
     depth resolution photographer owner uploader worker viewer dpi exif
     done checked approved labeled labelled annotated finished completed processed status use
     used usable include included exclude excluded skip skipped ignore ignored keep delete deleted
-    remove removed unsure uncertain duplicate flagged corrupt corrupted invalid"""
+    remove removed unsure uncertain duplicate flagged corrupt corrupted invalid occluded occlusion
+    truncated truncation"""
 )
 # who gave the labels of a row
 RATERS = _words("annotator annotatorid annotatedby annotatorname labeler labelerid labeller rater")

@@ -18,8 +18,10 @@ NUMBERED = re.compile(r"(.*?)[\W_]*\d+")
 FEW_VALUES, MOST_ODD = 20, 3  # of columns of yes and no; of them, neither yes nor no
 CLASSES = "0 1 on off positive pos negative neg present absent"  # that may be labels
 CLASSES = frozenset(CLASSES.split())
-ODD_COLUMN = "name the columns of labels with --label_columns; if it means not known in one of "
-ODD_COLUMN += "them, say --unknown {}, too"
+ODD_COLUMN = (
+    "name the columns of labels with --label_columns, or delete this one if it is none; if "
+)
+ODD_COLUMN += "{0} means not known, say --unknown {0}"
 ODD_VALUE = "say --unknown {0} if it means not known, or --separator none if {0} is a label"
 FLAGS = ("flag", "sign", "count", "soft", "damaged")
 CODES = [{"1", code} for code in ("7", "8", "9", "77", "88", "99")]  # of surveys, for "not known"

@@ -44,7 +44,7 @@ def test_a_dash_is_a_blank_cell(tmp_path):
 def test_a_value_beside_yes_and_no_is_not_taken_for_a_label(tmp_path, odd):
     """Most cells hold it, so the columns look like text."""
     content = f"{H}a,Yes,{odd}\nb,{odd},Yes\nc,No,{odd}\nd,{odd},{odd}\ne,{odd},No\n"
-    with pytest.raises(UsageError, match=f"'{odd}' in the column 'cat'.*with --label_columns; if"):
+    with pytest.raises(UsageError, match=f"'{odd}' in the column 'cat'.*with --label_columns, or"):
         read(tmp_path, content)
     columns = {"label_columns": ("cat", "dog")}
     with pytest.raises(UsageError, match=f"'{odd}' in the column 'cat', beside yes and no: say --"):
