@@ -213,6 +213,7 @@ def test_files_and_folders_without_labels(tmp_path):
 texts = st.text(st.characters(exclude_categories=("Cc", "Cs", "Z")), min_size=1, max_size=8)
 labels = st.lists(texts, min_size=1, max_size=3).map(" ".join).map(folded).filter(bool)
 labels = labels.filter(lambda x: not set(x) & {*"[](){}'\""})  # in cells, they must fit
+labels = labels.filter(lambda x: {*x} != {"?"})  # unknown, and not a label; see below
 sets = st.lists(st.lists(labels, max_size=4, unique=True), min_size=2, max_size=8)
 
 
@@ -231,6 +232,14 @@ def test_any_labels_survive_a_csv(tmp_path_factory, sets, delimiter, separator):
     path = written(tmp_path_factory.mktemp("csv"), text.getvalue())
     options = ReadOptions(separator=separator)
     assert read_labels(path, None, options).label_sets == [tuple(each) for each in sets]
+
+
+@given(marks=st.text("?", min_size=1, max_size=4), beside=labels, alone=st.booleans())
+def test_question_marks_among_labels_stop(tmp_path_factory, marks, beside, alone):
+    cell = marks if alone else f"{beside}|{marks}"
+    path = written(tmp_path_factory.mktemp("csv"), f"{H}0.jpg,one|two\n1.jpg,\"{cell}\"\n")
+    with pytest.raises(UsageError, match=r"write the labels that are known, or \? alone"):
+        read_labels(path, None, ReadOptions(separator="|"))
 
 
 @settings(deadline=None, max_examples=40)
