@@ -22,6 +22,15 @@ def all_but(labels: Sequence[str], *known: Iterable[Collection[str]]) -> list[tu
     return found
 
 
+def union(
+    sets: Sequence[tuple[str, ...]], others: Sequence[tuple[str, ...]] | None
+) -> list[tuple[str, ...]]:
+    """For each image the labels of both; `sets` if there are no others."""
+    if not others:
+        return list(sets)
+    return [tuple(dict.fromkeys((*a, *b))) for a, b in zip(sets, others, strict=True)]
+
+
 @dataclass(frozen=True)
 class AnnotatedImages:
     """One entry per image: COCO's in order of image id, those of other formats as listed.

@@ -37,7 +37,7 @@ from labels import (
     voc,
     yolo,
 )
-from labels.annotated import AnnotatedImages, all_but
+from labels.annotated import AnnotatedImages, all_but, union
 from labels.merge import merge_labels, read_merges
 from labels.options import DEFAULTS, ReadOptions
 from labels.split_folders import splits_by_folder
@@ -140,10 +140,8 @@ def _with_checked(images: AnnotatedImages, found: AnnotatedImages) -> AnnotatedI
     if new:
         log(f"note: {found.source} names labels that {images.source} lacks: {some(new)}")
     checked = [looked_for.get(name, ()) for name in images.file_names]
-    unknown = all_but(images.categories, images.label_sets, checked)
-    if images.unknown:
-        pairs = zip(unknown, images.unknown, strict=True)
-        unknown = [tuple(dict.fromkeys((*a, *b))) for a, b in pairs]
+    not_looked_for = all_but(images.categories, images.label_sets, checked)
+    unknown = union(not_looked_for, images.unknown)
     what = counted(sum(map(bool, checked)), "image has", "images have")
     log(
         f"{found.source}: {what} labels that were looked for; others that are not on an image are "

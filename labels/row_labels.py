@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from labels.annotated import union
 from labels.checked import unchecked, verified_rows
 from labels.columns import Columns
 from labels.flags import flagged_labels
@@ -55,13 +56,8 @@ def read_row_labels(
     elif columns.checked:
         is_named = bool(options.checked_column)
         others = unchecked(table, columns.checked, sets, checked, categories, is_named)
-        unknown = _either(others, unknown)
+        unknown = union(others, unknown)
     return replace(rows, unknown=unknown)
-
-
-def _either(a: Labels, b: Labels | None) -> Labels:
-    """The labels of both, in each row."""
-    return [tuple(dict.fromkeys((*x, *y))) for x, y in zip(a, b, strict=True)] if b else a
 
 
 def _unsaid(
@@ -102,7 +98,9 @@ def _not_annotated(table: Table, columns: Columns, options: ReadOptions) -> list
     silent = "absent" if verified is None else "unknown"
     if (options.blank or silent) == "absent" and other is None:
         return [False] * len(table)
-    empty = {v for c in columns.labels for v in table.counts(c) if as_text(v) == ""}
+    values = {v for c in columns.labels for v in table.counts(c)}
+    # an empty list of JSON says that there is no label, unless nobody looked
+    empty = {v for v in values if as_text(v) == "" or (v == () and (verified or other))}
     cells = zip(*(table.cells[c] for c in columns.labels), strict=True)
     blank = [all(cell in empty for cell in row) for row in cells]
     if other and any(blank):

@@ -244,7 +244,7 @@ def test_any_labels_survive_a_csv(tmp_path_factory, sets, delimiter, separator):
 @given(marks=st.text("?", min_size=1, max_size=4), beside=labels, alone=st.booleans())
 def test_question_marks_among_labels_stop(tmp_path_factory, marks, beside, alone):
     cell = marks if alone else f"{beside}|{marks}"
-    path = written(tmp_path_factory.mktemp("csv"), f"{H}0.jpg,one|two\n1.jpg,\"{cell}\"\n")
+    path = written(tmp_path_factory.mktemp("csv"), f'{H}0.jpg,one|two\n1.jpg,"{cell}"\n')
     with pytest.raises(UsageError, match=r"write the labels that are known, or \? alone"):
         read_labels(path, None, ReadOptions(separator="|"))
 

@@ -1,5 +1,6 @@
 """--unknown and --checked, as people give them: what is read, and what stops."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,15 @@ def test_unknown_in_a_column_of_labels(tmp_path, capsys):
 def test_verified_rows(tmp_path, mark):
     content = f"file_name,labels,verified\na,dog,{mark}\nb,cat,{mark}\nc,,{mark}\nd,,\n"
     assert read(tmp_path, content) == ["dog", "cat", "", "cat? dog?"]
+
+
+def test_empty_lists_that_nobody_verified(tmp_path):
+    rows = [("a", ["dog"], True), ("b", ["cat"], True), ("c", [], True), ("d", [], False)]
+    keys = ("file_name", "labels", "verified")
+    content = "\n".join(json.dumps(dict(zip(keys, row, strict=True))) for row in rows)
+    assert read(tmp_path, content, name="x.jsonl") == ["dog", "cat", "", "cat? dog?"]
+    content = content.replace(', "verified": true', "").replace(', "verified": false', "")
+    assert read(tmp_path, content, name="x.jsonl") == ["dog", "cat", "", ""]
 
 
 def test_verified_with_other_values_stops(tmp_path):
