@@ -107,11 +107,20 @@ def _respelled(images: AnnotatedImages) -> AnnotatedImages:
 
 
 def _read_checked(options: ReadOptions) -> AnnotatedImages:
-    """The file of --checked: for each image the labels that somebody looked for."""
+    """The file of --checked: for each image the labels that somebody looked for.
+
+    Raises UsageError if it is a table of labels, some of which are unknown.
+    """
     keep = ("separator", "label_names", "unknown")
     options_of_file = ReadOptions(**{name: getattr(options, name) for name in keep})
     path = options.checked
     found = _respelled(_format_of(path).read(path, None, options_of_file))
+    if found.unknown and any(found.unknown):
+        raise UsageError(
+            f"{path} (--checked) says of some labels that they are unknown: if it has the labels "
+            "of the images, give it with --annotations, without --checked; else write all labels "
+            "looked for in one column, image,labels"
+        )
     return respell(found, read_merges(options.merge)) if options.merge else found
 
 

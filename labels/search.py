@@ -99,7 +99,7 @@ def _find(image_path: Path, prefer: str, not_labels: frozenset[str]) -> Path:
         return _relative(named[0])  # its reader says what is wrong
     if folders.matches(image_path):
         return image_path
-    raise UsageError(_nothing_found(image_path, pictures, tables))
+    raise UsageError(_nothing_found(image_path, pictures, tables, not_labels))
 
 
 def _data_set_in(folder: Path) -> Path | None:
@@ -204,7 +204,9 @@ def _several(tables: list[Path]) -> str:
     return f"{len(tables)} files may have the labels, {names}: name the one with --annotations"
 
 
-def _nothing_found(image_path: Path, pictures: Pictures, tables: list[Path]) -> str:
+def _nothing_found(
+    image_path: Path, pictures: Pictures, tables: list[Path], not_labels: frozenset[str]
+) -> str:
     about = f"no labels of the images in {image_path}: no annotations folder beside it"
     about += ", no table that lists them in, beside or above it, and no folders named as labels"
     if not pictures.names:
@@ -212,6 +214,9 @@ def _nothing_found(image_path: Path, pictures: Pictures, tables: list[Path]) -> 
     if tables:
         shown = [f"{_shown(t)} ({pictures.what_lists(t)})" for t in tables[:MANY]]
         about += f"; overlooked: {some(shown)}"
+    if not_labels:
+        shown = [_shown(Path(name)) for name in sorted(not_labels)]
+        about += f"; another flag names {some(shown)}"
     return f"{about}; name the labels with --annotations"
 
 

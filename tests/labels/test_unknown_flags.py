@@ -174,6 +174,20 @@ def test_the_file_of_checked_is_not_taken_for_the_labels(tmp_path, place):
     assert find_labels(tmp_path / "animals", "train") == path
 
 
+def test_a_table_of_labels_is_no_file_of_checked(tmp_path):
+    """What it says of each label would be lost: only its column of labels would be read."""
+    table = "file_name,labels,checked_labels\na.png,cat,cat|dog\nb.png,,dog\nc.png,dog,\n"
+    path = checked(tmp_path, table)
+    for seed, name in enumerate("abc"):
+        write_picture(tmp_path / "photos" / f"{name}.png", seed=seed)
+    with pytest.raises(
+        UsageError, match=r"\(--checked\) says of some labels that they are unknown"
+    ):
+        read_labels(path, None, ReadOptions(checked=path))
+    with pytest.raises(UsageError, match=r"; another flag names .*checked\.csv; name the labels"):
+        find_labels(tmp_path / "photos", "train", [path])
+
+
 def test_yes_and_no_in_json(tmp_path):
     rows = [
         {"file_name": "a", "labels": {"cat": 1, "dog": None, "hat": 0}},
