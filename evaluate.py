@@ -49,6 +49,7 @@ import numpy as np
 import torch
 
 from evaluation.analysis import (
+    Questions,
     co_occurrence,
     influence_agreement,
     issue_results,
@@ -57,6 +58,7 @@ from evaluation.analysis import (
 )
 from evaluation.choice import (
     TRAINED_ON,
+    Chosen,
     add_choice_flags,
     choose_images,
     choose_output_dir,
@@ -64,15 +66,7 @@ from evaluation.choice import (
     warn_of_leaks,
 )
 from evaluation.compare import PREDICTIONS, compare, save_predictions
-from evaluation.judging import (
-    ImageReader,
-    Judge,
-    Judged,
-    Subject,
-    judge_images,
-    load_subject,
-    restore_folds,
-)
+from evaluation.judging import ImageReader, Judge, Judged, judge_images, load_part, restore_folds
 from evaluation.kept_rules import rule_results
 from evaluation.metrics import PROTOCOLS, protocol_metrics
 from evaluation.pointing import pointing_game, read_label_objects
@@ -81,6 +75,7 @@ from evaluation.results import describe_run, metric_results, report_results, wri
 from images.bad_images import BadImages
 from images.cache import ImageCache
 from images.on_device import check_decoder
+from images.part import Part
 from images.transforms import Preprocessing
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.promises import DECIDE, decision
@@ -97,6 +92,7 @@ from report.text import format_comparison, format_tables
 from training.folds import make_folds, train_folds
 from util.cli import (
     ArgumentParser,
+    changed_flags,
     command_line,
     fold_count,
     non_negative_int,
@@ -171,40 +167,37 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     checkpoint = load_checkpoint(path)
     model, vocabulary, preprocessing = restore(checkpoint, path)
     flags = checkpoint["flags"]
-    asked = label_flags(flags, vars(args))
-    options = options_from(asked)
+    read_as = label_flags(flags, vars(args))
+    options = options_from(read_as)
     rules = load_rules(args.rules, vocabulary.labels) if args.rules else None
     thresholds = promised_thresholds(checkpoint, args.decide, path, args.folds, args.rules)
     split = args.split or ("all" if args.folds else None)
     chosen = choose_images(args.image_path, args.annotations, split, checkpoint, options)
-    # as in training, if the images are from the same data set
-    skip_bad = args.skip_bad_images or (chosen.is_own and flags.get("skip_bad_images") is True)
-    subject = load_subject(chosen, vocabulary, args.keep_unlabelled, args.limit, skip_bad)
+    skip_bad = args.skip_bad_images or chosen.skipped_bad(flags)
+    part = load_part(chosen, vocabulary, args.keep_unlabelled, args.limit, skip_bad)
     output_dir = choose_output_dir(
         args.output_dir, path.parent, chosen, args.limit, args.folds, rules
     )
     make_folder(output_dir)
-    objects = None
-    if args.pointing:
-        objects = read_label_objects(subject.images, vocabulary, options)
-    revealed = reveal_labels(subject.targets, args.reveal) if args.reveal else None
+    objects = read_label_objects(part.images, vocabulary, options) if args.pointing else None
+    revealed = reveal_labels(part.targets, args.reveal) if args.reveal else None
     if args.reveal and rules:
         rules.check_facts(revealed, vocabulary.labels)
-    judges, leak = [Judge(model, checkpoint, np.arange(len(subject.paths)))], ""
+    judges, leak = [Judge(model, checkpoint, np.arange(len(part.paths)))], ""
     if args.folds:
         here = {"image_path": chosen.image_path, "annotations": chosen.annotations}
-        here |= asked | {"skip_bad_images": skip_bad, "device": str(device)}
-        judges = train_judges(subject, args.folds, flags | here, vocabulary, output_dir)
+        here |= read_as | {"skip_bad_images": skip_bad, "device": str(device)}
+        judges = train_judges(part, args.folds, flags | here, vocabulary, output_dir)
     else:
         leak = warn_of_leaks(chosen, checkpoint)
         if args.label_issues and chosen.is_own and chosen.part in TRAINED_ON:
             log("note: a model finds few errors in its own training images; --folds 5 finds more")
-    reader = make_reader(args, subject, preprocessing, skip_bad, output_dir, device)
+    reader = make_reader(args, part, preprocessing, skip_bad, output_dir, device)
     amp = autocast(device, all_gather(resolve_amp(args.amp, device, flags))[0])
     flips = bool(args.label_issues or args.influence)
+    asked = Questions(args.num_samples, revealed, flips, args.pointing, rules)
     started = time.perf_counter()
-    questions = (args.num_samples, revealed, flips, args.pointing, rules)
-    judged = judge_images(judges, subject, reader, amp, device, *questions)
+    judged = judge_images(judges, part, reader, amp, device, asked)
     seconds = time.perf_counter() - started
     if rank() > 0:
         return  # the first process reports for all
@@ -220,47 +213,59 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         "leak": leak,
         "num_samples": args.num_samples,
         **metric_results(p, judged.sets, labels, args.decide),
-        "images_per_second": round(len(judged.subject.paths) / seconds, 1),
-        **asked_results(args, judged, revealed, objects, labels, rules),
+        "images_per_second": round(len(judged.part.paths) / seconds, 1),
+        **asked_results(args, judged, revealed, objects, vocabulary, rules),
         **promise,
     }
-    if args.report:
-        results["left_out"] = left_out(judged.subject.images, vocabulary)
+    write_outputs(args, results, judged, chosen, vocabulary, output_dir, path, preprocessing, amp)
+
+
+def write_outputs(
+    args: argparse.Namespace,
+    results: dict,
+    judged: Judged,
+    chosen: Chosen,
+    vocabulary: Vocabulary,
+    output_dir: Path,
+    checkpoint_path: Path,
+    preprocessing: Preprocessing,
+    amp: torch.autocast,
+) -> None:
+    """Write all files of an evaluation, and print its tables."""
+    p, labels, images = judged.decoded.predictions, vocabulary.labels, judged.part.images
     tables = format_tables(results)
-    names = judged.subject.images.file_names
-    save_predictions(p, labels, names, output_dir)
+    save_predictions(p, labels, images.file_names, output_dir)
     as_json = write_results(results, tables, output_dir)
     if args.influence:
         stem, in_data = output_dir / "label_influence", co_occurrence(p.targets, p.known)
         save_influence(judged.decoded.influence, in_data, labels, stem)
         log(f"wrote {stem}.csv and label_influence.png")
     if args.label_issues:
-        write_issues(results, judged.subject, chosen, vocabulary, output_dir)
+        write_issues(results, judged.part, chosen, vocabulary, output_dir)
     if args.report:
-        decided, paths = judged.sets[args.decide], judged.subject.paths
-        transform = preprocessing.eval_transform()
-        gallery = draw_gallery(p, decided, labels, paths, judged.models, transform, amp)
-        training = path.parent / "log.jsonl"
-        write_report(results, p, decided, gallery, training, tables, output_dir)
+        decided, paths = judged.sets[args.decide], judged.part.paths
+        view, training_log = preprocessing.eval_transform(), checkpoint_path.with_name("log.jsonl")
+        gallery = draw_gallery(p, decided, labels, paths, judged.models, view, amp)
+        write_report(results, p, decided, gallery, training_log, tables, output_dir)
         log(f"wrote {output_dir / 'report.html'} and pr_curves.csv")
     print(as_json if args.json else tables)
     log(f"wrote {output_dir / 'metrics.json'}, evaluate.log and {PREDICTIONS}")
 
 
 def train_judges(
-    subject: Subject, num_folds: int, flags: dict, vocabulary: Vocabulary, folder: Path
+    part: Part, num_folds: int, flags: dict, vocabulary: Vocabulary, folder: Path
 ) -> Iterator[Judge]:
     """--folds: a model for each part of the images, trained without it."""
     if is_launched():
         raise UsageError("--folds starts its trainings by itself: leave out torchrun")
-    folds = make_folds(subject.targets, num_folds)
-    names = [[subject.images.file_names[i] for i in fold] for fold in folds]
+    folds = make_folds(part.targets, num_folds)
+    names = [[part.images.file_names[i] for i in fold] for fold in folds]
     return restore_folds(train_folds(flags, vocabulary, names, folder), folds, vocabulary)
 
 
 def make_reader(
     args: argparse.Namespace,
-    subject: Subject,
+    part: Part,
     preprocessing: Preprocessing,
     skip_bad: bool,
     output_dir: Path,
@@ -275,7 +280,7 @@ def make_reader(
     cache = None
     if args.cache:  # at the model's own size, so that pixels are the same as without it
         side = preprocessing.image_size
-        cache = ImageCache(args.cache, subject.paths, side, skip_bad=skip_bad)
+        cache = ImageCache(args.cache, part.paths, side, skip_bad=skip_bad)
         rank_zero_first(lambda: cache.prepare(args.num_workers))
     pin = device.type == "cuda"
     return ImageReader(
@@ -288,34 +293,31 @@ def asked_results(
     judged: Judged,
     revealed: np.ndarray | None,
     objects: list[dict] | None,
-    labels: tuple[str, ...],
+    vocabulary: Vocabulary,
     rules: LabelRules | None,
 ) -> dict:
     """The results that only a flag asks for."""
-    found, decoded, subject = {}, judged.decoded, judged.subject
-    p = decoded.predictions
+    found, decoded, part = {}, judged.decoded, judged.part
+    p, labels = decoded.predictions, vocabulary.labels
     if rules:
-        found["rules"] = rule_results(p, rules, subject.images.file_names)
+        found["rules"] = rule_results(p, rules, part.images.file_names)
     if args.protocol:
         found["paper"] = protocol_metrics(args.protocol, p.targets, p.marginals, p.known)
     if args.reveal:
-        revealed = revealed[decoded.indices]
-        found["revealed"] = reveal_results(decoded, revealed, args.reveal, judged.thresholds)
+        facts = revealed[decoded.indices]
+        found["revealed"] = reveal_results(decoded, facts, args.reveal, judged.thresholds)
     if args.label_issues:
-        names = subject.images.file_names
-        found["label_issues"] = issue_results(
-            decoded, args.label_issues, names, subject.paths, labels, rules
-        )
+        names, most = part.images.file_names, args.label_issues
+        found["label_issues"] = issue_results(decoded, most, names, part.paths, labels, rules)
     if args.influence:
         found["influence_agreement"] = influence_agreement(decoded.influence, p.targets, p.known)
     if args.pointing:
         objects = [objects[i] for i in decoded.indices]
-        found["pointing"] = pointing_game(
-            decoded.peaks, subject.targets, objects, subject.paths, labels
-        )
+        found["pointing"] = pointing_game(decoded.peaks, part.targets, objects, part.paths, labels)
     if args.report:
         log("resampling the images for the intervals")
         found |= report_results(p, judged.sets)
+        found["left_out"] = left_out(part.images, vocabulary)
     return found
 
 
@@ -333,9 +335,8 @@ def print_rules(args: argparse.Namespace) -> None:
 
 def print_comparison(args: argparse.Namespace) -> None:
     """--compare: print the table or its JSON; with --report also write comparison.html."""
-    defaults = vars(get_args_parser().parse_args([]))
     used = {"compare", "report", "output_dir", "json"}
-    if given := [k for k, v in vars(args).items() if v != defaults[k] and k not in used]:
+    if given := changed_flags(vars(args), get_args_parser(), used):
         raise UsageError(f"--compare evaluates nothing: leave out --{given[0]}")
     found = {"command": command_line(), **compare(args.compare)}
     text = format_comparison(found)

@@ -43,8 +43,9 @@ from deploy.precision import read_photos, to_float16, to_int8
 from deploy.precision_results import Comparison, measure
 from deploy.safetensors_io import CONFIG, TENSORS, save_export
 from evaluation.choice import add_choice_flags, choose_images, warn_of_leaks
-from evaluation.judging import ImageReader, Subject, load_subject
+from evaluation.judging import ImageReader, load_part
 from images.bad_images import BadImages
+from images.part import Part
 from images.transforms import Preprocessing
 from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.rules import load_rules
@@ -52,7 +53,7 @@ from labels.options import add_label_flags, label_flags, options_from
 from labels.vocabulary import Vocabulary
 from model import HybridNet
 from report.inputs import list_inputs
-from util.cli import ArgumentParser, positive_int, run_script
+from util.cli import ArgumentParser, changed_flags, positive_int, run_script
 from util.errors import UsageError
 from util.files import make_folder, write_atomically
 from util.log import log, progress
@@ -161,8 +162,7 @@ def write_files(
 
 def check_unused(args: argparse.Namespace) -> None:
     """Raise UsageError for flags of the comparison if there is none."""
-    defaults = vars(get_args_parser().parse_args([]))
-    if given := [k for k, v in vars(args).items() if v != defaults[k] and k not in ALWAYS]:
+    if given := changed_flags(vars(args), get_args_parser(), ALWAYS):
         raise UsageError(f"--{given[0]} is for a smaller model: add --int8 PHOTOS or --fp16")
 
 
@@ -170,7 +170,7 @@ def check_unused(args: argparse.Namespace) -> None:
 class TestSet:
     """The labelled images that two precisions are compared on."""
 
-    subject: Subject
+    part: Part
     source: str  # where they are from, in words
     skip_bad: bool
 
@@ -180,11 +180,11 @@ def choose_test(args: argparse.Namespace, checkpoint: dict, vocabulary: Vocabula
     flags = checkpoint["flags"]
     options = options_from(label_flags(flags, vars(args)))
     chosen = choose_images(args.image_path, args.annotations, args.split, checkpoint, options)
-    skip_bad = args.skip_bad_images or (chosen.is_own and flags.get("skip_bad_images") is True)
-    subject = load_subject(chosen, vocabulary, args.keep_unlabelled, args.limit, skip_bad)
+    skip_bad = args.skip_bad_images or chosen.skipped_bad(flags)
+    part = load_part(chosen, vocabulary, args.keep_unlabelled, args.limit, skip_bad)
     warn_of_leaks(chosen, checkpoint)
-    part = "" if chosen.part == "all" else f", {chosen.part}"
-    return TestSet(subject, f"{chosen.annotations}{part}", skip_bad)
+    which = "" if chosen.part == "all" else f", {chosen.part}"
+    return TestSet(part, f"{chosen.annotations}{which}", skip_bad)
 
 
 def make_smaller(files: dict[str, bytes], photos: Iterable[np.ndarray] | None) -> dict[str, bytes]:
@@ -205,7 +205,7 @@ def compare(
         bad = BadImages(Path(temporary) / "skipped") if test.skip_bad else None
         # no processes that load images: they would disturb the times
         reader = ImageReader(preprocessing, None, bad, batch_size, 0, pin_memory=False)
-        batches = progress(reader.batches(test.subject), "comparing")
+        batches = progress(reader.batches(test.part), "comparing")
         return measure(model, exports, batches, test.source, batch_size)
 
 

@@ -22,9 +22,9 @@ sum of C binary cross-entropies. The two decoders differ only in z:
     chain    z_j = s_j
     softmax  z_j = s_j - log(sum_{k>j} exp s_k + exp s_END)
 
-`softmax` is the classic decoder: a softmax over END and all labels after the last one. There z_j is
-the logit of choosing j once the labels between the last one and j are passed over; their scores
-cancel in this probability. So one line separates the two decoders, and all decoding serves both.
+In both, z_j is the logit of P(label j | the labels before j). `softmax` is the classic decoder; it
+chooses one token after the other, and compares the score of j with the scores of all that can still
+come instead: later labels and END. Decoding needs only z, so it is the same for both.
 
 After training each logit becomes z / T + w p, with a temperature T (Guo et al., ICML 2017) and the
 log-odds p of the label's frequency in the training images. T and w are fitted on images that the
@@ -72,7 +72,7 @@ PartialNLL = Callable[["HybridNet", Encoding, Tensor], Tensor]  # targets B×C w
 
 
 class Decoder(nn.Module):
-    """The control without memory, z = b(I), and the base class of the other decoders.
+    """The decoder `none`: z = b(I), labels are independent. `ChainDecoder` is based on it.
 
     The state, N rows of S numbers, holds what is known of the labels read so far; here S is 0.
     prior: C, the log-odds of each label's frequency in the training images.
@@ -130,9 +130,8 @@ class ChainDecoder(Decoder):
         self.lstm = nn.LSTM(embed_size, hidden_size, batch_first=True)
         self.project_output = nn.Linear(hidden_size, embed_size, bias=False)  # U_o
         self.project_image = nn.Linear(image_features, embed_size)  # U_I
-        for projection in (self.project_output, self.project_image):
-            for parameter in projection.parameters():
-                nn.init.zeros_(parameter)
+        for parameter in (*self.project_output.parameters(), *self.project_image.parameters()):
+            nn.init.zeros_(parameter)
 
     def embed_image(self, features: Tensor) -> Tensor:
         return self.project_image(features)
@@ -155,35 +154,47 @@ class ChainDecoder(Decoder):
         return self.calibrated(scores - later.flip(1).logcumsumexp(1).flip(1))
 
     def set_logits(self, encoding: Encoding, targets: Tensor) -> Tensor:
-        """Reads each label once and scores each step once, without padding.
-
-        A row is one step of one image, M = sum(counts + 1) rows in all, in PackedSequence's order:
-        the first step of every image, then the second step of all images that have one, …
-        Targets on a GPU are slow: counting them would wait for all its work.
-        """
+        """Reads each label and scores each step once; waits for the GPU if targets are there."""
         device = encoding.cnn_logits.device
-        targets = targets.cpu().bool()
-        counts = targets.sum(1)  # B  labels per image
-        order = counts.argsort(descending=True)
-        place = order.argsort()  # B  of an image among the rows of a step
-        most = max(counts.tolist(), default=0)
-        sizes = (counts >= torch.arange(most + 1)[:, None]).sum(1)  # rows per step
-        first = sizes.cumsum(0) - sizes  # first row of each step
-        step = targets.cumsum(1) - targets.long()  # B×C  labels read before position j
-        row = first[step] + place[:, None]  # B×C  the row that decides on label j
-        image = torch.cat([order[:size] for size in sizes])  # M
-        hidden = self.label_embedding.new_zeros(len(targets), self.hidden_size)
-        if len(sizes) > 1:
-            rows, ranks = targets.nonzero(as_tuple=True)
-            read = torch.empty_like(ranks)  # the label that leads to each row after the first step
-            read[first[step[rows, ranks] + 1] + place[rows] - len(targets)] = ranks
-            labels = self.label_embedding[read.to(device, non_blocking=True)]
-            hidden = torch.cat([hidden, self.lstm(PackedSequence(labels, sizes[1:]))[0].data])
+        read, sizes, row, image = _schedule(targets.cpu().bool())
+        read, row, image = (x.to(device, non_blocking=True) for x in (read, row, image))
+        hidden = self.label_embedding.new_zeros(len(targets), self.hidden_size)  # before any label
+        if len(read):
+            steps = PackedSequence(self.label_embedding[read], sizes[1:])
+            hidden = torch.cat([hidden, self.lstm(steps)[0].data])  # M×H
         else:  # no labels: the LSTM gets a gradient of 0, as DistributedDataParallel needs one
             hidden = hidden + 0 * sum(weight.sum() for weight in self.lstm.parameters())
-        row, image = (index.to(device, non_blocking=True) for index in (row, image))
         z = self.logits(hidden, encoding.image_embedding[image], encoding.cnn_logits[image])  # M×C
         return z.gather(0, row)
+
+
+def _schedule(targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """In which order a batch of label sets is read: targets B×C, bool -> read, sizes, row, image.
+
+    A row is one step of one image, in PackedSequence's order: the first step of all images, then
+    the second step of those that have one, … {0, 2} and {1} of C = 3 labels make M = 5 rows:
+
+        row          0     1      2      3     4
+        image        0     1      0      1     0
+        labels read  -     -      0      1     0, 2
+        decides on   0     0, 1   1, 2   2     -
+
+    read: M-B, the label that leads to each row after the first step. sizes: the rows of each step.
+    row: B×C, the row that decides on each label. image: M, the image of each row.
+    """
+    counts = targets.sum(1)  # B  labels per image
+    order = counts.argsort(descending=True)
+    place = order.argsort()  # B  of an image among the rows of a step
+    most = max(counts.tolist(), default=0)
+    sizes = (counts >= torch.arange(most + 1)[:, None]).sum(1)
+    first = sizes.cumsum(0) - sizes  # first row of each step
+    step = targets.cumsum(1) - targets.long()  # B×C  labels read before position j
+    images, ranks = targets.nonzero(as_tuple=True)
+    read = torch.empty_like(ranks)
+    read[first[step[images, ranks] + 1] + place[images] - len(targets)] = ranks
+    row = first[step] + place[:, None]
+    image = torch.cat([order[:size] for size in sizes])
+    return read, sizes, row, image
 
 
 class HybridNet(nn.Module):
@@ -301,10 +312,8 @@ class HybridNet(nn.Module):
         set_nll   -log P(targets | image), with teacher forcing; trains the decoder
         cnn_bce   binary cross-entropy of b(I) alone; equals set_nll for `none`
 
-        Targets are 1, 0 or NaN: unknown. Then `partial_nll` gives the set_nll of the batch, see
-        inference/unknown.py, and cnn_bce has the known labels only.
-
-        Validation uses bernoulli_nll, not these. Keep targets on the CPU: see ChainDecoder.
+        Targets are 1, 0 or NaN, for unknown: then `partial_nll` gives the set_nll of the batch (see
+        inference/unknown.py), and cnn_bce has the known labels only. Keep targets on the CPU.
         """
         encoding, known = self.encode(images), None  # None: all
         if targets.isnan().any():
@@ -316,10 +325,7 @@ class HybridNet(nn.Module):
 
 
 def bernoulli_nll(logits: Tensor, targets: Tensor, counted: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy summed over the labels that are `counted`, all without it: N nats.
-
-    All are N×C. Targets are finite.
-    """
+    """Binary cross-entropy summed over the labels that are `counted`, or all: N×C -> N nats."""
     targets = targets.float().to(logits.device, non_blocking=True)
     nats = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return (nats if counted is None else nats * counted.to(logits.device)).sum(1)

@@ -77,14 +77,17 @@ from training.setup import (
 )
 from training.signals import lock_output_dir
 from training.start_from import load_start
-from training.state import TrainState, clip_gradients
+from training.state import TrainState
 from training.track import check_tool, tracking
 from training.validation import validate
 from util.cli import code_commit, run_script
+from util.compat import clip_to_norm
 from util.device import autocast, pick_device, resolve_amp
 from util.distributed import all_gather, process_group, rank, rank_zero_first, world_size
 from util.errors import UsageError
 from util.log import counted, log, progress
+
+MAX_NORM = 10.0  # of the gradient
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -102,7 +105,7 @@ def main(args: argparse.Namespace) -> None:
         check_decoder(device, args.cache, args.skip_bad_images)
     check_tool(args.track)
     with process_group(device):
-        given = dict(vars(args))
+        given = dict(vars(args))  # as typed, for config.json: choose_run fills in the rest
         images, about = choose_run(args)
         set_deterministic(device)
         with lock_output_dir(args.output_dir):
@@ -112,7 +115,7 @@ def main(args: argparse.Namespace) -> None:
 def train(
     args: argparse.Namespace, images: TrainAndVal, about: dict, device: torch.device, given: dict
 ) -> None:
-    """Data, model, then for each epoch: train, validate, save, report. given: `write_config`."""
+    """Data, model, then for each epoch: train, validate, save, report. given: as typed."""
     earlier = load_last(args.output_dir)  # the checkpoint to continue from; None in a new run
     changes = find_changes(earlier, about, default_flags()) if earlier else Changes()
     changes.check(args.output_dir, args.accept_changes)
@@ -137,14 +140,14 @@ def train(
     )
     saver, amp = start_or_continue(args, data, state, about, earlier, changes, given)
     tracker = tracking(args.track, args.output_dir, about["flags"], state.epoch + 1)
-    most = int(images.train.targets.sum(1).max())  # labels of an image
+    most_labels = int(images.train.targets.sum(1).max())  # of an image
     with saver, tracker as track:  # SIGTERM and Ctrl-C save before they end the run
         for epoch in range(state.epoch + 1, args.num_epochs + 1):
             steps = saver.steps(data.train_loader, f"epoch {epoch}/{args.num_epochs}")
             train_one_epoch(state, steps, amp, args.decoder, args.cnn_loss_weight, args.seed)
             losses = saver.end_steps()  # saves: validation may take long
             val_batches = saver.stop.watch(progress(data.val_loader, "validating"))
-            found = validate(state.ema, val_batches, amp, most)  # of the averaged weights
+            found = validate(state.ema, val_batches, amp, most_labels)  # of the averaged weights
             is_best = saver.end_epoch(found)  # if so, writes best.pt
             line = {"epoch": epoch, **losses, **found.metrics, "seconds": saver.seconds()}
             track.report(line)
@@ -166,9 +169,9 @@ def train_one_epoch(
     state.model.train()
     for images, targets, indices, batch_size in steps:
         images = images.to(state.device, non_blocking=True)  # b×3×S×S, this process's share
-        for_partial = functools.partial(partial_nll, seed=seed + state.steps)
+        nll = functools.partial(partial_nll, seed=seed + state.steps)  # if labels are unknown
         with amp:
-            losses = state.ddp_model(images, targets, for_partial)  # set_nll, cnn_bce: b nats each
+            losses = state.ddp_model(images, targets, nll)  # set_nll, cnn_bce: b nats each
         # DDP averages gradients over processes: this scale makes it the mean over the whole batch
         scale = world_size() / batch_size
         set_nll, cnn_bce = (scale * losses[name].sum() for name in ("set_nll", "cnn_bce"))
@@ -177,7 +180,7 @@ def train_one_epoch(
             loss = loss + cnn_loss_weight * cnn_bce
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        clip_gradients(state.model)
+        clip_to_norm(state.model, MAX_NORM)
         state.optimizer.step()
         state.decay_to_start()
         state.scheduler.step()
@@ -186,7 +189,7 @@ def train_one_epoch(
 
 
 def choose_run(args: argparse.Namespace) -> tuple[TrainAndVal, dict]:
-    """Fill in the flags; choose the images, and as args.output_dir the run's folder.
+    """Fill in args; choose the images, and as args.output_dir the run's folder.
 
     Returns the images and what every checkpoint of the run holds besides weights and results.
     """
@@ -200,7 +203,6 @@ def choose_run(args: argparse.Namespace) -> tuple[TrainAndVal, dict]:
     images = choose_images(
         args, Vocabulary.from_dict(earlier["vocabulary"], LAST) if earlier else None
     )
-    flags = plain_flags(vars(args))
     about = {
         "model": settings_of(vars(args)),
         "vocabulary": images.vocabulary.to_dict(),
@@ -208,7 +210,7 @@ def choose_run(args: argparse.Namespace) -> tuple[TrainAndVal, dict]:
         "selected_on": images.selected_on,
         "held_out": images.held_out,
         "data": {"training": fingerprint(images.train), "validation": fingerprint(images.val)},
-        "flags": flags,
+        "flags": plain_flags(vars(args)),
         "commit": code_commit(),
     }
     if not is_given and not args.accept_changes:
@@ -217,7 +219,7 @@ def choose_run(args: argparse.Namespace) -> tuple[TrainAndVal, dict]:
             chosen = choose_folder(args.output_dir, images, about, default_flags())
         args.output_dir = all_gather(chosen)[0]
     args.vocab_path = args.vocab_path or args.output_dir / "vocab.pkl"
-    flags |= {"output_dir": str(args.output_dir), "vocab_path": str(args.vocab_path)}
+    about["flags"] |= {"output_dir": str(args.output_dir), "vocab_path": str(args.vocab_path)}
     return images, about
 
 
@@ -278,7 +280,7 @@ def start_or_continue(
     changes: Changes,
     given: dict,
 ) -> tuple[Saver, torch.autocast]:
-    """Begin a run, or set `state` to where the earlier one was saved. given: see `write_config`."""
+    """Begin a run, or set `state` to where the earlier one was saved. given: see `train`."""
     if earlier:
         continue_run(state, earlier, changes)
         steps = f" and {counted(state.step, 'step')}" if state.step else ""
@@ -289,11 +291,10 @@ def start_or_continue(
         if data.bad_images and rank() == 0:
             data.bad_images.forget()
     # a run keeps its precision when it continues, and evaluation uses the same
-    flags = about["flags"]
     precision = resolve_amp(args.amp, state.device, earlier["flags"] if earlier else {})
-    flags |= {"device": state.device.type, "amp": all_gather(precision)[0]}
-    amp = autocast(state.device, flags["amp"])
-    log_run_summary(flags, state.model, data, state.device, amp)
+    about["flags"] |= {"device": state.device.type, "amp": all_gather(precision)[0]}
+    amp = autocast(state.device, about["flags"]["amp"])
+    log_run_summary(about["flags"], state.model, data, state.device, amp)
 
     def records() -> None:
         write_records(args.output_dir, data.images, args.vocab_path, bool(changes))

@@ -11,7 +11,7 @@ image-label pairs whose truth is known; None: all of them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy
@@ -186,35 +186,45 @@ class Decoded:
         )
 
 
-def decode_and_analyse(
-    model: HybridNet,
-    batches: Iterable,
-    amp: torch.autocast,
-    num_samples: int,
-    revealed: np.ndarray | None = None,
-    flips: bool = False,
-    peaks: bool = False,
-    rules: LabelRules | None = None,
-) -> Decoded:
-    """Encode each image once and compute everything asked.
+@dataclass(frozen=True)
+class Questions:
+    """What is computed of each image.
 
     num_samples: label sets sampled per image for the marginals. revealed: N×C, see `reveal_labels`.
     flips: whether to flip each annotation. peaks: whether to find the class activation maps' peaks.
     rules: given for all predictions, not for the flips.
     """
+
+    num_samples: int
+    revealed: np.ndarray | None = None
+    flips: bool = False
+    peaks: bool = False
+    rules: LabelRules | None = None
+
+    def select(self, rows: np.ndarray) -> Questions:
+        """The same of the images at these positions."""
+        return self if self.revealed is None else replace(self, revealed=self.revealed[rows])
+
+
+def decode_and_analyse(
+    model: HybridNet, batches: Iterable, amp: torch.autocast, asked: Questions
+) -> Decoded:
+    """Encode each image once and compute everything asked."""
     places, rows, conditioned, flip_logits, influence, points = [], [], [], [], 0.0, []
     for encoding, targets, indices in encode_batches(model, batches, amp):
         places.append(indices.numpy())
-        rows.append(decode(model, encoding, targets, num_samples, rules))
-        if revealed is not None:
-            facts = torch.from_numpy(revealed[indices.numpy()]).to(targets.device)
-            samples = sample_label_sets(model, encoding, num_samples, known=facts, rules=rules)
+        rows.append(decode(model, encoding, targets, asked.num_samples, asked.rules))
+        if asked.revealed is not None:
+            facts = torch.from_numpy(asked.revealed[indices.numpy()]).to(targets.device)
+            samples = sample_label_sets(
+                model, encoding, asked.num_samples, known=facts, rules=asked.rules
+            )
             conditioned.append(samples.marginals.cpu().numpy())
-        if flips:
+        if asked.flips:
             found = flip_each_label(model, encoding, targets)
             flip_logits.append(found.flip_logit.cpu().numpy())
             influence = influence + found.influence.double().cpu().numpy()
-        if peaks:
+        if asked.peaks:
             points.append(map_peaks(encoding))
     columns = (places, rows, conditioned, flip_logits, points)
     places, rows, conditioned, flip_logits, points = map(gather_batches, columns)
@@ -227,7 +237,7 @@ def decode_and_analyse(
         p,
         np.concatenate(conditioned) if conditioned else None,
         np.concatenate(flip_logits) if flip_logits else None,
-        influence + influence.T if flips else None,
+        influence + influence.T if asked.flips else None,
         np.concatenate(points) if points else None,
     )
     return Decoded.join([decoded])  # sorted: processes that skip images mix up the order
@@ -255,7 +265,7 @@ def issue_results(
     file_names: list[str],
     paths: list,
     labels: tuple[str, ...],
-    rules: LabelRules | None = None,
+    rules: LabelRules | None,
 ) -> list[dict]:
     """What --label_issues adds: the most suspicious annotations, with their images' files.
 
@@ -277,7 +287,7 @@ def issue_results(
 
 
 def influence_agreement(
-    influence: np.ndarray, targets: np.ndarray, known: np.ndarray | None = None
+    influence: np.ndarray, targets: np.ndarray, known: np.ndarray | None
 ) -> float:
     """Rank correlation of the C×C label influence with co-occurrence; nan if there is none."""
     pairs = np.triu_indices(len(influence), 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,7 +34,7 @@ COCO_VAL = Path("data/annotations/instances_val2014.json")
 
 
 def add_choice_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that choose images; `choose_images` and `load_subject` take their values."""
+    """Add the flags that choose images; `choose_images` and `load_part` take their values."""
     add = parser.add_argument
     add("--image_path", type=Path, help="image folder; default: where the checkpoint's images are")
     add("--annotations", type=Path, help="file or folder of labels; default: found by the images")
@@ -70,6 +71,10 @@ class Chosen:
     def images(self) -> AnnotatedImages:
         """The chosen images."""
         return self.listed.part(self.rows)
+
+    def skipped_bad(self, flags: Mapping[str, object]) -> bool:
+        """Whether training with these flags skipped unreadable images of the same data set."""
+        return self.is_own and flags.get("skip_bad_images") is True
 
 
 def choose_images(

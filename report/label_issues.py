@@ -17,8 +17,8 @@ from pathlib import Path
 from PIL import Image
 
 from evaluation.choice import TRAINED_ON, Chosen
-from evaluation.judging import Subject
 from images.decode import load_pixels
+from images.part import Part
 from images.shards import ShardMember
 from labels.annotated import AnnotatedImages
 from labels.tags import respell, spellings
@@ -70,19 +70,19 @@ def write_label_issues(
 
 
 def write_issues(
-    results: dict, subject: Subject, chosen: Chosen, vocabulary: Vocabulary, output_dir: Path
+    results: dict, part: Part, chosen: Chosen, vocabulary: Vocabulary, output_dir: Path
 ) -> None:
     """--label_issues: the page on which they are kept or corrected, and the list as CSV."""
     row = {name: i for i, name in enumerate(chosen.listed.file_names)}
     issues = [{**issue, "row": row[issue["file_name"]]} for issue in results["label_issues"]]
     listed = respell(chosen.listed, spellings(chosen.listed, vocabulary))
-    paths = dict(zip([row[name] for name in subject.images.file_names], subject.paths, strict=True))
+    paths = dict(zip([row[name] for name in part.images.file_names], part.paths, strict=True))
     about = f"by {results['checkpoint']}"
     if results["folds"]:
         about = f"out of sample, by {results['folds']} models, each trained without the photo"
     elif chosen.is_own and chosen.part in TRAINED_ON:
         about += ", which was trained on these photos and so finds few of their errors"
-    if left_out := len(chosen.rows) - len(subject.paths):
+    if left_out := len(chosen.rows) - len(part.paths):
         about += f"; {counted(left_out, 'photo was', 'photos were')} not judged, such as those "
         about += "without labels if --keep_unlabelled is not given"
     write_label_issues(issues, listed, paths, output_dir, about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +12,13 @@ from torch.utils.data import DataLoader
 from data_loader import LabelledImages, load_data_set, make_loader, warn_about_data
 from images.bad_images import BadImages
 from images.cache import ImageCache
-from images.shards import ShardMember
+from images.part import Part
 from images.transforms import Preprocessing
 from labels.annotated import AnnotatedImages
 from labels.options import DEFAULTS, ReadOptions
 from labels.read import read_labels
 from labels.split import split_train_val
 from labels.tags import merge_tags
-from labels.targets import encode_targets, encode_unknown
 from labels.vocabulary import Vocabulary, count_labels, load_vocabulary
 from util.distributed import rank_zero_first
 from util.errors import UsageError
@@ -26,34 +26,6 @@ from util.log import counted, log
 from util.reading import read_bytes
 
 SINGLE_IMAGE_REPEATS = 32  # an epoch of one image is this many augmented views of it
-
-
-@dataclass(frozen=True)
-class Part:
-    """N images with their labels, where they are, targets N×C bool, unknown labels N×C bool."""
-
-    images: AnnotatedImages
-    paths: list[Path] | list[ShardMember]
-    targets: np.ndarray
-    unknown: np.ndarray | None = None
-
-    @classmethod
-    def encode(
-        cls,
-        images: AnnotatedImages,
-        paths: list[Path] | list[ShardMember],
-        vocabulary: Vocabulary,
-        training: bool = True,
-    ) -> Part:
-        """The images with their targets for a vocabulary. Raises UsageError, see encode_targets."""
-        targets = encode_targets(images, vocabulary, training)
-        return cls(images, paths, targets, encode_unknown(images, vocabulary))
-
-    def select(self, rows: np.ndarray) -> Part:
-        """The images at these positions, in this order."""
-        paths = [self.paths[i] for i in rows]
-        unknown = None if self.unknown is None else self.unknown[rows]
-        return Part(self.images.select(rows.tolist()), paths, self.targets[rows], unknown)
 
 
 @dataclass(frozen=True)
@@ -108,18 +80,18 @@ def choose_train_and_val(
     if leave_out:
         everything = without_images(everything, leave_out)
     listed = everything.of_split("train")
-    images, paths = load_data_set(image_path, listed, keep_unlabelled, limit, allow_missing)
+    find = partial(
+        load_data_set,
+        keep_unlabelled=keep_unlabelled,
+        limit=limit,
+        allow_missing=allow_missing,
+    )
+    images, paths = find(image_path, listed)
     if vocab_path or not vocabulary:
         vocabulary = choose_vocabulary(listed, vocab_path, normalise_tags)
     # with leave_out, images of val and test are among them: their labels may be new
     part = Part.encode(images, paths, vocabulary, training=not leave_out)
-    if part.unknown is not None and (part.targets | part.unknown).all():
-        raise UsageError(
-            f"{listed.source} says of no label that it is absent from a training image, so all "
-            "labels, always, would fit best: --blank absent reads the unknown ones as absent; or "
-            "annotate absent labels of some images"
-        )
-    val_listed = None
+    check_absent(part)
     if val_annotations:
         named = read_labels(val_annotations, val_image_path, options)
         val_listed = named.of_split("val", "test", "train")
@@ -127,17 +99,31 @@ def choose_train_and_val(
     elif "val" in (everything.splits or ()):
         val_image_path, val_listed = image_path, everything.of_split("val")
         selected_on = f"the split val of {annotations}"
-    if val_listed:
-        images, paths = load_data_set(
-            val_image_path, val_listed, keep_unlabelled, limit, allow_missing
+    else:
+        return hold_out(part, vocabulary, val_fraction, seed, start)
+    val = Part.encode(*find(val_image_path, val_listed), vocabulary, training=False)
+    return TrainAndVal(part, val, vocabulary, selected_on)
+
+
+def check_absent(part: Part) -> None:
+    """Raise UsageError if no label is known to be absent: "all labels, always" would fit best."""
+    if part.unknown is not None and (part.targets | part.unknown).all():
+        raise UsageError(
+            f"{part.images.source} says of no label that it is absent from a training image, so "
+            "all labels, always, would fit best: --blank absent reads the unknown ones as absent; "
+            "or annotate absent labels of some images"
         )
-        val = Part.encode(images, paths, vocabulary, training=False)
-        return TrainAndVal(part, val, vocabulary, selected_on)
-    held = hold_out_again(images, start) if start and val_fraction else None
+
+
+def hold_out(
+    part: Part, vocabulary: Vocabulary, val_fraction: float, seed: int, start: dict | None
+) -> TrainAndVal:
+    """Divide images into training and validation images, see `choose_train_and_val`."""
+    held = hold_out_again(part.images, start) if start and val_fraction else None
     if held is None:
         train, held = split_train_val(part.targets, val_fraction, seed)
     else:
-        train = np.setdiff1d(np.arange(len(images)), held)
+        train = np.setdiff1d(np.arange(len(part.images)), held)
     if not len(train):
         raise UsageError(f"--val_fraction {val_fraction} leaves no training image; lower it")
     if not len(held):
@@ -166,14 +152,12 @@ def without_images(images: AnnotatedImages, leave_out: Path) -> AnnotatedImages:
             f"--leave_out {leave_out} names {unknown[0]!r}, which is not an image of "
             f"{images.source}: write the names as they are there, in UTF-8"
         )
-    kept = images.select([i for i, name in enumerate(images.file_names) if name not in names])
+    kept = images.part([i for i, name in enumerate(images.file_names) if name not in names])
     if not any(kept.label_sets):
         raise UsageError(f"--leave_out {leave_out} leaves no labelled image to train on")
     splits = "; the splits are ignored" if images.splits else ""
     log(f"{images.source}: {counted(len(names), 'image')} left out{splits}")
-    lacking = images.labels() - kept.labels()
-    categories = [label for label in images.categories if label not in lacking]
-    return replace(kept, splits=None, categories=categories)
+    return replace(kept, splits=None)
 
 
 def hold_out_again(images: AnnotatedImages, start: dict) -> np.ndarray | None:

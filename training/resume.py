@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from images.part import Part
 from inference.checkpoint import load_checkpoint, save_checkpoint
 from model import HybridNet, settings_of
-from training.data import Part
 from training.state import TrainState
 from util.distributed import rank
 from util.errors import UsageError

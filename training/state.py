@@ -12,10 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from model import HybridNet
-from util.compat import clip_to_norm
 from util.distributed import all_gather, rank, world_size, wrap_ddp
-
-MAX_NORM = 10.0  # of the gradient
 
 
 class TrainState:
@@ -221,8 +218,3 @@ def build_optimizer(
         lr=learning_rate,
         fused=True,
     )
-
-
-def clip_gradients(model: nn.Module) -> None:
-    """Scale all gradients down to a norm of at most MAX_NORM."""
-    clip_to_norm(model, MAX_NORM)

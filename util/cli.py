@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from util.errors import RunError, UsageError
@@ -105,6 +105,14 @@ class ArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> None:
         self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def changed_flags(
+    flags: Mapping[str, object], parser: argparse.ArgumentParser, expected: Collection[str]
+) -> list[str]:
+    """The flags, other than the expected ones, whose values are not the defaults."""
+    defaults = vars(parser.parse_args([]))
+    return [k for k, v in flags.items() if v != defaults[k] and k not in expected]
 
 
 def did_you_mean(name: str, flags: list[str]) -> list[str]:

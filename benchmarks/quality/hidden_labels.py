@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from training.data import Part, TrainAndVal
+from images.part import Part
+from training.data import TrainAndVal
 
 POSITIVES = "positives"  # of a tenth of the images: all that is known
 HIDDEN = ("30", "60", "90", POSITIVES)  # the others: percent of all image-label pairs

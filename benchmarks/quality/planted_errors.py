@@ -34,9 +34,9 @@ from quality_results import mean_and_deviation  # noqa: E402
 from quality_sets import SETS, DataSet  # noqa: E402
 from rivals import CONTENDERS  # noqa: E402
 
-from evaluation.analysis import label_issues  # noqa: E402
+from evaluation.analysis import Questions, label_issues  # noqa: E402
 from evaluation.choice import Chosen  # noqa: E402
-from evaluation.judging import ImageReader, judge_images, load_subject, restore_folds  # noqa: E402
+from evaluation.judging import ImageReader, judge_images, load_part, restore_folds  # noqa: E402
 from images.transforms import Preprocessing  # noqa: E402
 from inference.checkpoint import load_checkpoint  # noqa: E402
 from labels.read import read_labels  # noqa: E402
@@ -127,9 +127,9 @@ def rank(
     listed = read_labels(annotations, image_path)
     vocabulary = count_labels(listed.labelled().label_sets, listed.categories)
     chosen = Chosen(image_path, listed, list(range(len(listed))), "all")
-    subject = load_subject(chosen, vocabulary, keep_unlabelled=True, limit=None, skip_bad=False)
-    folds = make_folds(subject.targets, num_folds, seed)
-    names = [[subject.images.file_names[i] for i in fold] for fold in folds]
+    part = load_part(chosen, vocabulary, keep_unlabelled=True, limit=None, skip_bad=False)
+    folds = make_folds(part.targets, num_folds, seed)
+    names = [[part.images.file_names[i] for i in fold] for fold in folds]
     flags = vars(data.args(CONTENDERS["chain"], 0.002, seed))
     flags |= {"annotations": annotations, "decoder": decoder, "num_epochs": data.num_epochs}
     flags |= {"device": "cpu", "amp": "off", "num_workers": 0}
@@ -138,16 +138,13 @@ def rank(
     device = pick_device("cpu")
     judged = judge_images(
         restore_folds(best, folds, vocabulary),
-        subject,
+        part,
         ImageReader(preprocessing, None, None, batch_size=64, num_workers=2, pin_memory=False),
         autocast(device, "off"),
         device,
-        num_samples=128,
-        known=None,
-        flips=True,
-        peaks=False,
+        Questions(num_samples=128, flips=True),
     )
-    targets, flips = subject.targets, judged.decoded.flip_logit
+    targets, flips = part.targets, judged.decoded.flip_logit
     ours = [(i, c) for i, c, *_ in label_issues(flips, targets, MOST)]
     orders = {
         "ours": np.array(ours).T,
@@ -156,8 +153,7 @@ def rank(
     }
     return {
         f"{decoder}: {name}": [
-            (subject.images.file_names[i], vocabulary.labels[c])
-            for i, c in zip(*order, strict=True)
+            (part.images.file_names[i], vocabulary.labels[c]) for i, c in zip(*order, strict=True)
         ]
         for name, order in orders.items()
     }

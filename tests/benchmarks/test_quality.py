@@ -14,11 +14,12 @@ import torchvision
 from conftest import REPO, run
 from filelock import FileLock
 
+from images.part import Part
 from inference.checkpoint import load_checkpoint, restore
 from inference.predictions import Predictions
 from labels.annotated import AnnotatedImages
 from labels.vocabulary import Vocabulary
-from training.data import Part, TrainAndVal
+from training.data import TrainAndVal
 from training.saver import LossError
 
 sys.path.insert(0, str(REPO / "benchmarks/quality"))

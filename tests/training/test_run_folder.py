@@ -7,10 +7,11 @@ import torch
 from conftest import LABEL_SETS, TRAIN, call, coco, load, refusal, write_json
 
 import train
+from images.part import Part
 from labels.annotated import AnnotatedImages
 from labels.read import read_labels
 from training import saver, state
-from training.data import Part, TrainAndVal
+from training.data import TrainAndVal
 from training.run_folder import changed_labels, free_folder, newest_run, run_folders, write_records
 from training.signals import LOCK
 
