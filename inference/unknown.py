@@ -65,7 +65,7 @@ def complete(model: HybridNet, encoding: Encoding, targets: Tensor, seed: int = 
     """
     unknown = targets.isnan()
     matters = unknown & before_last_known(targets)
-    few = 2 ** matters.sum(1) <= NUM_SAMPLES  # of an image's own unknown labels
+    few = matters.sum(1) < NUM_SAMPLES.bit_length()  # 2^number <= NUM_SAMPLES
     device = encoding.cnn_logits.device
     sets = _all_completions(targets.nan_to_num(0).bool(), matters & few[:, None]).to(device)
     weights = _log_probs(model, encoding, sets, ~unknown | matters).softmax(1)

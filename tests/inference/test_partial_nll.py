@@ -13,6 +13,7 @@ from enumeration import (
     enumerate_sets,
     get_model,
     make_encoding,
+    make_model,
     repeat,
     rows,
 )
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference import unknown
+from inference.decoding import sample_label_sets
 from inference.predictions import Predictions, decode
 from inference.unknown import complete_targets, partial_nll
 from model import DECODERS, bernoulli_nll
@@ -115,6 +117,22 @@ def test_what_is_drawn_has_the_right_frequencies(decoder, num_samples, monkeypat
         assert deviation.max() > 5
     else:
         assert deviation.max() < 4
+
+
+@pytest.mark.parametrize("number", [3, 30, 62, 63, 64, 65, 100, 130])
+def test_many_unknown_labels(number):
+    """2^63 and more sets: their number is no int64."""
+    model = make_model("chain", number + 1)
+    encoding = make_encoding(model, NUM_IMAGES)
+    targets = torch.full((NUM_IMAGES, number + 1), NAN)
+    targets[:, -1] = torch.tensor([0.0, 1.0, 0.0, 1.0])
+    found = [unknown.complete(model, encoding, targets, seed) for seed in range(20)]
+    each = [(c.label_sets * c.weights[..., None]).sum(1) for c in found]
+    facts = targets.nan_to_num(0.5) * 2 - 1
+    expected = sample_label_sets(model, encoding, 4096, known=facts).marginals
+    assert (torch.stack(each).mean(0) - expected)[:, :-1].abs().mean() < 0.05
+    for one in found:
+        assert (one.label_sets[..., -1] == targets[:, None, -1].bool()).all()
 
 
 @settings(max_examples=30, deadline=None)
