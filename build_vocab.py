@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
     images = replace(
         files[0],
         label_sets=[labels for file in labelled for labels in file.label_sets],
-        unknown=[u for file in labelled for u in file.unknown or [()] * len(file)],
+        unknown=[u for file in labelled for u in file.unknown_sets()],
         categories=sorted({category for file in files for category in file.categories}),
     )
     if args.normalise_tags:

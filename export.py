@@ -55,7 +55,7 @@ from model import HybridNet
 from report.inputs import list_inputs
 from util.cli import ArgumentParser, changed_flags, positive_int, run_script
 from util.errors import UsageError
-from util.files import make_folder, write_atomically
+from util.files import make_folder, write_whole
 from util.log import log, progress
 from util.packages import check_packages
 
@@ -147,16 +147,16 @@ def write_files(
     """Write everything; print a line for each file. said: what to say of the ONNX files."""
     for name, data in files.items():
         file = folder / f"{name}.onnx"
-        write_atomically(file, lambda t, data=data: t.write_bytes(data))
+        write_whole(file, data)
         print(f"{file}: {said[name]}")
     script = PREDICT.read_bytes()
-    write_atomically(folder / PREDICT.name, lambda t: t.write_bytes(script))
+    write_whole(folder / PREDICT.name, script)
     print(f"{folder / PREDICT.name}: predicts labels without PyTorch")
     save_export(checkpoint, folder)
     print(f"{folder / TENSORS}: {len(checkpoint['weights'])} tensors")
     number = len(checkpoint["vocabulary"]["labels"])
     print(f"{folder / CONFIG}: model arguments, {number} labels, calibration, thresholds")
-    write_atomically(folder / "MODEL_CARD.md", lambda t: t.write_bytes(card))
+    write_whole(folder / "MODEL_CARD.md", card)
     print(f"{folder / 'MODEL_CARD.md'}: read it and fill in the licence")
 
 

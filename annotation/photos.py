@@ -16,7 +16,7 @@ from labels.read import read_labels
 from labels.text import folded, read_text
 from labels.write import LabelCells, name_cell
 from util.errors import UsageError
-from util.files import FORMULA, is_file, is_picture, left_out, walk
+from util.files import is_file, is_picture, left_out, plain_cell, walk
 from util.log import counted, log, some
 
 COLUMNS = {"file_name", "label", "annotation", "probability"}  # of label_issues.csv
@@ -103,7 +103,7 @@ def read_issues(path: Path, names: Sequence[str], about: Annotations) -> dict[in
     found: dict[int, list[Issue]] = {}
     others = 0
     for place, (line, row) in enumerate(rows):
-        name, label = plain_cell(row["file_name"]), plain_cell(row["label"])
+        name, label = (plain_cell(row[key] or "") for key in ("file_name", "label"))
         try:
             issue = Issue(label, row["annotation"], float(row["probability"]), -place)
             if issue.kind not in ("surplus", "missing") or not 0 <= issue.probability <= 1:
@@ -153,9 +153,3 @@ def _read(path: Path) -> str:
         return read_text(path)
     except OSError as error:
         raise UsageError(f"cannot read {path} ({error.strerror})") from None
-
-
-def plain_cell(cell: str | None) -> str:
-    """A cell without the quote that keeps a spreadsheet from running it, see `csv_text`."""
-    cell = cell or ""
-    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA) else cell

@@ -55,7 +55,7 @@ from drawing.painting import (
 
 from util.cli import ArgumentParser, non_negative_int, positive_int, run_script
 from util.errors import RunError, UsageError
-from util.files import make_folder, write_atomically
+from util.files import make_folder, write_whole
 from util.reading import MOST_TEXT, read_bytes
 
 
@@ -148,7 +148,7 @@ def make_split(split: Split, label_sets: list[list[str] | None], num_workers: in
         "categories": [{"id": CATEGORY_IDS[n], "name": n} for n in DRAWINGS if n in split.sizes],
     }
     text = json.dumps(content)
-    write_atomically(split.annotation_file, lambda file: file.write_text(text, encoding="utf-8"))
+    write_whole(split.annotation_file, text)
     pairs = {(item["image_id"], item["category_id"]) for item in annotations}
     print(
         f"{split.image_dir.name}: {len(images)} images, {len({label for _, label in pairs})}"

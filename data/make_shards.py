@@ -27,7 +27,7 @@ from labels.options import add_label_flags, options_from
 from labels.read import read_labels
 from util.cli import ArgumentParser, positive_int, run_script
 from util.errors import UsageError
-from util.files import make_folder, write_atomically
+from util.files import make_folder, write_atomically, write_whole
 from util.log import log, progress
 from util.packages import check_packages
 from util.reading import MOST_TEXT, read_bytes
@@ -129,7 +129,7 @@ def main(args: argparse.Namespace) -> None:
     log(f"writing {len(images):,} images to {count:,} shards in {folder}")
     index = write_shards(images, files, folder, args.shard_size)
     text = json.dumps(index)
-    write_atomically(folder / SHARD_INDEX, lambda file: file.write_text(text))
+    write_whole(folder / SHARD_INDEX, text)
     size = sum(shard["bytes"] for shard in index["shards"]) / 1e6
     print(
         f"{count:,} shards, {size:,.1f} MB: {len(images):,} images, "

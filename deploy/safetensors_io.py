@@ -26,7 +26,7 @@ from torch import Tensor
 from inference.checkpoint import FORMAT_VERSION, PARTS
 from inference.checkpoint_checks import check_parts
 from util.errors import UsageError
-from util.files import without_nan, write_atomically
+from util.files import without_nan, write_whole
 from util.reading import check_ordinary, read_json
 
 TENSORS, CONFIG = "model.safetensors", "config.json"
@@ -45,8 +45,8 @@ def save_export(checkpoint: dict, folder: Path) -> None:
         }
     text = json.dumps(without_nan(config), indent=1, ensure_ascii=False) + "\n"
     data = text.encode("utf-8", "surrogateescape")  # a path may contain bytes that are not text
-    write_atomically(folder / TENSORS, lambda t: t.write_bytes(save(tensors, {"format": "pt"})))
-    write_atomically(folder / CONFIG, lambda t: t.write_bytes(data))
+    write_whole(folder / TENSORS, save(tensors, {"format": "pt"}))
+    write_whole(folder / CONFIG, data)
 
 
 def load_export(folder: str | Path) -> dict:

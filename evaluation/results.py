@@ -13,7 +13,7 @@ from evaluation.calibration import calibration_bins
 from evaluation.metrics import all_metrics, label_set_sizes, per_label
 from inference.predictions import Predictions
 from labels.text import means_data
-from util.files import without_nan, write_atomically
+from util.files import without_nan, write_whole
 
 DECODER_NAMES = {"chain": "label decoder", "softmax": "softmax decoder", "none": "no decoder"}
 DATA_FLAGS = ("image_path", "annotations")  # of train.py
@@ -87,5 +87,5 @@ def write_results(results: dict, tables: str, output_dir: Path) -> str:
     """Write metrics.json and evaluate.log; return the text of metrics.json."""
     as_json = json.dumps(without_nan(results), indent=1)
     for name, text in (("metrics.json", as_json), ("evaluate.log", tables)):
-        write_atomically(output_dir / name, lambda t, text=text: t.write_text(text + "\n", "utf-8"))
+        write_whole(output_dir / name, text + "\n")
     return as_json

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from images.decode import load_pixels
 from images.shards import ShardMember
 from util.errors import RunError, UsageError
-from util.files import write_atomically
+from util.files import write_whole
 from util.log import log, progress
 from util.reading import MOST_JSON, open_file
 
@@ -127,7 +127,7 @@ def check_images(
     loader = DataLoader(_ReadErrors(paths), batch_size=16, num_workers=num_workers, collate_fn=list)
     bad = [pair for batch in progress(loader, "checking") for pair in batch if pair[1]]
     lines = b"".join(_line(paths[index], error) for index, error in bad)
-    write_atomically(report, lambda temporary: temporary.write_bytes(lines))
+    write_whole(report, lines)
     return [error for _, error in bad]
 
 

@@ -281,13 +281,19 @@ class _Files:
         own = folder.split("/") if folder else []
         wanted = [key(part) for part in said]
         full = [*self.above, *map(key, own)]
-        agree = 0
-        while agree < min(len(wanted), len(full)) and wanted[-agree - 1] == full[-agree - 1]:
-            agree += 1
+        agree = common_end(wanted, full)
         exact = sum(a == b for a, b in zip(reversed(said), reversed(own), strict=False))
         dropped, holders = wanted[: len(wanted) - agree], full[: len(full) - agree]
         is_other = is_elsewhere(dropped, holders, self._folders, self._named_folders)
         return agree, exact, agree <= len(own) and is_other
+
+
+def common_end(a: Sequence[str], b: Sequence[str]) -> int:
+    """How many parts at their ends are equal."""
+    agree = 0
+    while agree < min(len(a), len(b)) and a[-agree - 1] == b[-agree - 1]:
+        agree += 1
+    return agree
 
 
 def is_elsewhere(

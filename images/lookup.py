@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from images.find import is_elsewhere, names_file, same_content
+from images.find import common_end, is_elsewhere, names_file, same_content
 from labels.annotated import AnnotatedImages
 from util.errors import UsageError
 from util.log import log, some
@@ -82,9 +82,7 @@ def _rank(
     ranks = []
     for parts in readings(name):
         said, own = [key(p) for p in parts[:-1]], [key(p) for p in path[:-1]]
-        agree = 0
-        while agree < min(len(said), len(own)) and said[-agree - 1] == own[-agree - 1]:
-            agree += 1
+        agree = common_end(said, own)
         dropped, holders = said[: len(said) - agree], own[: len(own) - agree]
         if is_elsewhere(dropped, holders, folders, named_folders):
             continue

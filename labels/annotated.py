@@ -37,8 +37,8 @@ class AnnotatedImages:
 
     splits: train, val or test for each image, if the annotations give them.
     difficult: the labels of each image that VOC's metrics ignore, see voc.py.
-    unknown: the labels of each image of which the annotations do not say whether they are on it.
-    None of them is in its label set. A label that is neither there nor in its label set is absent.
+    unknown: for each image, the labels that may or may not be on it; none is in its label set. A
+    label that is neither there nor in its label set is absent.
     """
 
     source: str
@@ -65,6 +65,10 @@ class AnnotatedImages:
         lacking = self.labels() - chosen.labels()
         return replace(chosen, categories=[c for c in self.categories if c not in lacking])
 
+    def unknown_sets(self) -> list[tuple[str, ...]]:
+        """The unknown labels of each image, also if there are none."""
+        return self.unknown or [()] * len(self)
+
     def labels(self) -> set[str]:
         """The labels that are on some image; those that are only ever unknown are not."""
         return {label for s in (self.label_sets, self.difficult or ()) for of in s for label in of}
@@ -72,15 +76,14 @@ class AnnotatedImages:
     def labelled(self) -> AnnotatedImages:
         """The annotated images that have a label, or may have one."""
         some = self.annotated()
-        unknown = some.unknown or [()] * len(some)
+        unknown = some.unknown_sets()
         pairs = enumerate(zip(some.label_sets, unknown, strict=True))
         return some.select([i for i, (s, u) in pairs if s or u])
 
     def annotated(self) -> AnnotatedImages:
         """The images without those of which all labels are unknown."""
         every = {*self.categories}
-        unknown = self.unknown or [()] * len(self)
-        pairs = enumerate(zip(self.label_sets, unknown, strict=True))
+        pairs = enumerate(zip(self.label_sets, self.unknown_sets(), strict=True))
         return self.select([i for i, (s, u) in pairs if s or not u or not every.issubset(u)])
 
     def known(self) -> list[tuple[str, ...]] | None:

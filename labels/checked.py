@@ -93,12 +93,17 @@ def unchecked(
     return found
 
 
+def verified_column(columns: Iterable[str]) -> str | None:
+    """The column `verified` among these, as annotate.py writes it."""
+    return next((name for name in columns if plain(name) == "verified"), None)
+
+
 def verified_rows(table: Table, columns: Iterable[str]) -> list[bool] | None:
     """Whether a column `verified` among these says yes, for each row; None without such a column.
 
     annotate.py writes it: yes for photos whose labels a person has confirmed.
     """
-    column = next((name for name in columns if plain(name) == "verified"), None)
+    column = verified_column(columns)
     if column is None or table.kind(column) not in ("flag", "blank"):
         return None
     return [as_text(cell) in YES for cell in table.cells[column]]

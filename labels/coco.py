@@ -103,7 +103,7 @@ def read_annotations(path: Path, options: ReadOptions = DEFAULTS) -> AnnotatedIm
     categories = sorted(set(name_of.values()))
     unknown = None
     is_checked = any(image.neg_category_ids is not None for image in images)
-    if options.blank == "unknown" or (is_checked and options.blank is None):
+    if options.silence_is_unknown(is_checked):
         said = [
             {*labels_of[i.id], *(name_of.get(n, "") for n in i.neg_category_ids or ())}
             for i in images

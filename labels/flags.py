@@ -135,7 +135,7 @@ def _unclear(table: Table, columns: Sequence[str], texts: Texts, options: ReadOp
         blank = ("cell that is blank or -", "cells that are blank or -")
     says_no = sorted(every & NO - {""})
     unclear = {"?"}
-    if options.blank == "unknown" or (says_no and options.blank is None):
+    if options.silence_is_unknown(says_no):
         unclear |= {"", "nan"}
     if (empty := found[""]) and says_no and options.blank is None:
         column = max(empty, key=lambda c: empty[c])

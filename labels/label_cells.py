@@ -15,7 +15,7 @@ from labels.splitting import Separators
 from labels.text import is_text
 from labels.values import MISSING, NUMBER
 from util.errors import UsageError
-from util.files import FORMULA
+from util.files import plain_cell
 from util.log import log
 
 LIST_START = re.compile(r"""[\[({]\s*['"]|['"]\s*[\])}]""")  # within a label: a list in disguise
@@ -129,8 +129,8 @@ def _without_missing(table: Table, columns: Sequence[str], texts: list[str]) -> 
 
 def _checked(label: str, cell: str, table: Table, columns: Sequence[str]) -> str:
     """The label, unless a bracket or quote in it says that the cell was cut at a wrong place."""
-    if label[:1] == "'" and label[1:].startswith(FORMULA):
-        return label[1:]  # as `csv_text` writes it
+    if (name := plain_cell(label)) != label:
+        return name
     ends = label[:1] + label[-1:]
     if DATE.fullmatch(label):
         raise UsageError(

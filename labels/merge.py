@@ -15,7 +15,7 @@ from labels.annotated import AnnotatedImages
 from labels.tags import respell
 from labels.text import folded, read_text
 from util.errors import UsageError
-from util.files import FORMULA, csv_text
+from util.files import csv_text, plain_cell
 from util.log import counted, log, some
 
 COLUMNS = ["from", "to"]
@@ -74,5 +74,4 @@ def read_merges(path: Path) -> dict[str, str]:
 
 def _label(cell: str) -> str:
     """A label as `read_labels` gives it, without the quote of `csv_text`."""
-    text = folded(cell)
-    return text[1:] if text.startswith("'") and text[1:].startswith(FORMULA) else text
+    return plain_cell(folded(cell))

@@ -76,7 +76,7 @@ def read(
         )
         log(f"{path}: {counted(found.absent, one, several)}{example}")
     unknown = None
-    if options.blank == "unknown" or (found.absent and options.blank is None):
+    if options.silence_is_unknown(found.absent):
         said = [[names[x] for x in labels] for labels in found.labels_of.values()]
         unknown = all_but(sorted(set(names.values())), said)
         log(f"{path}: labels without a row are unknown; --blank absent reads them as absent")

@@ -22,7 +22,7 @@ class ReadOptions:
     label_columns, file_column, split_column: of a table; the split column "none" for no splits.
     merge: a CSV file with the columns from and to: labels to rename.
     label_names: a text file with the names of label numbers, the first line for 0.
-    blank: unknown or absent: what a blank cell means, and a label of which nothing is said.
+    blank: unknown or absent: what a blank cell, or a missing label, means.
     unknown: values that mean unknown in columns of yes and no, such as -1.
     checked_column, checked: a column and a file that name the labels that somebody looked for on an
     image; "none" for no such column. Labels that are neither checked nor on the image are unknown.
@@ -38,6 +38,10 @@ class ReadOptions:
     unknown: tuple[str, ...] = ()
     checked_column: str | None = None
     checked: Path | None = None
+
+    def silence_is_unknown(self, says_no: object) -> bool:
+        """Whether a label that is not mentioned is unknown; says_no: the file names absent ones."""
+        return self.blank == "unknown" or (bool(says_no) and self.blank is None)
 
     def files(self) -> tuple[Path, ...]:
         """The files that these options name: none of them holds the labels."""

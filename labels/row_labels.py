@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labels.annotated import union
-from labels.checked import unchecked, verified_rows
+from labels.checked import unchecked, verified_column, verified_rows
 from labels.columns import Columns
 from labels.flags import flagged_labels
 from labels.label_cells import cell_labels
 from labels.options import ReadOptions
-from labels.rows import Table, plain
+from labels.rows import Table
 from labels.tags import without
 from labels.values import NO, as_text
 from util.errors import UsageError
@@ -122,7 +122,7 @@ def _not_annotated(table: Table, columns: Columns, options: ReadOptions) -> list
 
 def _other_verified(table: Table, columns: Sequence[str]) -> str | None:
     """A value of a column `verified` that does not hold yes and no; None if there is none."""
-    column = next((name for name in columns if plain(name) == "verified"), None)
+    column = verified_column(columns)
     values = table.counts(column) if column else ()
     return next((str(value)[:40] for value in values if as_text(value)), None)
 

@@ -229,7 +229,7 @@ def _read_part(part: Part, table: ModuleType, options: ReadOptions) -> Annotated
 
 
 def _join(parts: list[AnnotatedImages], path: Path) -> AnnotatedImages:
-    unknown = [labels for part in parts for labels in part.unknown or [()] * len(part)]
+    unknown = [labels for part in parts for labels in part.unknown_sets()]
     return AnnotatedImages(
         str(path),
         [name for part in parts for name in part.file_names],

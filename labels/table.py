@@ -8,7 +8,7 @@ names file and row.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from labels.annotated import AnnotatedImages
@@ -21,22 +21,11 @@ from labels.splitting import QUOTED
 from labels.text import is_text
 from labels.values import as_text
 from util.errors import UsageError
-from util.files import FORMULA
+from util.files import plain_cell
 from util.log import log, some
 
 Row = tuple[int, dict[str, object]]  # its number in the file, and the value of each column
 OFTEN = 1.2  # rows per image, from which on a table has a row for each label
-
-
-def images_from_rows(
-    rows: Iterator[Row],
-    path: Path,
-    image_path: Path | None,
-    kind: str,
-    options: ReadOptions = DEFAULTS,
-) -> AnnotatedImages:
-    """The images in order of their first rows. Raises UsageError."""
-    return images_from_table(table_from_rows(rows, path), kind, options)
 
 
 def table_from_rows(rows: Iterable[Row], path: Path) -> Table:
@@ -151,8 +140,7 @@ def _file_name(cell: str) -> str:
     """A name in double quotes is taken as it stands, see write.py."""
     if (quoted := QUOTED.fullmatch(cell)) and quoted[1].strip():
         return quoted[1].replace('""', '"')
-    name = cell.replace("\\", "/")
-    return name[1:] if name[0] == "'" and name[1:].startswith(FORMULA) else name
+    return plain_cell(cell.replace("\\", "/"))
 
 
 def _say_columns(table: Table, columns: Columns, splits: list[str] | None) -> None:

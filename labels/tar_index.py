@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from labels.annotated import SHARD_INDEX
 from util.errors import RunError, UsageError
-from util.files import is_ignored, is_picture, walk, write_atomically
+from util.files import is_ignored, is_picture, walk, write_whole
 from util.log import log, progress
 from util.reading import check_ordinary, open_file
 
@@ -57,7 +57,7 @@ def make_index(folder: Path) -> Path:
     index = folder / SHARD_INDEX
     text = json.dumps({"made_elsewhere": True, "shards": shards, "images": images})
     try:
-        write_atomically(index, lambda file: file.write_text(text))
+        write_whole(index, text)
     except RunError as error:
         raise UsageError(f"{error}: the index of tars lies beside them; copy them") from None
     log(

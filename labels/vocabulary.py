@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from util.errors import UsageError
-from util.files import write_atomically
+from util.files import write_whole
 from util.reading import read_bytes
 
 FORMAT_VERSION = "hybridnet-vocabulary-1"
@@ -167,7 +167,7 @@ def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:
         data = pickle.dumps(vocabulary.to_dict(), protocol=4)
     else:
         data = json.dumps(vocabulary.to_dict(), indent=1, ensure_ascii=False).encode()
-    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+    write_whole(path, data)
 
 
 def load_vocabulary(path: Path) -> Vocabulary:

@@ -25,7 +25,7 @@ from pathlib import Path
 from labels.text import folded, is_text
 from labels.values import MISSING, OFF, ON, UNKNOWN
 from util.errors import UsageError
-from util.files import BOM, csv_text, write_atomically
+from util.files import BOM, csv_text, write_whole
 
 SEPARATOR = "|"
 CHECKED, VERIFIED = "checked_labels", "verified"
@@ -85,7 +85,7 @@ def write_table(
     """
     cells = LabelCells(label for s in (label_sets, checked or ()) for of in s for label in of)
     content = table_as_csv(cells, file_names, label_sets, splits, verified, checked)
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_whole(path, content)
 
 
 def table_as_csv(

@@ -27,7 +27,7 @@ from labels.write import SEPARATOR, LabelCells, name_cell
 from report.gallery import data_uri
 from report.page import render
 from util.errors import UsageError
-from util.files import BOM, csv_text, write_atomically
+from util.files import BOM, csv_text, write_whole
 from util.log import counted, log
 
 COLUMNS = ("file_name", "label", "annotation", "probability", "marginal")
@@ -64,9 +64,7 @@ def write_label_issues(
         about=about,
         table=table,
     )
-    write_atomically(
-        output_dir / "label_issues.html", lambda temporary: temporary.write_bytes(page)
-    )
+    write_whole(output_dir / "label_issues.html", page)
 
 
 def write_issues(
@@ -97,7 +95,7 @@ def _write_csv(issues: Sequence[dict], path: Path) -> None:
         numbers = (f"{issue[name]:.6f}" for name in COLUMNS[3:])
         writer.writerow([*(csv_text(issue[name]) for name in COLUMNS[:3]), *numbers])
     content = (BOM + text.getvalue()).encode("utf-8", "replace")
-    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+    write_whole(path, content)
 
 
 def _table(issues: Sequence[dict], listed: AnnotatedImages) -> dict[str, object]:

@@ -34,7 +34,7 @@ from report.page_charts import (
 )
 from report.summary import summarise
 from report.training_log import read_log
-from util.files import csv_text, make_folder, write_atomically
+from util.files import csv_text, make_folder, write_atomically, write_whole
 from util.log import counted, log
 
 FIRST_PHOTOS = 4  # of the gallery, on the first screen
@@ -85,7 +85,7 @@ def write_report(
         training=draw_training(read_log(training_log), results["epoch"]),
         text=text,
     )
-    write_atomically(output_dir / "report.html", lambda temporary: temporary.write_bytes(page))
+    write_whole(output_dir / "report.html", page)
 
 
 def _link(path: Path | ShardMember, output_dir: Path) -> str | None:
@@ -173,5 +173,5 @@ def write_comparison(found: dict, text: str, output_dir: Path) -> None:
     """Write comparison.html from what `compare` found."""
     make_folder(output_dir)
     page = render("comparison.html", c=found, text=text)
-    write_atomically(output_dir / "comparison.html", lambda t: t.write_bytes(page))
+    write_whole(output_dir / "comparison.html", page)
     log(f"wrote {output_dir / 'comparison.html'}")

@@ -30,7 +30,7 @@ from labels.write import LabelCells, name_cell
 from report.marked import PROGRAM, SHEET
 from report.sidecars import RECORD
 from util.errors import RunError, UsageError
-from util.files import BOM, write_atomically
+from util.files import BOM, write_whole
 from util.log import counted, log
 from util.reading import check_ordinary, lines_of, parse_json, read_json
 
@@ -99,7 +99,7 @@ class PredictionFiles:
         """Check what is there and go on with it. Raises UsageError for what is not ours."""
         if not check_about(self.folder, self.about):
             text = json.dumps(self.about, indent=1)
-            write_atomically(self.folder / ABOUT, lambda t: t.write_text(text + "\n"))
+            write_whole(self.folder / ABOUT, text + "\n")
         for name in (LINES, TABLE):
             check_ordinary(self.folder / name)
         with contextlib.ExitStack() as stack:

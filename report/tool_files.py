@@ -19,7 +19,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 from util.errors import UsageError
-from util.files import write_atomically
+from util.files import write_whole
 from util.log import counted, log
 from util.reading import read_bytes
 
@@ -116,7 +116,7 @@ def write_folder(path: Path, contents: dict[str, bytes]) -> Path:
         if all(there[name] is None or _begins(there[name], contents[name]) for name in contents):
             for name, content in contents.items():
                 if there[name] != content:
-                    write_atomically(folder / name, lambda t, c=content: t.write_bytes(c))
+                    write_whole(folder / name, content)
             return folder
     raise AssertionError("numbers do not end")
 

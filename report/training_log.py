@@ -13,7 +13,7 @@ import numpy as np
 
 from inference.predictions import Predictions
 from util.errors import UsageError
-from util.files import write_atomically, write_picture
+from util.files import write_picture, write_whole
 from util.log import log
 from util.reading import parse_json, read_bytes
 
@@ -51,7 +51,7 @@ def append_log(line: dict, path: Path) -> None:
         os.replace(path, path.with_name(f"{path.name}.damaged"))
     kept = [earlier for earlier in read_log(path) if earlier["epoch"] < line["epoch"]]
     text = "".join(json.dumps(each) + "\n" for each in [*kept, line])
-    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8"))
+    write_whole(path, text)
 
 
 def read_log(path: Path) -> list[dict]:

@@ -26,7 +26,7 @@ import msgspec
 from labels.json_text import RepeatedKeyError, loads
 from util.cli import command_line, did_you_mean
 from util.errors import UsageError
-from util.files import write_atomically
+from util.files import write_whole
 from util.reading import parse_json, read_bytes
 
 CONFIG, PROGRAM = "config.json", "HybridNet train.py"
@@ -81,7 +81,7 @@ def write_config(
     content = {**first, **msgspec.to_builtins(config)}
     # a name that is no Unicode is escaped as JSON does it
     text = json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    write_atomically(path, lambda temporary: temporary.write_bytes(text + b"\n"))
+    write_whole(path, text + b"\n")
 
 
 def _versions() -> dict[str, str]:

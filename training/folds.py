@@ -20,7 +20,7 @@ import numpy as np
 from labels.split import split_train_val
 from labels.vocabulary import Vocabulary, save_vocabulary
 from util.errors import RunError, UsageError
-from util.files import make_folder, write_atomically
+from util.files import make_folder, write_whole
 from util.log import collected_log, log
 
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -100,7 +100,7 @@ def _command(flags: Mapping[str, object], folder: Path, number: int, names: list
     """The command that trains a fold; writes the list of the images that it leaves out."""
     left_out = folder / f"fold-{number}.txt"
     text = "".join(f"{name}\n" for name in names)
-    write_atomically(left_out, lambda t: t.write_text(text, "utf-8", "surrogateescape"))
+    write_whole(left_out, text.encode("utf-8", "surrogateescape"))
     words = [sys.executable, str(TRAIN), "--output_dir", str(folder / f"fold-{number}")]
     words += ["--vocab_path", str(folder / "vocab.json"), "--leave_out", str(left_out)]
     for name, value in flags.items():

@@ -134,8 +134,7 @@ def changed_labels(folder: Path, images: TrainAndVal) -> str:
 
 def _labels_of(images: AnnotatedImages) -> dict[str, set[tuple[str, bool]]]:
     """By file name: (label, True) for labels on the image, (label, False) for unknown ones."""
-    unknown = images.unknown or [()] * len(images)
-    rows = zip(images.file_names, images.label_sets, unknown, strict=True)
+    rows = zip(images.file_names, images.label_sets, images.unknown_sets(), strict=True)
     return {
         name: {*((label, True) for label in labels), *((label, False) for label in others)}
         for name, labels, others in rows

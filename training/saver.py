@@ -20,7 +20,7 @@ from training.state import TrainState
 from training.validation import HINT, Validation
 from util.distributed import all_gather, any_rank, barrier, rank, world_size
 from util.errors import RunError
-from util.files import write_atomically
+from util.files import write_whole
 from util.log import progress
 
 CHECK_EVERY = 20  # steps on a GPU: reading a loss waits for all its work
@@ -72,7 +72,7 @@ def check_finite_and_add(state: TrainState, loader: DataLoader, output_dir: Path
             "losses": [str(x) for x in values[bad[0]]],
             "images": [str(loader.dataset.paths[i]) for i in indices[bad[0]].tolist()],
         }
-        write_atomically(path, lambda t: t.write_text(json.dumps(batch, indent=1), "utf-8"))
+        write_whole(path, json.dumps(batch, indent=1))
         raise LossError(
             f"the loss is {values[bad[0], 0]} at step {step}, on the images listed in {path}; "
             f"{HINT}"

@@ -136,6 +136,12 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink()
 
 
+def write_whole(path: Path, content: bytes | str) -> None:
+    """As `write_atomically`, for content that is there; a text is written in UTF-8."""
+    data = content.encode() if isinstance(content, str) else content
+    write_atomically(path, lambda temporary: temporary.write_bytes(data))
+
+
 def write_picture(path: Path, write: Callable[[BinaryIO], None]) -> None:
     """As `write_atomically`, but `write` gets an open file.
 
@@ -174,7 +180,7 @@ def write_new(path: Path, content: bytes) -> Path:
     for number in itertools.count(1):
         free = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
         if not os.path.lexists(free):
-            write_atomically(free, lambda temporary: temporary.write_bytes(content))
+            write_whole(free, content)
             return free
         with contextlib.suppress(OSError):
             if free.stat().st_size == len(content) and free.read_bytes() == content:
@@ -194,6 +200,11 @@ def make_folder(path: Path) -> None:
 def csv_text(name: str) -> str:
     """A name as the text of a CSV cell: a quote before it keeps a spreadsheet from running it."""
     return f"'{name}" if name.startswith(FORMULA) else name
+
+
+def plain_cell(cell: str) -> str:
+    """The name in a cell that `csv_text` wrote."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(FORMULA) else cell
 
 
 def without_nan(value: object) -> object:

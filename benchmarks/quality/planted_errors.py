@@ -44,7 +44,7 @@ from labels.vocabulary import count_labels  # noqa: E402
 from training.folds import make_folds, train_folds  # noqa: E402
 from util.cli import ArgumentParser, fold_count, positive_int, run_script  # noqa: E402
 from util.device import autocast, pick_device  # noqa: E402
-from util.files import write_atomically  # noqa: E402
+from util.files import write_whole  # noqa: E402
 from util.log import log  # noqa: E402
 
 RUNS = ROOT / "runs/planted"
@@ -94,7 +94,7 @@ def plant_file(clean: Path, annotations: Path, share: float, seed: int) -> dict[
     content = json.loads(clean.read_text("utf-8"))
     with_errors, planted = plant(content, share, seed)
     text = json.dumps({**content, "annotations": with_errors})
-    write_atomically(annotations, lambda t: t.write_text(text, "utf-8"))
+    write_whole(annotations, text)
     return planted
 
 

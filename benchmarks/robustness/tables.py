@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 from util.cli import ArgumentParser, code_commit, command_line, run_script  # noqa: E402
-from util.files import write_atomically  # noqa: E402
+from util.files import write_whole  # noqa: E402
 
 RESULTS = Path(__file__).with_name("results.json")
 
@@ -31,7 +31,7 @@ def print_table(name: str, columns: Iterable[str], rows: Iterable[Iterable], sav
     if save:
         table = {"command": command_line(), "commit": code_commit(), "lines": lines}
         text = json.dumps(read_tables() | {name: table}, indent=1, ensure_ascii=False) + "\n"
-        write_atomically(RESULTS, lambda temporary: temporary.write_text(text, "utf-8"))
+        write_whole(RESULTS, text)
 
 
 def read_tables() -> dict[str, dict]:
