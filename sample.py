@@ -41,7 +41,7 @@ from inference.promises import DECIDE, decision
 from labels.options import add_label_flags
 from report.fonts import choose_fonts
 from report.inputs import Inputs, check_outcome, left_out_if_gone, list_inputs
-from report.marked import PROGRAM, SHEET, check_free
+from report.marked import PROGRAM, check_free
 from report.outlets import OUTLETS, Outlets
 from report.prediction_files import (
     ABOUT,
@@ -59,6 +59,7 @@ from training.signals import lock_output_dir
 from util.cli import ArgumentParser, code_commit, non_negative_int, positive_int, run_script
 from util.errors import RunError, UsageError
 from util.log import log, printable, progress
+from util.marked import SHEET
 from util.reading import open_file
 
 ON_SHEET = 200  # images on the contact sheet at most, the first ones

@@ -200,9 +200,7 @@ def choose_run(args: argparse.Namespace) -> tuple[TrainAndVal, dict]:
     if args.accept_changes:
         args.output_dir = args.output_dir if is_given else newest_run(args.output_dir)
         earlier = peek_last(args.output_dir)
-    images = choose_images(
-        args, Vocabulary.from_dict(earlier["vocabulary"], LAST) if earlier else None
-    )
+    images = choose_images(args, earlier)
     about = {
         "model": settings_of(vars(args)),
         "vocabulary": images.vocabulary.to_dict(),
@@ -233,8 +231,9 @@ def preprocessing_of(args: argparse.Namespace) -> Preprocessing:
     return Preprocessing(args.image_size, augmentation=args.augmentation)
 
 
-def choose_images(args: argparse.Namespace, vocabulary: Vocabulary | None = None) -> TrainAndVal:
-    """The training and validation images. vocabulary: that of the run to continue, if known."""
+def choose_images(args: argparse.Namespace, earlier: dict | None = None) -> TrainAndVal:
+    """The training and validation images. earlier: the checkpoint to continue from, if known."""
+    start = load_start(args.start_from, settings_of(vars(args))) if args.start_from else None
     return choose_train_and_val(
         args.image_path,
         args.annotations,
@@ -249,8 +248,8 @@ def choose_images(args: argparse.Namespace, vocabulary: Vocabulary | None = None
         limit=args.limit,
         allow_missing=args.skip_bad_images,
         options=options_from(vars(args)),
-        vocabulary=vocabulary,
-        start=load_start(args.start_from, settings_of(vars(args))) if args.start_from else None,
+        vocabulary=Vocabulary.from_dict(earlier["vocabulary"], LAST) if earlier else None,
+        start=earlier or start,
     )
 
 

@@ -3,9 +3,9 @@
     python predict_onnx.py runs/scenes-chain/export photo.jpg
     python predict_onnx.py runs/scenes-chain/export holiday/ --output tagged
 
-It needs onnxruntime, numpy and Pillow, but nothing else of the project. Copy it and change it. A
-folder's labels go to predictions.csv, too, as sample.py writes it; the same command goes on after a
-kill. Wrong files end it with one sentence and exit code 2. Networks are run: trust who made them.
+It needs onnxruntime, numpy and Pillow, and nothing else of the project. A folder's labels go to
+predictions.csv, too, as sample.py writes it; the same command goes on after a kill. Wrong files end
+it with one sentence and exit code 2. Networks are run: trust who made them.
 """
 
 import argparse
@@ -137,16 +137,14 @@ def load_image(path: Path, size: int) -> np.ndarray:
     except Exception:  # damaged files make Pillow raise almost anything
         raise ValueError("this is no file that can be read as an image of 8 bits") from None
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(image).transpose(2, 0, 1)
+    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
 
 
 def sample(encoder, step, images: np.ndarray, number: int, seed: int = 0) -> tuple:
     """K label sets of each image, and each label's probability given those before it: both B×K×C.
 
-    images: B×3×S×S uint8. Sets are sampled label by label, the most frequent one first. The mean
-    of the probabilities is P(label in set | image), with a smaller error than the mean of the sets
-    (Rao-Blackwell). All images use the same random numbers, evenly spread (a Latin hypercube).
+    images: B×3×S×S uint8. The mean of the probabilities is P(label in set | image), with a smaller
+    error than the mean of the sets. All images use the same random numbers (a Latin hypercube).
     """
     cnn_logits, *embedding = run(encoder, {"images": images})  # B×C, B×E
     random = np.random.default_rng(seed)
@@ -185,8 +183,7 @@ def keep_rules(rules: list, sets: np.ndarray) -> np.ndarray:
     """The sets N×C that break no rule."""
     kept = np.ones(len(sets), bool)
     for kind, ranks in rules:
-        on = sets[:, ranks]
-        count = on.sum(1)
+        on, count = sets[:, ranks], sets[:, ranks].sum(1)
         if kind == "implies":
             kept &= ~on[:, 0] | on[:, 1:].all(1)
         else:
@@ -240,18 +237,19 @@ def name_cell(name: str) -> str | None:
 class Table:
     """predictions.csv in a folder; it is called predictions.part until it is complete.
 
-    predictions.json says what makes it, and how many of its bytes are whole: a killed process may
-    leave half a row. A predictions.csv is never changed. about: what makes it.
+    predictions.json says what makes it, how many of its bytes are whole (a killed process may leave
+    half a row), and which images it lacks. A predictions.csv is never changed.
     """
 
     def __init__(self, folder: Path, about: dict, labels: list[str]) -> None:
         names = ("predictions.csv", "predictions.part", "predictions.json")
         self.final, self.part, self.notes = (folder / name for name in names)
-        self.about, self.size = {"program": "HybridNet predict_onnx.py", **about}, 0
+        self.about = {"program": "HybridNet predict_onnx.py", **about}
+        self.size, self.lacks = 0, set()  # names of images that cannot be labelled
         if any(path.exists() for path in (self.final, self.part, self.notes)):
             try:
                 old = json.loads(self.notes.read_bytes() if self.notes.is_file() else "")
-                self.size = int(old.pop("bytes"))
+                self.size, self.lacks = int(old.pop("bytes")), {*old.pop("lacks", ())}
             except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 old = None
             if old != self.about:
@@ -271,7 +269,7 @@ class Table:
     def note(self) -> None:
         """Write predictions.json, whole or not at all."""
         new = self.notes.with_suffix(".new")
-        new.write_text(json.dumps({**self.about, "bytes": self.size}))
+        new.write_text(json.dumps({**self.about, "bytes": self.size, "lacks": sorted(self.lacks)}))
         os.replace(new, self.notes)
 
     def add(self, rows: list[list[str]]) -> None:
@@ -305,8 +303,8 @@ def main(folder: Path, images: list, output: Path | None = None, batch_size: int
         content = b"".join(path.read_bytes() for path in sorted(folder.glob("*.onnx")))
         about = {"networks": hashlib.sha256(content).hexdigest(), "images": str(root)}
         table = Table(output or Path("predictions", root.name), about, labels)
-        names = [name for name in names if name_cell(name) not in table.done]
-        say(f"{table.final}: {total - len(names):,} of {total:,} images are labelled")
+        names = [n for n in names if name_cell(n) not in table.done and n not in table.lacks]
+        say(f"{table.final}: {total - len(names):,} of {total:,} images are done")
         if names and table.is_complete:
             fail(f"{table.final} is complete without {names[0]}: choose another --output")
     most = LIMIT // (len(labels) * (NUM_FOR_RULES if rules else NUM_SAMPLES))
@@ -330,6 +328,8 @@ def main(folder: Path, images: list, output: Path | None = None, batch_size: int
         if rows and table:
             table.add(rows)
     if table and not table.final.exists():
+        table.lacks = {path.relative_to(root).as_posix() for path in failed}
+        table.note()
         os.replace(table.part, table.final)
         say(f"wrote {table.final}")
     if {os.path.abspath(path) for path in images} & {*map(str, failed)} or len(failed) == total:

@@ -8,7 +8,15 @@ import numpy as np
 
 from evaluation.metrics import RULES, LabelSets
 from inference.predictions import Predictions
-from inference.promises import CONFIDENCE, NEVER, find_thresholds, is_promise, say, split_promise
+from inference.promises import (
+    CONFIDENCE,
+    NEVER,
+    find_thresholds,
+    is_promise,
+    promises_of,
+    say,
+    split_promise,
+)
 from util.errors import UsageError
 
 
@@ -21,7 +29,7 @@ def promised_thresholds(
     if folds or rules:
         wrong = "--folds" if folds else "--rules"
         raise UsageError(f"--decide {decide} is a promise of one model alone: leave out {wrong}")
-    return find_thresholds(checkpoint.get("promises"), decide, str(path))
+    return find_thresholds(promises_of(checkpoint), decide, str(path))
 
 
 def keep_promise(

@@ -32,7 +32,14 @@ from inference.decoding import (
     sample_label_sets,
 )
 from inference.predictions import check_finite
-from inference.promises import decision, find_thresholds, is_promise, say, split_promise
+from inference.promises import (
+    decision,
+    find_thresholds,
+    is_promise,
+    promises_of,
+    say,
+    split_promise,
+)
 from inference.rules import LabelRules, load_rules
 from inference.valid_sets import nearest_valid_sets, valid_f1_sets
 from labels.text import folded
@@ -64,7 +71,7 @@ def load(
         autocast(where, resolve_amp(amp, where, checkpoint["flags"])),
         checkpoint["flags"],
         load_rules(Path(rules), vocabulary.labels) if rules else None,
-        checkpoint.get("promises"),
+        promises_of(checkpoint),
     )
 
 

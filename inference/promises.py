@@ -26,6 +26,7 @@ TARGETS = (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.97, 0.98, 0.
 KINDS = ("precision", "recall", "label_precision", "label_recall")
 CONFIDENCE = 0.9  # the probability, over hold-outs, with which a promise holds
 MOST = 20  # labels that are said of an image at most, to keep the precision over all labels
+NONE_HELD_OUT = "the training images themselves (none is held out)"  # selected_on of a checkpoint
 NEVER = 2.0  # above every probability
 DECIDE = (
     "decision rule: threshold, label_f1 (each label's own threshold), map (the most probable set), "
@@ -67,16 +68,21 @@ def split_promise(decide: str) -> tuple[str, float]:
     return kind, float(value)
 
 
+def promises_of(checkpoint: dict) -> dict | None:
+    """A checkpoint's thresholds; None if older code trained it, or if no image was held out."""
+    return None if checkpoint["selected_on"] == NONE_HELD_OUT else checkpoint.get("promises")
+
+
 def find_thresholds(promises: dict | None, decide: str, source: str) -> np.ndarray:
     """The thresholds that keep a promise: R, 1 or C float32 values, by its kind.
 
-    promises: the checkpoint's. source: the checkpoint, for errors. Raises UsageError if the
-    checkpoint is too old to have any, and if nothing can be promised of any label.
+    promises: see `promises_of`. source: the checkpoint, for errors. Raises UsageError if there are
+    none, and if nothing can be promised of any label.
     """
     if not promises:
         raise UsageError(
-            f"{source} has no promises, because older code trained it: train again to use "
-            f"--decide {decide}"
+            f"{source} has no promises: either older code trained it, or no image was held out. "
+            f"Train again, with a hold-out, to use --decide {decide}"
         )
     kind, target = split_promise(decide)
     thresholds = np.asarray(promises[kind], np.float32)[TARGETS.index(target)]

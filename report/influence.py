@@ -10,6 +10,7 @@ import scipy
 
 from report.fonts import choose_fonts
 from util.files import csv_text, write_atomically, write_picture
+from util.marked import PROGRAM
 
 DRAWN = 80  # labels in the picture at most, so that their names can be read
 NAME_LENGTH = 28  # characters of a label's name in the picture
@@ -86,7 +87,8 @@ def draw_influence(influence: np.ndarray, ratio: np.ndarray, labels: list[str], 
         axis.set_yticks(range(len(names)), names, **text)
         axis.tick_params(length=0)
         figure.colorbar(picture, ax=axis, shrink=0.8)
-    write_picture(path, lambda file: figure.savefig(file, dpi=130, format="png"))
+    mark = {"Software": PROGRAM}
+    write_picture(path, lambda file: figure.savefig(file, dpi=130, format="png", metadata=mark))
     plt.close(figure)
 
 

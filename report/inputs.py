@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from report.marked import is_marked, may_be_marked
 from report.sidecars import SUFFIX
 from util.errors import UsageError
 from util.files import is_file, is_picture, left_out, suffix_of, walk
@@ -64,19 +63,15 @@ def _absolute(folder: Path) -> Path:
 
 def _pictures_in(path: Path) -> Iterator[str]:
     """Names relative to the folder, with /. Raises UsageError if there are none."""
-    others, own, some = [], 0, False
+    others, some = [], False
     for folder, entries in walk(path):
         for entry in filter(is_file, entries):
             if not is_picture(entry.name):
                 others += [entry.name] if suffix_of(entry.name) != SUFFIX else []  # side-cars
-            elif may_be_marked(path / folder, entry.name) and is_marked(entry.path):
-                own += 1
             else:
                 some = True
                 yield f"{folder}/{entry.name}" if folder else entry.name
-    words = [left_out(others)] if others else []
-    words += [f"left out, as sample.py drew them: {own:,}"] if own else []
-    about = "; ".join(words)
+    about = left_out(others)
     if not some:
         what = f": {about}" if about else ""
         raise UsageError(f"there are no images in the folder {path}{what}")

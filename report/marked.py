@@ -8,34 +8,16 @@ from pathlib import Path
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from util import marked
 from util.errors import UsageError
-from util.files import suffix_of, write_picture
-from util.reading import open_file
+from util.files import write_picture
 
-PROGRAM = "HybridNet sample.py"
-PNG_START, MARK = b"\x89PNG\r\n\x1a\n", b"tEXtSoftware\0" + PROGRAM.encode()
-HEAD = 1024  # bytes: the texts come before the pixels
-SLIDES, SHEET = "slides", "contact_sheet.png"
-
-
-def is_marked(path: str | Path) -> bool:
-    """Whether a file is a picture that sample.py drew; False if there is none."""
-    try:
-        with open_file(Path(path)) as file:
-            head = file.read(HEAD)
-    except (OSError, UsageError):  # UsageError: a pipe
-        return False
-    return head.startswith(PNG_START) and MARK in head
-
-
-def may_be_marked(folder: Path, name: str) -> bool:
-    """Whether a file lies where sample.py draws: is it worth opening?"""
-    return name == SHEET or (SLIDES in folder.parts and suffix_of(name) == ".png")
+PROGRAM = f"{marked.PROGRAM} sample.py"
 
 
 def check_free(path: Path) -> None:
     """Raise UsageError if a file of the user is where sample.py would draw."""
-    if os.path.lexists(path) and not is_marked(path):
+    if os.path.lexists(path) and not marked.is_marked(path):
         raise UsageError(
             f"{path} was not drawn by this program and is not replaced: choose another --output"
         )

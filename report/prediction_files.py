@@ -27,11 +27,12 @@ from typing import Any, BinaryIO, Literal
 import msgspec
 
 from labels.write import LabelCells, name_cell
-from report.marked import PROGRAM, SHEET
+from report.marked import PROGRAM
 from report.sidecars import RECORD
 from util.errors import RunError, UsageError
 from util.files import BOM, write_whole
 from util.log import counted, log
+from util.marked import SHEET
 from util.reading import check_ordinary, lines_of, parse_json, read_json
 
 ABOUT, LINES, TABLE, UNREADABLE = (

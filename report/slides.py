@@ -12,11 +12,12 @@ from PIL import Image, ImageDraw, ImageOps
 
 from report.fonts import Lettering
 from report.gallery import overlay
-from report.marked import PROGRAM, SLIDES, check_free, save_marked
+from report.marked import PROGRAM, check_free, save_marked
 from report.sample_text import name_set, shown_labels
 from report.truth import kind_of, legend, no_label
 from util.files import write_picture
 from util.log import some
+from util.marked import SLIDES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

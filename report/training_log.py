@@ -15,6 +15,7 @@ from inference.predictions import Predictions
 from util.errors import UsageError
 from util.files import write_picture, write_whole
 from util.log import log
+from util.marked import PROGRAM
 from util.reading import parse_json, read_bytes
 
 CURVES = {  # unit (left and right chart) -> key in log.jsonl -> name
@@ -89,7 +90,8 @@ def draw_curves(log_path: Path, path: Path) -> None:
         axis.legend(frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(alpha=0.25)
-    write_picture(path, lambda file: figure.savefig(file, dpi=110, format="png"))
+    mark = {"Software": PROGRAM}
+    write_picture(path, lambda file: figure.savefig(file, dpi=110, format="png", metadata=mark))
     plt.close(figure)
 
 

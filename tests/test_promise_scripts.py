@@ -13,7 +13,7 @@ from conftest import EVALUATE, RANKED, REPO, call, load, refusal
 import evaluate
 import sample
 from inference import predictor
-from inference.promises import KINDS, NEVER, TARGETS
+from inference.promises import KINDS, NEVER, NONE_HELD_OUT, TARGETS
 
 sys.path.insert(0, str(REPO / "benchmarks/quality"))
 import promise as benchmark
@@ -116,8 +116,12 @@ def test_what_cannot_be_promised_is_refused(trained, best):
     rules = ("--rules", "rules.txt", "--checkpoint", best, *half)
     assert "leave out --rules" in refusal(evaluate, *EVALUATE, *rules)
     assert "and --rules" in refusal(sample, photo, *rules)
+    torch.save({**checkpoint, "selected_on": NONE_HELD_OUT}, "none.pt")
+    for script, images in ((sample, (photo,)), (evaluate, EVALUATE)):
+        sentence = refusal(script, *images, "--checkpoint", "none.pt", *half)
+        assert "or no image was held out. Train again" in sentence
     for promises, words in (
-        (None, "has no promises, because older code trained it"),
+        (None, "has no promises: either older code trained it, or no image"),
         ({**checkpoint["promises"], "recall": [0.5]}, "is damaged"),
         ({**checkpoint["promises"], "precision": torch.zeros(1, 5)}, "is damaged"),
         ({"num_images": 3}, "is damaged"),

@@ -25,9 +25,9 @@ import sample
 from inference.predictions import DECISIONS
 from report import slides
 from report.fonts import choose_fonts
-from report.marked import is_marked
 from util.errors import RunError, UsageError
 from util.log import printable
+from util.marked import is_marked
 
 
 def test_sample_end_to_end(trained):

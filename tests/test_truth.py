@@ -16,10 +16,10 @@ from PIL import Image
 import sample
 from images.lookup import find_entries
 from labels.annotated import AnnotatedImages
-from report.marked import is_marked
 from report.side_by_side import columns_of
 from report.truth import KINDS, Truth, kind_of, no_label
 from util.errors import UsageError
+from util.marked import is_marked
 
 INSTANCES = "data/annotations/instances.json"
 PHOTO = "data/images/img_02.jpg"

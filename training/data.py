@@ -14,6 +14,7 @@ from images.bad_images import BadImages
 from images.cache import ImageCache
 from images.part import Part
 from images.transforms import Preprocessing
+from inference.promises import NONE_HELD_OUT
 from labels.annotated import AnnotatedImages
 from labels.options import DEFAULTS, ReadOptions
 from labels.read import read_labels
@@ -74,7 +75,8 @@ def choose_train_and_val(
     file of names, all other images are training images, whatever their split.
     allow_missing: images may be missing from the folder. options: how to read both label files.
     vocabulary: to be used if `vocab_path` is not given; without it one is built. start: the
-    checkpoint that training starts from; what it held out is held out again. Raises UsageError.
+    checkpoint that training starts or continues from; what it held out is held out again. Raises
+    UsageError.
     """
     everything = rank_zero_first(lambda: read_labels(annotations, image_path, options))
     if leave_out:
@@ -127,8 +129,7 @@ def hold_out(
     if not len(train):
         raise UsageError(f"--val_fraction {val_fraction} leaves no training image; lower it")
     if not len(held):
-        selected_on = "the training images themselves (none is held out)"
-        return TrainAndVal(part, part, vocabulary, selected_on)
+        return TrainAndVal(part, part, vocabulary, NONE_HELD_OUT)
     train, val = part.select(train), part.select(held)
     selected_on = f"a hold-out of {counted(len(held), 'training image')}"
     return TrainAndVal(train, val, vocabulary, selected_on, held_out=val.images.file_names)
@@ -170,13 +171,13 @@ def hold_out_again(images: AnnotatedImages, start: dict) -> np.ndarray | None:
     held = [i for i, name in enumerate(images.file_names) if name in before]
     if held:
         log(
-            f"the hold-out is that of --start_from, because all others may have trained its "
+            "the hold-out is the earlier one again, because all others may have trained the "
             f"weights: {len(held):,} of its {counted(len(before), 'image')}"
         )
         return np.array(held)
     log(
-        "WARNING: the hold-out may have images that trained the weights of --start_from; if so, "
-        "the validation metrics are too good: name others with --val_annotations"
+        "WARNING: the hold-out may have images that trained the first weights; if so, the "
+        "validation metrics are too good: name others with --val_annotations"
     )
     return None
 

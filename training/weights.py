@@ -61,6 +61,11 @@ def load_weights_file(encoder: nn.Module, arch: str, path: Path) -> None:
         raise UsageError(f"--weights {path}: {error}") from None
     getattr(encoder, "net", encoder).load_state_dict(fitting, strict=False)  # converts to float32
     log_loaded(fitting, missing, f"{path} ({part})" if part else str(path))
+    if is_checkpoint(content):
+        log(
+            f"WARNING: if {path} was trained on images of this data set, some of them may be held "
+            "out now, and the validation metrics too good: --start_from holds out the same images"
+        )
 
 
 def log_licence(arch: str) -> None:

@@ -9,11 +9,12 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from util.errors import RunError, UsageError
+from util.marked import is_marked, may_be_marked
 
 HEIC_SUFFIXES = frozenset((".heic", ".heif", ".hif"))  # decoded if pillow-heif is installed
 DECODED = """.jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .tif .tiff .ppm .pgm .pbm .pnm
@@ -55,24 +56,31 @@ def is_file(entry: os.DirEntry) -> bool:
     return os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
 
 
+def is_own_drawing(folders: Collection[str], entry: os.DirEntry) -> bool:
+    """Whether this program drew a picture; folders: those that it is in."""
+    return may_be_marked(folders, entry.name) and is_marked(entry.path)
+
+
 def walk(root: Path) -> Iterator[tuple[str, list[os.DirEntry]]]:
     """Each folder in `root`, at any depth, with its files; the first is "", `root` itself.
 
-    Folders are relative to `root`, with /, in order of name; so are the files. Links to folders
-    are followed once, and only if they lead out of `root`. Raises UsageError for a folder that
-    cannot be listed.
+    Folders are relative to `root`, with /, in order of name; so are the files. Pictures that this
+    program drew are left out. Links to folders are followed once, and only if they lead out of
+    `root`. Raises UsageError for a folder that cannot be listed.
     """
     inside = os.path.join(os.path.realpath(root), "")
     seen, waiting = {inside}, [""]
+    above = Path(os.path.abspath(root)).parts
     while waiting:
         folder, files, folders = waiting.pop(), [], []
+        folders_above = {*above, *folder.split("/")}
         try:
             entries = list(os.scandir(os.path.join(root, folder)))
         except OSError as error:
             where = os.path.join(root, folder)
             raise UsageError(f"cannot list {where} ({error.strerror})") from None
         for entry in entries:
-            if is_ignored(entry.name):
+            if is_ignored(entry.name) or is_own_drawing(folders_above, entry):
                 continue
             if not is_folder(entry):
                 files.append(entry)

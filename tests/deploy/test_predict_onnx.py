@@ -214,9 +214,11 @@ def test_a_killed_run_goes_on(folder, photos, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     predict_onnx.main(folder, [photos], tmp_path / "o", batch_size=2)
     said = capsys.readouterr()
-    assert "4 of 7 images are labelled" in said.err
+    assert "4 of 7 images are done" in said.err
     table = tmp_path / "o/predictions.csv"
     assert table.read_bytes() == (tmp_path / "whole/predictions.csv").read_bytes()
+    predict_onnx.main(folder, [photos], tmp_path / "o", batch_size=2)  # also without what failed
+    assert "7 of 7 images are done" in capsys.readouterr().err
     table.write_text("corrected by its user")
     sentence = ends_with(capsys, predict_onnx.main, folder, [photos], tmp_path / "o", last=True)
     assert "is complete without" in sentence

@@ -157,7 +157,7 @@ def test_a_run_that_starts_from_another(trained, workdir, capsys):
     flags = (*TRAIN, *RESNET, "--num_epochs", 1, "--start_from", "old.pt", "--val_fraction", 0.3)
     call(train, *flags)
     said = capsys.readouterr().err
-    assert "the hold-out is that of --start_from" in said
+    assert "the hold-out is the earlier one again" in said
     assert "new: giraffe" in said
     assert "starts at random" not in said
     best = load("runs/instances-chain/best.pt")
