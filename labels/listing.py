@@ -51,7 +51,7 @@ class Pictures:
             return SURELY if self.names else NOT
         try:
             text = _sample(table)
-            found = any(self._is_one(name) for name in _names_in(text))
+            found = any(self._is_one(name) for name in _names_in(text, _is_text(table)))
             if found or (len(self.raw) <= FEW and self._any_in(table)):
                 return SURELY if _says_more(table, text) else NOT
         except (OSError, EOFError, zlib.error, ValueError):
@@ -67,7 +67,7 @@ class Pictures:
     def what_lists(self, table: Path) -> str:
         """What a table has instead of these pictures, for a message."""
         try:
-            name = next(_names_in(_sample(table)), None)
+            name = next(_names_in(_sample(table), _is_text(table)), None)
         except (OSError, EOFError, zlib.error, ValueError):
             return "cannot be read"
         return f"lists {name}" if name else "lists no file names"
@@ -78,8 +78,9 @@ class Pictures:
     def _any_in(self, table: Path) -> bool:
         """Whether the name of any picture is anywhere in the file."""
         names = b"|".join(re.escape(name.encode(errors="replace")) for name in self.raw)
+        before = rb"(?<![\w.-])" + (b"" if _is_text(table) else rb"(?<![\w.-] )")  # My 2.jpg
         with open_file(table) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            return bool(names) and re.search(rb"(?<![\w.-])(?:%b)" % names, text) is not None
+            return bool(names) and re.search(before + rb"(?:%b)" % names, text) is not None
 
     def _in_rows(self, text: str) -> int:
         """Whether most rows have the name of a picture without its suffix in an early column."""
@@ -106,24 +107,28 @@ def _is_special(name: str) -> bool:
     return not (name.isdigit() and len(name) < 5 and not (len(name) > 1 and name[0] == "0"))
 
 
-def _names_in(text: str) -> Iterator[str]:
-    """What looks like the name of a picture."""
+def _is_text(table: Path) -> bool:
+    return table.name.lower().removesuffix(".gz").endswith(".txt")
+
+
+def _names_in(text: str, in_columns: bool) -> Iterator[str]:
+    """What looks like the name of a picture. in_columns: also with spaces between the columns."""
     for token in ENDS.split(text):
         token = token.strip()
         if PICTURE.search(token.partition("?")[0]) or ("?" in token and PICTURE.search(token)):
             yield token
-            if " " in token:  # columns of a text file
+            if in_columns and " " in token:
                 yield token.rpartition(" ")[2]
-        elif " " in token:
+        elif in_columns and " " in token:
             yield from (word for word in token.split(" ") if PICTURE.search(word))
 
 
 def _says_more(table: Path, text: str) -> bool:
     """Whether a .txt is a table: not a list of pictures, nor a text that mentions some."""
-    if not table.name.lower().endswith(".txt"):
+    if not _is_text(table):
         return True
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    with_name = [line for line in lines if next(_names_in(line), None)]
+    with_name = [line for line in lines if next(_names_in(line, True), None)]
     names_alone = [line for line in with_name if PICTURE.search(line)]
     return len(with_name) * 2 > len(lines) and len(names_alone) * 2 < len(lines)
 

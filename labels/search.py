@@ -34,8 +34,13 @@ from util.names import key, stem
 TABLES = (".csv", ".tsv", ".jsonl")
 IN_FOLDER = ["metadata.jsonl", "_classes.csv"]  # as Hugging Face and Roboflow write them
 BESIDE = ("", "annotations", "labels", "metadata")  # folders to look in, beside and above
-OWN = """bad_images missing_images label_issues labels_to_merge nonfinite_batch log predictions
-    unreadable"""
+OWN = """bad_images missing_images label_issues label_influence labels_to_merge nonfinite_batch log
+    predictions pr_curves sidecars skipped_images unreadable"""
+# other files of ours have names that users give, too: what lies beside them tells
+RUN = ("best.pt", "last.pt", "model.safetensors")
+OWN_BESIDE = {"images.csv": RUN, "config.json": RUN, "metrics.json": ("evaluate.log",)}
+OWN_BESIDE |= {"sample.json": ("predictions.jsonl",)}
+FOR_TOOLS = ("label_studio", "fiftyone")  # folders beside sample.json
 # of the page of label issues, with the (1) of browsers, and of annotate.py
 CORRECTED = re.compile(r"labels\.(corrected|annotated).*\.csv", re.IGNORECASE)
 NOT_LABELS = re.compile(f"submission|^({'|'.join(OWN.split())})$", re.IGNORECASE)
@@ -145,7 +150,16 @@ def _may_have_labels(table: Path, pictures: Pictures, not_labels: frozenset[str]
     """False for our own output, for Kaggle's sample submissions, and for a.json beside a.jpg."""
     if NOT_LABELS.search(stem(table.name)) or os.path.realpath(table) in not_labels:
         return False
+    if _is_own(table):
+        return False
     return table.suffix not in ABOUT_ONE or key(stem(table.name)) not in pictures.stems
+
+
+def _is_own(table: Path) -> bool:
+    """Whether what lies beside a file says that this program wrote it."""
+    if table.parent.name in FOR_TOOLS:
+        return (table.parent.parent / "sample.json").exists()
+    return any((table.parent / name).exists() for name in OWN_BESIDE.get(table.name, ()))
 
 
 def _named_labels(folder: Path, pictures: Pictures, not_labels: frozenset[str]) -> list[Path]:

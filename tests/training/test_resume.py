@@ -179,17 +179,6 @@ def test_changes_are_named_and_can_be_accepted(workdir, capsys):
     assert "--arch cannot change" in refusal(train, *more, "--accept_changes", "--arch", "resnet18")
 
 
-def test_images_that_were_trained_on_are_not_held_out_later(workdir, capsys):
-    """Metrics, thresholds and promises of such a hold-out would be too good."""
-    flags = (*TRAIN, "--output_dir", OUTPUT)
-    call(train, *flags, "--num_epochs", 1, "--val_fraction", 0.3)
-    before = load(workdir / OUTPUT / "best.pt")["held_out"]
-    assert before
-    call(train, *flags, "--num_epochs", 2, "--val_fraction", 0.5, "--accept_changes")
-    assert "the hold-out is the earlier one again" in capsys.readouterr().err
-    assert load(workdir / OUTPUT / "last.pt")["held_out"] == before
-
-
 @pytest.fixture
 def small_disk(tmp_path):
     """A folder on a disk of 25 MB: enough for one last.pt (17 MB), but not for two."""

@@ -169,6 +169,17 @@ def test_a_run_that_starts_from_another(trained, workdir, capsys):
     assert "starting from" not in capsys.readouterr().err
 
 
+def test_images_that_were_trained_on_are_not_held_out_later(workdir, capsys):
+    """Metrics, thresholds and promises of such a hold-out would be too good."""
+    flags = (*TRAIN, "--output_dir", "o")
+    call(train, *flags, "--num_epochs", 1, "--val_fraction", 0.3)
+    before = load("o/best.pt")["held_out"]
+    assert before
+    call(train, *flags, "--num_epochs", 2, "--val_fraction", 0.5, "--accept_changes")
+    assert "the hold-out is the earlier one again" in capsys.readouterr().err
+    assert load("o/last.pt")["held_out"] == before
+
+
 def test_what_does_not_fit(trained, workdir):
     best = trained.output / "best.pt"
     start = (*TRAIN, *RESNET, "--start_from", best)
