@@ -17,7 +17,7 @@ from pathlib import Path
 from labels.options import add_label_flags, options_from
 from labels.read import FORMAT_NAMES, read_labels
 from labels.tags import merge_tags
-from labels.vocabulary import Vocabulary, count_labels, save_vocabulary
+from labels.vocabulary import Vocabulary, check_replaceable, count_labels, save_vocabulary
 from util.cli import ArgumentParser, positive_int, run_script
 from util.errors import UsageError
 from util.log import log, printable, some
@@ -52,6 +52,7 @@ def get_args_parser() -> argparse.ArgumentParser:
 
 def main(args: argparse.Namespace) -> None:
     """Count the labels, write the vocabulary and print it."""
+    check_replaceable(args.vocab_path)
     options = options_from(vars(args))
     files = [read_labels(path, None, options).of_split("train") for path in args.annotations]
     labelled = [file.labelled() for file in files]

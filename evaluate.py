@@ -234,8 +234,8 @@ def write_outputs(
     """Write all files of an evaluation, and print its tables."""
     p, labels, images = judged.decoded.predictions, vocabulary.labels, judged.part.images
     tables = format_tables(results)
+    as_json = write_results(results, tables, output_dir)  # first: it tells whose the others are
     save_predictions(p, labels, images.file_names, output_dir)
-    as_json = write_results(results, tables, output_dir)
     if args.influence:
         stem, in_data = output_dir / "label_influence", co_occurrence(p.targets, p.known)
         save_influence(judged.decoded.influence, in_data, labels, stem)

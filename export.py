@@ -41,7 +41,7 @@ from deploy.model_card import write_card
 from deploy.onnx_export import largest_differences, metadata, to_onnx
 from deploy.precision import read_photos, to_float16, to_int8
 from deploy.precision_results import Comparison, measure
-from deploy.safetensors_io import CONFIG, TENSORS, save_export
+from deploy.safetensors_io import CONFIG, TENSORS, may_replace, save_export
 from evaluation.choice import add_choice_flags, choose_images, warn_of_leaks
 from evaluation.judging import ImageReader, load_part
 from images.bad_images import BadImages
@@ -55,7 +55,7 @@ from model import HybridNet
 from report.inputs import list_inputs
 from util.cli import ArgumentParser, changed_flags, positive_int, run_script
 from util.errors import UsageError
-from util.files import make_folder, write_whole
+from util.files import make_folder, write_new, write_whole
 from util.log import log, progress
 from util.packages import check_packages
 
@@ -103,8 +103,8 @@ def main(args: argparse.Namespace) -> None:
     typical = list_inputs([args.int8]) if args.int8 else None
     test = choose_test(args, checkpoint, vocabulary) if precision else None
     folder = args.output_dir or path.parent / ("export" + (f"-{precision}" if precision else ""))
-    if folder.resolve() == path.parent.resolve():
-        raise UsageError(f"{folder} is the run's folder, with its own config.json: choose another")
+    if (folder / "best.pt").exists() or not may_replace(folder):
+        raise UsageError(f"{folder} has a config.json or best.pt of its own: choose another")
     make_folder(folder)
 
     rules = load_rules(args.rules, vocabulary.labels).rules if args.rules else ()
@@ -156,8 +156,8 @@ def write_files(
     print(f"{folder / TENSORS}: {len(checkpoint['weights'])} tensors")
     number = len(checkpoint["vocabulary"]["labels"])
     print(f"{folder / CONFIG}: model arguments, {number} labels, calibration, thresholds")
-    write_whole(folder / "MODEL_CARD.md", card)
-    print(f"{folder / 'MODEL_CARD.md'}: read it and fill in the licence")
+    written = write_new(folder / "MODEL_CARD.md", card)  # one that the user filled in stays
+    print(f"{written}: read it and fill in the licence")
 
 
 def check_unused(args: argparse.Namespace) -> None:

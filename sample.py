@@ -58,6 +58,7 @@ from report.truth import Labeller, legend, read_truths
 from training.signals import lock_output_dir
 from util.cli import ArgumentParser, code_commit, non_negative_int, positive_int, run_script
 from util.errors import RunError, UsageError
+from util.files import make_folder
 from util.log import log, printable, progress
 from util.marked import SHEET
 from util.reading import open_file
@@ -180,6 +181,7 @@ def show_one(args: argparse.Namespace, labeller: Labeller, image: Path) -> None:
     """Print one image's labels, and draw its slide."""
     output = args.output or OUTPUT
     check_no_predictions(output)
+    make_folder(output)
     path = slide_path(output, image.name)
     check_free(path)
     encoding = labeller.model.encode(image)

@@ -49,6 +49,16 @@ def save_export(checkpoint: dict, folder: Path) -> None:
     write_whole(folder / CONFIG, data)
 
 
+def may_replace(folder: Path) -> bool:
+    """Whether the folder has no config.json but one of `save_export`."""
+    try:
+        return read_json(folder / CONFIG).get("format") == FORMAT_VERSION
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, UsageError, AttributeError):
+        return False
+
+
 def load_export(folder: str | Path) -> dict:
     """Read both files as a checkpoint; tensors are equal to the bit.
 

@@ -28,6 +28,8 @@ from util.reading import read_json
 SPLITS = ("test", "val", "train", "all")
 TRAINED_ON = ("train", "all")  # parts with training images, if the data set is the checkpoint's own
 HOLD_OUT = "hold-out"
+WRITTEN = ("evaluate.log", "predictions.npz", "report.html", "pr_curves.csv")  # after metrics.json
+WRITTEN += ("label_issues.html", "label_issues.csv", "label_influence.csv", "label_influence.png")
 SCENES_TRAIN = "data/scenes/annotations/instances_train.json"
 COCO_TRAIN = "instances_train2014"
 COCO_VAL = Path("data/annotations/instances_val2014.json")
@@ -237,7 +239,8 @@ def choose_output_dir(
     """Where the results go, so that none of other images are replaced.
 
     run: the checkpoint's folder, for a whole default evaluation; all others get a folder in it.
-    Raises UsageError if `given` has whole results of other images of the same annotations.
+    Raises UsageError if `given` has whole results of other images of the same annotations, or if a
+    file of the user would be replaced.
     """
     identity = identify(chosen, limit, folds, rules)
     if given:
@@ -250,6 +253,7 @@ def choose_output_dir(
                 f"{given} has results of {count} of {chosen.annotations}, which those of others "
                 "would replace: choose another --output_dir"
             )
+        _check_free(given)
         return given
     words = ["" if chosen.is_own else chosen.annotations.stem]
     words += ["" if chosen.is_default else chosen.part, f"folds-{folds}" if folds else ""]
@@ -258,8 +262,18 @@ def choose_output_dir(
     for number in itertools.count(1):
         folder = run / (name if number == 1 else f"{name or chosen.annotations.stem}-{number}")
         if not _differs(_results_in(folder) or {}, identity):
+            _check_free(folder)
             return folder
     raise AssertionError("numbers do not end")
+
+
+def _check_free(folder: Path) -> None:
+    """Raise UsageError if files of the user would be replaced: there are no results beside them."""
+    there = [name for name in WRITTEN if os.path.lexists(folder / name)]
+    if there and not os.path.lexists(folder / "metrics.json"):
+        raise UsageError(
+            f"{folder / there[0]} would be replaced: move it away or choose another --output_dir"
+        )
 
 
 def _differs(found: dict, identity: dict[str, object]) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from util.cli import a_file
 from util.log import log
 
 
@@ -65,12 +66,12 @@ def add_label_flags(parser: argparse.ArgumentParser) -> None:
     add("--label_columns", nargs="+", metavar="NAME", help="columns that hold the labels")
     add("--file_column", metavar="NAME", help="column that holds the names of the image files")
     add("--split_column", metavar="NAME", help="column that holds train, val or test; or none")
-    add("--labels_to_merge", type=Path, metavar="CSV", help="labels to rename: columns from,to")
-    add("--label_names", type=Path, metavar="TXT", help="names of label numbers: a line for each")
+    add("--labels_to_merge", type=a_file, metavar="CSV", help="labels to rename: columns from,to")
+    add("--label_names", type=a_file, metavar="TXT", help="names of label numbers: a line for each")
     add("--blank", choices=BLANK, help="what a blank cell means, or a label that is not mentioned")
     add("--unknown", nargs="+", metavar="VALUE", help="cells that mean not known, as -1, 9 or ?")
     add("--checked_column", metavar="NAME", help="column of the labels looked for; or none")
-    add("--checked", type=Path, metavar="FILE", help="labels looked for: image,labels")
+    add("--checked", type=a_file, metavar="FILE", help="labels looked for: image,labels")
 
 
 def options_from(flags: Mapping[str, object]) -> ReadOptions:

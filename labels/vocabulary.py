@@ -14,6 +14,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import os
 import pickle
 import pickletools
 import re
@@ -158,6 +159,17 @@ def check_suffix(path: Path) -> None:
     """Raise UsageError unless the name ends in `.pkl` or `.json`."""
     if path.suffix not in (".pkl", ".json"):
         raise UsageError(f"--vocab_path {path} must end in .pkl or .json")
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise UsageError if there is a file that is no vocabulary."""
+    if os.path.lexists(path):
+        try:
+            load_vocabulary(path)
+        except UsageError:
+            raise UsageError(
+                f"{path} is no vocabulary and is not replaced: choose another --vocab_path"
+            ) from None
 
 
 def save_vocabulary(vocabulary: Vocabulary, path: Path) -> None:

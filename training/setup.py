@@ -102,7 +102,8 @@ def name_data_set(image_path: Path, annotations: Path) -> str:
     """What to call the data set of a run's folder: the labels' name, if it is not labels.csv."""
     if image_path.is_file() or annotations.name == SHARD_INDEX:
         return image_path.stem
-    if annotations.stem.partition(".")[0].lower() not in GENERIC:  # also labels.corrected.csv
+    name = annotations.stem.partition(".")[0].lower()  # of labels.corrected.csv, too; "" of "."
+    if name and name not in GENERIC:
         return annotations.stem
     written = [name for name in reversed(image_path.parts) if name not in ("..", "/")]
     names = written or [image_path.resolve().name]  # "." is written as no parts

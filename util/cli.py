@@ -139,6 +139,14 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescrip
         return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
+def a_file(text: str) -> Path:
+    """argparse type: a file that is there."""
+    path = Path(text)
+    if path.is_dir() or not path.exists():
+        raise argparse.ArgumentTypeError(f"{path} is {'a folder' if path.is_dir() else 'no file'}")
+    return path
+
+
 def positive_int(text: str) -> int:
     """argparse type: an integer, 1 or more."""
     return _number(text, int, lambda x: x >= 1, "a whole number of at least 1")

@@ -197,12 +197,14 @@ def write_new(path: Path, content: bytes) -> Path:
 
 
 def make_folder(path: Path) -> None:
-    """Make an output folder if it does not exist. Raises UsageError if that fails."""
+    """Make an output folder if it does not exist. Raises UsageError if it cannot be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"cannot make the folder {path} ({reason}); choose another") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write into the folder {path}; choose another")
 
 
 def csv_text(name: str) -> str:
