@@ -53,7 +53,7 @@ def may_replace(folder: Path) -> bool:
     """Whether the folder has no config.json but one of `save_export`."""
     try:
         return read_json(folder / CONFIG).get("format") == FORMAT_VERSION
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return True
     except (OSError, ValueError, UsageError, AttributeError):
         return False
