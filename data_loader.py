@@ -32,7 +32,7 @@ from images.find import find_images, names_file, without_missing
 from images.on_device import EncodedImage, EncodedImages
 from images.sampler import EpochBatchSampler
 from images.shards import ShardMember
-from images.summary import describe_known, label_counts, problems, summarise
+from images.summary import Summary, describe_known, label_counts, problems, summarise
 from images.transforms import Preprocessing
 from labels.annotated import AnnotatedImages
 from labels.options import add_label_flags, options_from
@@ -190,19 +190,19 @@ def make_loader(
 
 
 class Loader(DataLoader):
-    """A DataLoader whose workers outlive signals, which reach them too, until the run has saved.
+    """A DataLoader whose workers ignore Ctrl-C and SIGTERM, so that the run can save first.
 
-    A worker that the run does not end ends itself GRACE seconds after SIGTERM.
+    A worker that nobody stops ends GRACE seconds after SIGTERM.
     """
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, worker_init_fn=_leave_signals_to_parent, **kwargs)
 
     def __iter__(self) -> Iterator:
-        """As in every DataLoader."""
+        """Start the workers, with signals blocked until they ignore them."""
         if not hasattr(signal, "pthread_sigmask"):  # Windows
             return super().__iter__()
-        # signals wait while workers start: torch lets them end one before its worker_init_fn
+        # before its worker_init_fn runs, a signal kills a worker
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             return super().__iter__()
@@ -229,8 +229,8 @@ def load_data_set(
 ) -> tuple[AnnotatedImages, list[Path] | list[ShardMember]]:
     """The images to use and where each one is. Logs how many images have labels.
 
-    keep_unlabelled: also images without labels, but not those of which nothing is known.
-    everything: these, too.
+    keep_unlabelled: also images that have no label. everything: also those on which all labels are
+    unknown.
 
     If image_path is an image file, that image alone is the data set. Raises UsageError if it is
     not annotated, if no image has labels, or if an image is missing unless `allow_missing`.
@@ -294,10 +294,19 @@ def get_args_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def try_batch(found: Summary, image_size: int, batch_size: int) -> str:
+    """The shapes of a training batch. Raises UsageError if one of its images cannot be read."""
+    paths, targets = [found.paths[i] for i in found.rows], found.targets[found.rows]
+    data = LabelledImages(paths, targets, Preprocessing(image_size), seed=0)
+    # no worker processes: one that fails would delay the end of the script
+    images, targets, _ = next(iter(make_loader(data, batch_size)))
+    return f"images {tuple(images.shape)} {images.dtype}, targets {tuple(targets.shape)}"
+
+
 def main(args: argparse.Namespace) -> None:
     """Say in at most ten lines what was read, and how; what is left out; and what looks wrong.
 
-    Raises UsageError, as the last of these, if images are missing or cannot be read.
+    At the end raises UsageError if images are missing or cannot be read.
     """
     with collected_log() as notes:
         options = options_from(vars(args))
@@ -322,13 +331,8 @@ def main(args: argparse.Namespace) -> None:
         checked = counted(len(paths), "image")
         print(f"{checked} checked, {len(bad):,} cannot be read", flush=True)
     elif found.rows:
-        own_paths, own_targets = [found.paths[i] for i in found.rows], found.targets[found.rows]
-        data = LabelledImages(own_paths, own_targets, Preprocessing(args.image_size), seed=0)
         try:
-            # in this process: one that fails with an image would delay the end of the script
-            batch, targets, _ = next(iter(make_loader(data, args.batch_size)))
-            shapes = f"images {tuple(batch.shape)} {batch.dtype}, targets {tuple(targets.shape)}"
-            print(f"a batch: {shapes}", flush=True)
+            print(f"a batch: {try_batch(found, args.image_size, args.batch_size)}", flush=True)
         except UsageError as error:
             errors.append(str(error))
     remarks = found.remarks

@@ -74,7 +74,7 @@ CHECKPOINT = (
 )
 ANNOTATIONS = "true labels, to mark right, missed and added ones; or one for each checkpoint"
 Batches = Iterator[tuple[dict[str, dict], dict[str, str]]]  # results; why images cannot be read
-HOW = ("known", "absent", "decide", "num_sets", "num_samples", "standard_errors")
+DESCRIBE_FLAGS = ("known", "absent", "decide", "num_sets", "num_samples", "standard_errors")
 
 
 def get_args_parser() -> argparse.ArgumentParser:
@@ -145,7 +145,7 @@ def readable(batches: Batches, inputs: Inputs) -> Iterator[dict[str, dict]]:
     failed = {}
     for results, errors in batches:
         yield results
-        leave_out(errors)
+        report_unreadable(errors)
         failed |= errors
     check_outcome(inputs, failed, len(inputs.names) - len(failed))
 
@@ -185,7 +185,7 @@ def show_one(args: argparse.Namespace, labeller: Labeller, image: Path) -> None:
     path = slide_path(output, image.name)
     check_free(path)
     encoding = labeller.model.encode(image)
-    result = labeller.model.describe(encoding, **how(args))
+    result = labeller.model.describe(encoding, **describe_options(args))
     result = {"image": str(image), **labeller.truth.beside(image.name, result)}
     print(format_result(result, args.top, path))
     maps = labeller.model.class_activation_maps(encoding)
@@ -197,7 +197,7 @@ def show_one(args: argparse.Namespace, labeller: Labeller, image: Path) -> None:
 def label_all(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -> None:
     """Label many images and keep the results in the output folder; go on with what is there."""
     output = args.output or OUTPUT / inputs.full_root.name
-    about = describe_run(args, labeller, inputs)
+    about = what_makes_them(args, labeller, inputs)
     if output.is_dir():
         check_about(output, about)  # before the lock leaves a file there
     with (
@@ -227,7 +227,7 @@ def label_all(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -> N
         check_outcome(inputs, failed, num_read)
 
 
-def describe_run(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -> dict:
+def what_makes_them(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -> dict:
     """What makes the predictions: the content of sample.json."""
     checkpoint, model = labeller.checkpoint, labeller.model
     with open_file(checkpoint) as file:
@@ -241,7 +241,7 @@ def describe_run(args: argparse.Namespace, labeller: Labeller, inputs: Inputs) -
         "checkpoint": str(checkpoint),
         "checkpoint_sha256": digest.hexdigest(),
         "labels_sha256": labeller.truth.digest,
-        "flags": {name: getattr(args, name) for name in (*HOW, "amp")},
+        "flags": {name: getattr(args, name) for name in (*DESCRIBE_FLAGS, "amp")},
     }
     if args.annotations:
         about["flags"]["annotations"] = str(args.annotations[0])
@@ -263,7 +263,7 @@ def predict_new(
 ) -> dict[str, str]:
     """Predict, write and print batch by batch. Returns the images that failed, and why."""
     failed = {name: why for name in names if (why := cannot_be_listed(name))}
-    leave_out(failed, files)
+    report_unreadable(failed, files)
     names = [name for name in names if name not in failed]
     for results, errors in predict(args, labeller, inputs, names):
         start = len(files.names)
@@ -276,12 +276,12 @@ def predict_new(
             format_result({"image": str(inputs.root / name), **result}, args.top, drawing)
             for (name, result), drawing in zip(results.items(), drawings, strict=True)
         )
-        leave_out(errors, files)
+        report_unreadable(errors, files)
         failed |= errors
     return failed
 
 
-def leave_out(failed: dict[str, str], files: PredictionFiles | None = None) -> None:
+def report_unreadable(failed: dict[str, str], files: PredictionFiles | None = None) -> None:
     """Say why images are left out, and list them."""
     for name, why in failed.items():
         if files:
@@ -298,15 +298,17 @@ def predict(
     loader = load_batches(inputs.root, names, model.transform, args.batch_size, args.num_workers)
     batches = progress(loader, "predicting") if len(loader) > 1 else loader
     for pixels, indices, errors in batches:
-        results = model.describe_batch(model.encode_batch(pixels), **how(args)) if indices else []
+        results = []
+        if indices:
+            results = model.describe_batch(model.encode_batch(pixels), **describe_options(args))
         found = dict(zip([names[i] for i in indices], results, strict=True))
         found = {name: labeller.truth.beside(name, result) for name, result in found.items()}
         yield found, {names[i]: str(error) for i, error in errors}
 
 
-def how(args: argparse.Namespace) -> dict:
+def describe_options(args: argparse.Namespace) -> dict:
     """The options of `Predictor.describe`."""
-    return {name: getattr(args, name) for name in HOW}
+    return {name: getattr(args, name) for name in DESCRIBE_FLAGS}
 
 
 def write_out(texts: Iterable[str]) -> None:

@@ -56,10 +56,8 @@ def main(args: argparse.Namespace) -> None:
     if args.host not in (HOST, "localhost", "::1"):
         log(f"note: everyone who reaches {args.host} can use the network: there is no password")
     limits = Limits(args.queue, int(args.max_mb * 1e6))
-    serve(
-        *(listener, predictor, args.batch_size, limits),
-        *(args.decide, args.num_samples, args.server_name),
-    )
+    rule, samples, name = args.decide, args.num_samples, args.server_name
+    serve(listener, predictor, args.batch_size, limits, rule, samples, name)
 
 
 if __name__ == "__main__":

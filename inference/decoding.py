@@ -132,15 +132,25 @@ def sample_label_sets(
         prefix_sets = prefix_sets[prefixes // num_labels]
         prefix_sets[torch.arange(len(prefixes), device=device), prefixes % num_labels] = True
 
-    shape = (num_images, num_samples, num_labels)
-    label_sets, conditionals = label_sets.view(shape), conditionals.view(shape)
-    log_weights = log_weights.view(shape[:2]).double()  # sums of thousands of terms
-    weights = log_weights.softmax(1)
-    # Knowledge of later labels enters through the weights, which belong to the outcomes, so these
-    # are averaged. The control variate is outcome - conditional: its mean is 0 except for chance.
     bound = known != 0  # B×C
     if rules:
         bound[:, rules.involved] = True
+    shape = (num_images, num_samples, num_labels)
+    log_weights = log_weights.view(shape[:2]).double()  # sums of thousands of terms
+    return _estimate(label_sets.view(shape), conditionals.view(shape), log_weights, bound)
+
+
+def _estimate(
+    label_sets: Tensor, conditionals: Tensor, log_weights: Tensor, bound: Tensor
+) -> Samples:
+    """Marginals from weighted samples, see `sample_label_sets`.
+
+    label_sets, conditionals: B×K×C, the samples and each label's probability given those before it.
+    log_weights: B×K. bound: B×C, the labels of which something is known, or that have a rule.
+    """
+    weights, num_samples = log_weights.softmax(1), label_sets.shape[1]
+    # Knowledge of later labels enters through the weights, which belong to the outcomes, so these
+    # are averaged. The control variate is outcome - conditional: its mean is 0 except for chance.
     free = bound.flip(1).cumsum(1).flip(1) == 0  # B×C  nothing known and no rule from here on
     values = torch.where(free[:, None], conditionals, label_sets.float())
     chance = (values - conditionals) / num_samples  # B×K×C

@@ -38,11 +38,18 @@ ATOMS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT")
 ATOMS += ("BINUNICODE", "BINSTRING", "SHORT_BINSTRING")
 MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the old format
 DTYPES = {
-    **{"FloatStorage": torch.float32, "DoubleStorage": torch.float64},
-    **{"HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16},
-    **{"ByteStorage": torch.uint8, "CharStorage": torch.int8, "ShortStorage": torch.int16},
-    **{"IntStorage": torch.int32, "LongStorage": torch.int64, "BoolStorage": torch.bool},
-    **{"ComplexFloatStorage": torch.complex64, "ComplexDoubleStorage": torch.complex128},
+    "FloatStorage": torch.float32,
+    "DoubleStorage": torch.float64,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8,
+    "ShortStorage": torch.int16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
 }
 
 
@@ -88,10 +95,9 @@ def _read_zip(file: BinaryIO, size: int) -> object:
             inside = next((name for name in records if name.endswith((".pth", ".pt"))), None)
             hint = f": unzip it and give {inside[:100]}" if inside else ""
             raise BadFileError(f"it was not written by torch.save{hint}")
+        # it could unpack to a thousand times its size
         if any(record.compress_type != zipfile.ZIP_STORED for record in records.values()):
-            raise BadFileError(
-                "a record is compressed"
-            )  # it could unpack to a thousand times its size
+            raise BadFileError("a record is compressed")
         if sum(record.file_size for record in records.values()) > size:
             raise BadFileError("its records are larger than the file")
         if len(records) < len(archive.infolist()):

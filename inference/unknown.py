@@ -37,10 +37,11 @@ class Completions:
 def partial_nll(model: HybridNet, encoding: Encoding, targets: Tensor, seed: int = 0) -> Tensor:
     """A loss for targets B×C (1, 0, NaN: unknown) with the gradient of -log P(known | image): B.
 
-    The value is the mean over completions of -log P(known labels | image, labels before them), and
-    noise. Unknown labels before the last known one have a part in the gradient, because later known
-    labels say something about them. `chance` is a control variate: it takes out what is noise
-    alone. If the decoder reads no labels, the loss is the known labels' cross-entropy.
+    Only the gradient is meant to be right on average. The value is the mean over completions of
+    -log P(known labels | image, labels before them), plus noise. Unknown labels before the last
+    known one have a part in the gradient, because later known labels say something about them.
+    `chance` is a control variate: it takes out what is noise alone. If the decoder reads no labels,
+    the loss is the known labels' cross-entropy.
     """
     unknown = targets.isnan()
     if not model.decoder.reads_labels:
@@ -48,7 +49,7 @@ def partial_nll(model: HybridNet, encoding: Encoding, targets: Tensor, seed: int
         return bernoulli_nll(model.set_logits(encoding, targets), targets, ~unknown)
     found = complete(model, encoding, targets, seed)
     matters = unknown & before_last_known(targets)
-    z = _set_logits(model, encoding, found.label_sets)
+    z = logits_of_sets(model, encoding, found.label_sets)
     nats = F.binary_cross_entropy_with_logits(z, found.label_sets.to(z), reduction="none")
     known, matters = (~unknown).to(z), matters.to(z)  # B×C
     share = found.weights[..., None] * known[:, None]
@@ -122,13 +123,13 @@ def _all_completions(sets: Tensor, unknown: Tensor) -> Tensor:
 def _log_probs(model: HybridNet, encoding: Encoding, sets: Tensor, counts: Tensor) -> Tensor:
     """log P of the labels that count, B×C bool, in each of the sets B×K×C: B×K."""
     nats = F.binary_cross_entropy_with_logits(
-        _set_logits(model, encoding, sets), sets.float(), reduction="none"
+        logits_of_sets(model, encoding, sets), sets.float(), reduction="none"
     )
     return -(nats * counts.to(nats)[:, None]).sum(2)
 
 
-def _set_logits(model: HybridNet, encoding: Encoding, sets: Tensor) -> Tensor:
-    """The logits of each label of the sets B×K×C, given the labels of the set before it: B×K×C."""
+def logits_of_sets(model: HybridNet, encoding: Encoding, sets: Tensor) -> Tensor:
+    """The logits of each label of the sets B×K×C, given the labels of its set before it: B×K×C."""
     images = (encoding.image_embedding, encoding.cnn_logits)
     repeated = (x.repeat_interleave(sets.shape[1], 0) for x in images)
     return model.set_logits(Encoding(*repeated, []), sets.flatten(0, 1)).view(sets.shape)

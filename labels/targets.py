@@ -37,14 +37,12 @@ def encode_targets(
         raise UsageError(f"{what}, and no label that it knows: {some(vocabulary.labels)}")
     refuse_other_spelling(images.source, unknown, vocabulary)
     if rare:
-        one, several = (f"{noun} too rare for the vocabulary" for noun in ("label", "labels"))
-        what = counted(len(rare), f"{one} is", f"{several} are")
-        log(f"{images.source}: {what} left out: {some(rare)}")
+        what = counted(len(rare), "label is", "labels are")
+        log(f"{images.source}: {what} left out as too rare for the vocabulary: {some(rare)}")
     if unknown:
         named = [f"{label} ({number:,})" for label, number in unknown.items()]
-        one, several = (f"{noun} that the vocabulary lacks" for noun in ("label", "labels"))
-        what = counted(len(unknown), f"{one} is", f"{several} are")
-        log(f"{images.source}: {what} left out: {some(named)}")
+        what = counted(len(unknown), "label is", "labels are")
+        log(f"{images.source}: {what} left out, not in the vocabulary: {some(named)}")
     return targets
 
 

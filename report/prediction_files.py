@@ -35,10 +35,8 @@ from util.log import counted, log
 from util.marked import SHEET
 from util.reading import check_ordinary, lines_of, parse_json, read_json
 
-ABOUT, LINES, TABLE, UNREADABLE = (
-    *("sample.json", "predictions.jsonl", "predictions.csv"),
-    "unreadable.jsonl",
-)
+ABOUT, LINES, TABLE = "sample.json", "predictions.jsonl", "predictions.csv"
+UNREADABLE = "unreadable.jsonl"
 
 
 class About(msgspec.Struct):

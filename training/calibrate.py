@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from evaluation.calibration import SampledSets, fit_calibration, refine_calibration
 from inference.decoding import sample_label_sets
 from inference.predictions import encode_batches
-from inference.unknown import complete_targets
+from inference.unknown import complete_targets, logits_of_sets
 from model import Encoding, HybridNet
 from util.distributed import gather_batches
 from util.errors import UsageError
@@ -62,11 +62,10 @@ def _sample(
     found = []
     for encoding, targets, indices in encoded:
         rows = (indices % every == 0).nonzero().squeeze(1).to(targets.device)
-        images, cnn_logits = encoding.image_embedding[rows], encoding.cnn_logits[rows]
-        sets = sample_label_sets(model, Encoding(images, cnn_logits, []), NUM_SAMPLES).label_sets
+        some = Encoding(encoding.image_embedding[rows], encoding.cnn_logits[rows], [])
+        sets = sample_label_sets(model, some, NUM_SAMPLES).label_sets
         decoder.temperature, decoder.prior_weight = 1.0, 0.0
-        repeated = (x.repeat_interleave(NUM_SAMPLES, 0) for x in (images, cnn_logits))
-        z = model.set_logits(Encoding(*repeated, []), sets.flatten(0, 1)).view(sets.shape)
+        z = logits_of_sets(model, some, sets)
         decoder.temperature, decoder.prior_weight = calibration
         drawn_with = F.logsigmoid(torch.where(sets, 1.0, -1.0) * decoder.calibrated(z))
         found.append(tuple(x.cpu().numpy() for x in (targets[rows], sets, z, drawn_with)))

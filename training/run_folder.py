@@ -105,7 +105,7 @@ def rows_of(
 def changed_labels(folder: Path, images: TrainAndVal) -> str:
     """What differs from the labels in the run's images.csv; empty if nothing, or if it is gone.
 
-    On an image, a label in the place of another one counts once. So does one that is known now, or
+    Replacing one label by another counts as one change. So does a label that became known, or
     unknown.
     """
     try:

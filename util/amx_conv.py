@@ -17,6 +17,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from util.compat import cpu_capabilities
+from util.device import in_bfloat16
 
 # output positions (height × width) up to which matrix products were faster, measured for each
 # convolution of a ResNet at 64, 128 and 224 pixels; benchmarks/speed/bench_convolutions.py shows
@@ -29,10 +30,7 @@ class MatmulConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """B×D×h×w -> B×D'×h'×w'."""
-        bf16 = torch.is_autocast_enabled("cpu") and (
-            torch.get_autocast_dtype("cpu") == torch.bfloat16
-        )
-        if not (bf16 and x.device.type == "cpu" and has_matrix_units()):
+        if not (in_bfloat16(x) and has_matrix_units()):
             return super().forward(x)
         (k, _), (stride, _), (padding, _) = self.kernel_size, self.stride, self.padding
         height, width = ((side + 2 * padding - k) // stride + 1 for side in x.shape[2:])

@@ -13,16 +13,15 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
+from util.device import in_bfloat16
+
 
 class DepthwiseConv2d(nn.Conv2d):
     """A depthwise convolution: one square filter for each channel."""
 
     def forward(self, x: Tensor) -> Tensor:
         """B×D×h×w -> B×D×h'×w'."""
-        bf16 = torch.is_autocast_enabled("cpu") and (
-            torch.get_autocast_dtype("cpu") == torch.bfloat16
-        )
-        if not (bf16 and x.device.type == "cpu" and torch.is_grad_enabled()):
+        if not (in_bfloat16(x) and torch.is_grad_enabled()):
             return super().forward(x)
         return _Depthwise.apply(
             x.bfloat16(), self.weight, self.bias, self.stride[0], self.padding[0]

@@ -9,7 +9,7 @@ import sys
 import time
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from util.compat import cpu_capabilities
 from util.errors import UsageError
@@ -122,3 +122,10 @@ def autocast(device: torch.device, amp: str) -> torch.autocast:
     """The context of `--amp auto|on|off`: bfloat16, or nothing."""
     enabled = resolve_amp(amp, device, {}) == "on"
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
+
+
+def in_bfloat16(x: Tensor) -> bool:
+    """Whether autocast computes with this tensor, which is on the CPU, in bfloat16."""
+    if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+        return False
+    return torch.get_autocast_dtype("cpu") == torch.bfloat16

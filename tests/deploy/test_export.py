@@ -204,7 +204,8 @@ def test_export_rejects_bad_input(trained, workdir):
     assert "there is no checkpoint" in refusal(export, "--checkpoint", "absent.pt")
     assert "damaged" in refusal(export, "--checkpoint", "text.txt")
     assert "cannot make the folder text.txt" in refusal(export, *best, "--output_dir", "text.txt")
-    assert "has a config.json or best.pt of its own" in refusal(export, *best, "--output_dir", trained.output)
+    own = refusal(export, *best, "--output_dir", trained.output)
+    assert "has a config.json or best.pt of its own" in own
     flags = (*best, "--output_dir", "o", "--verify")
     assert "text.txt cannot be read as an image" in refusal(export, *flags, "text.txt")
     assert "there is no image absent.jpg" in refusal(export, *flags, "absent.jpg")

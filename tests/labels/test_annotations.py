@@ -312,7 +312,8 @@ def test_dropped_labels_are_ignored_and_unknown_ones_refused(tiny, capsys):
     targets = encode_targets(images, rare)
     assert targets.sum(0).tolist() == [7, 4, 4]
     assert (
-        "2 labels too rare for the vocabulary are left out: zebra, apple" in capsys.readouterr().err
+        "2 labels are left out as too rare for the vocabulary: zebra, apple"
+        in capsys.readouterr().err
     )
     with pytest.raises(UsageError, match="'zebra', which the vocabulary lacks"):
         encode_targets(images, Vocabulary(rare.labels, rare.counts, rare.num_images))

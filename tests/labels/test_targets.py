@@ -54,7 +54,7 @@ def test_a_label_only_in_validation_is_left_out_and_named(workdir, layout, capsy
     assert found.vocabulary.counts == (2, 2)
     assert found.vocabulary.dropped == ()
     assert found.val.targets.tolist() == [[True, False], [False, False], [False, True]]
-    assert "2 labels that the vocabulary lacks are left out: hat (2), shoe (1)" in (
+    assert "2 labels are left out, not in the vocabulary: hat (2), shoe (1)" in (
         capsys.readouterr().err
     )
 
@@ -79,7 +79,7 @@ def test_training_and_evaluation_count_the_same(workdir, capsys):
         "--checkpoint",
         "runs/all-chain",
     )
-    assert "left out: hat (2), shoe (1)" in capsys.readouterr().err
+    assert "not in the vocabulary: hat (2), shoe (1)" in capsys.readouterr().err
     targets = np.load("runs/all-chain/predictions.npz")["targets"]
     assert targets.tolist() == [[True, False], [False, False], [False, True]]
     Path("other.csv").write_text("file_name,labels\nimg_03.jpg,Cat\nimg_04.jpg,dog\n")

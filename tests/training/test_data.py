@@ -83,7 +83,7 @@ def test_a_vocabulary_that_lacks_labels_of_the_other_splits(workdir, capsys):
     images = choose_train_and_val(Path("own"), table, Path("v.json"), leave_out=leave("0.jpg"))
     assert images.vocabulary.labels == vocabulary.labels
     assert "6.jpg" in names(images)
-    assert "1 label that the vocabulary lacks is left out: new (1)" in capsys.readouterr().err
+    assert "1 label is left out, not in the vocabulary: new (1)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
