@@ -1,7 +1,6 @@
 """Evaluate a checkpoint: mAP, CF1, OF1, exact match, set NLL and calibration, in all and per label.
 
-The latest run, on its test images, else on its validation images, else on those that training held
-out; it says which:
+The latest run, on its test images, else its validation images, else its hold-out; it says which:
 
     python evaluate.py
 
@@ -34,7 +33,7 @@ A report as one HTML page; finished evaluations of the same images side by side:
 The tables go to the console and to evaluate.log, every metric to metrics.json beside the
 checkpoint, every image's predictions to predictions.npz. Results of other images than these get a
 folder of their own there. A label's score is the decoder's marginal, P(label in set | image). Where
-annotations do not say whether a label is there, it does not count (docs/RESULTS.md#metrics).
+annotations do not say whether a label is there, it does not count.
 """
 
 from __future__ import annotations
@@ -81,7 +80,7 @@ from inference.checkpoint import find_checkpoint, load_checkpoint, restore
 from inference.promises import DECIDE, decision
 from inference.rules import LabelRules, load_rules
 from labels.find_rules import rules_file
-from labels.options import add_label_flags, label_flags, options_from
+from labels.options import FLAGS, add_label_flags, label_flags, options_from
 from labels.targets import left_out
 from labels.vocabulary import Vocabulary
 from report.gallery import draw_gallery
@@ -114,9 +113,7 @@ def get_args_parser() -> argparse.ArgumentParser:
     add("--checkpoint", type=Path, help="best.pt of a run, or its folder; default: the latest")
     add_choice_flags(parser)
     add("--cache", type=Path, help="file for decoded images, to evaluate several runs faster")
-    add(
-        "--decode_on_gpu", action="store_true", help="decode JPEGs on the GPU, if it waits for them"
-    )
+    add("--decode_on_gpu", action="store_true", help="decode JPEGs on the GPU: if it waits")
     add("--num_samples", type=positive_int, default=128, help="label sets sampled for marginals")
     add("--decide", type=decision, default="threshold", metavar="RULE", help=DECIDE)
     add("--protocol", choices=PROTOCOLS, help="also print the metrics of papers on this data set")
@@ -182,7 +179,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
     objects = read_label_objects(part.images, vocabulary, options) if args.pointing else None
     revealed = reveal_labels(part.targets, args.reveal) if args.reveal else None
     if args.reveal and rules:
-        rules.check_facts(revealed, vocabulary.labels)
+        rules.check_facts(revealed, vocabulary.labels, part.images.file_names)
     judges, leak = [Judge(model, checkpoint, np.arange(len(part.paths)))], ""
     if args.folds:
         here = {"image_path": chosen.image_path, "annotations": chosen.annotations}
@@ -217,7 +214,7 @@ def run(args: argparse.Namespace, device: torch.device) -> None:
         **asked_results(args, judged, revealed, objects, vocabulary, rules),
         **promise,
     }
-    write_outputs(args, results, judged, chosen, vocabulary, output_dir, path, preprocessing, amp)
+    write_outputs(args, results, judged, chosen, vocabulary, output_dir, preprocessing, amp)
 
 
 def write_outputs(
@@ -227,7 +224,6 @@ def write_outputs(
     chosen: Chosen,
     vocabulary: Vocabulary,
     output_dir: Path,
-    checkpoint_path: Path,
     preprocessing: Preprocessing,
     amp: torch.autocast,
 ) -> None:
@@ -244,9 +240,9 @@ def write_outputs(
         write_issues(results, judged.part, chosen, vocabulary, output_dir)
     if args.report:
         decided, paths = judged.sets[args.decide], judged.part.paths
-        view, training_log = preprocessing.eval_transform(), checkpoint_path.with_name("log.jsonl")
+        view, run_folder = preprocessing.eval_transform(), Path(results["checkpoint"]).parent
         gallery = draw_gallery(p, decided, labels, paths, judged.models, view, amp)
-        write_report(results, p, decided, gallery, training_log, tables, output_dir)
+        write_report(results, p, decided, gallery, run_folder / "log.jsonl", tables, output_dir)
         log(f"wrote {output_dir / 'report.html'} and pr_curves.csv")
     print(as_json if args.json else tables)
     log(f"wrote {output_dir / 'metrics.json'}, evaluate.log and {PREDICTIONS}")
@@ -279,8 +275,7 @@ def make_reader(
         bad.forget()
     cache = None
     if args.cache:  # at the model's own size, so that pixels are the same as without it
-        side = preprocessing.image_size
-        cache = ImageCache(args.cache, part.paths, side, skip_bad=skip_bad)
+        cache = ImageCache(args.cache, part.paths, preprocessing.image_size, skip_bad=skip_bad)
         rank_zero_first(lambda: cache.prepare(args.num_workers))
     pin = device.type == "cuda"
     return ImageReader(
@@ -321,8 +316,16 @@ def asked_results(
     return found
 
 
+def refuse_others(args: argparse.Namespace, used: set[str]) -> None:
+    """Raise UsageError for flags that --compare and --find_rules do not use."""
+    if given := changed_flags(vars(args), get_args_parser(), used):
+        raise UsageError(f"nothing is evaluated: leave out --{given[0]}")
+
+
 def print_rules(args: argparse.Namespace) -> None:
     """--find_rules: print them as a rules file; no model runs."""
+    own = {"find_rules", "checkpoint", "image_path", "annotations", "split", "keep_unlabelled"}
+    refuse_others(args, own | {*FLAGS})
     checkpoint = load_checkpoint(find_checkpoint(args.checkpoint))
     vocabulary = Vocabulary.from_dict(checkpoint["vocabulary"], "the checkpoint's vocabulary")
     options = options_from(label_flags(checkpoint["flags"], vars(args)))
@@ -335,9 +338,7 @@ def print_rules(args: argparse.Namespace) -> None:
 
 def print_comparison(args: argparse.Namespace) -> None:
     """--compare: print the table or its JSON; with --report also write comparison.html."""
-    used = {"compare", "report", "output_dir", "json"}
-    if given := changed_flags(vars(args), get_args_parser(), used):
-        raise UsageError(f"--compare evaluates nothing: leave out --{given[0]}")
+    refuse_others(args, {"compare", "report", "output_dir", "json"})
     found = {"command": command_line(), **compare(args.compare)}
     text = format_comparison(found)
     if args.report:

@@ -105,9 +105,9 @@ def main(args: argparse.Namespace) -> None:
     folder = args.output_dir or path.parent / ("export" + (f"-{precision}" if precision else ""))
     if (folder / "best.pt").exists() or not may_replace(folder):
         raise UsageError(f"{folder} has a config.json or best.pt of its own: choose another")
+    rules = load_rules(args.rules, vocabulary.labels).rules if args.rules else ()
     make_folder(folder)
 
-    rules = load_rules(args.rules, vocabulary.labels).rules if args.rules else ()
     constants = metadata(
         checkpoint["model"], vocabulary, preprocessing, checkpoint["threshold"], rules
     )

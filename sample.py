@@ -113,6 +113,7 @@ def main(args: argparse.Namespace) -> None:
     for model in models:
         model.encode_known(args.known, args.absent)  # an unknown label is an error before all work
         model.thresholds_of(args.decide)  # and so is a promise that cannot be kept
+        model.check_promise(args.decide, args.known, args.absent)
     inputs = list_inputs(args.images)
     args.num_samples = args.num_samples or (ONE if inputs.is_one else MANY)
     check_samples(args.num_samples, args.standard_errors)

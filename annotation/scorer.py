@@ -20,7 +20,6 @@ from model import Encoding
 MOST_SAMPLES = 128  # label sets: as evaluate.py
 DECISIONS = 32_000  # on labels in all samples: within 100 ms on two cores
 ON = 0.5  # labels of this probability are switched on: then the fewest corrections are expected
-SURE = 1e6  # outweighs all probabilities
 ROUGH = 16  # for the order of the photos, which needs no more
 KEPT = 8  # encodings of the photos that were shown last
 
@@ -65,9 +64,10 @@ class Scorer:
         """The labels to switch on, given `probabilities`: a set that keeps the rules."""
         if not self.predictor.rules:
             return {label for label, p in found.items() if p >= ON}
-        sure = {**dict.fromkeys(known, SURE), **dict.fromkeys(absent, -SURE)}
-        gains = np.array([[sure.get(label, found[label] - ON) for label in self.labels]])
-        chosen = nearest_valid_sets(gains, self.predictor.rules)[0]
+        facts = {**dict.fromkeys(known, 1), **dict.fromkeys(absent, -1)}
+        gains = np.array([[found[label] - ON for label in self.labels]])
+        facts = np.array([[facts.get(label, 0) for label in self.labels]])
+        chosen = nearest_valid_sets(gains, self.predictor.rules, facts)[0]
         return {self.labels[i] for i in np.flatnonzero(chosen)}
 
     def rate_uncertainty(self, photo: int) -> Rating:

@@ -8,7 +8,6 @@ import numpy as np
 
 from inference.predictions import Predictions
 from inference.rules import LabelRules
-from labels.rules import Rule
 
 
 def rule_results(p: Predictions, rules: LabelRules, file_names: Sequence[str]) -> dict:
@@ -17,8 +16,8 @@ def rule_results(p: Predictions, rules: LabelRules, file_names: Sequence[str]) -
     broken: for each rule the images whose annotations break it, whatever the unknown labels are.
     set_nll and set_nll_without: with and without the rules, of the images that keep them and have
     no unknown label, in nats (nan if there is none); those that break a rule have probability 0
-    given the rules. probability_kept: P(rules are kept | image), estimated, of
-    the median and of the lowest image.
+    given the rules. probability_kept: P(rules are kept | image), estimated, of the median and of
+    the lowest image.
     """
     facts = _facts(p.targets, p.known)
     keeps = rules.feasible(facts)
@@ -27,11 +26,8 @@ def rule_results(p: Predictions, rules: LabelRules, file_names: Sequence[str]) -
     given = without + p.log_kept[complete]
     return {
         "broken": [
-            {
-                "rule": rule.text,
-                "images": [file_names[i] for i in np.flatnonzero(~alone.feasible(facts))],
-            }
-            for rule, alone in _each_alone(rules)
+            {"rule": text, "images": [file_names[i] for i in np.flatnonzero(broken)]}
+            for text, _, _, broken in _broken(rules, facts)
         ],
         "images_kept": int(keeps.sum()),
         "probability_kept": np.exp(np.quantile(p.log_kept.astype(np.float64), [0.5, 0])).tolist(),
@@ -45,9 +41,21 @@ def _facts(targets: np.ndarray, known: np.ndarray | None) -> np.ndarray:
     return np.where(targets, np.int8(1), np.int8(-1)) * (1 if known is None else known)
 
 
-def _each_alone(rules: LabelRules) -> Iterator[tuple[Rule, LabelRules]]:
-    """Each rule, and without the others: facts that are not feasible then break it."""
-    return ((rule, LabelRules([rule], rules.num_labels)) for rule in rules.rules)
+def _broken(
+    rules: LabelRules, facts: np.ndarray
+) -> Iterator[tuple[str, Sequence[int], LabelRules, np.ndarray]]:
+    """Each rule, its labels, it without the others, and the images N bool whose facts break it.
+
+    With unknown labels an image may keep each rule, but not all: these are the last entry.
+    """
+    rest = ~rules.feasible(facts)
+    for rule in rules.rules:
+        alone = LabelRules([rule], rules.num_labels)
+        broken = ~alone.feasible(facts)
+        rest &= ~broken
+        yield rule.text, rule.labels, alone, broken
+    if rest.any():
+        yield "the rules together", rules.involved, rules, rest
 
 
 def breaking_labels(
@@ -61,9 +69,9 @@ def breaking_labels(
     """
     facts = _facts(targets, known)
     found = np.zeros(targets.shape, bool)
-    for rule, alone in _each_alone(rules):
-        members = list(rule.labels)
-        for image in np.flatnonzero(~alone.feasible(facts)):
+    for _, labels, alone, broken in _broken(rules, facts):
+        members = list(labels)
+        for image in np.flatnonzero(broken):
             flipped = np.repeat(facts[image : image + 1], len(members), 0)
             flipped[np.arange(len(members)), members] *= -1
             fixes = alone.feasible(flipped)

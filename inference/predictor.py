@@ -165,10 +165,7 @@ class Predictor:
             decide = decision(decide)
         except argparse.ArgumentTypeError as error:
             raise ValueError(f"decide is {decide!r}; it {error}") from None
-        if is_promise(decide) and (known or absent or self.rules):
-            raise UsageError(
-                f"{decide} holds if nothing is known: leave out --known, --absent and --rules"
-            )
+        self.check_promise(decide, known, absent)
         facts = self.encode_known(known, absent)
         num_images, num_labels = encoding.cnn_logits.shape
         width = num_labels + self.model.decoder.initial_state(1).shape[1]
@@ -180,8 +177,7 @@ class Predictor:
             samples = sample_label_sets(self.model, part, num_samples, known=few, rules=self.rules)
             check_finite(samples.marginals)
             best = most_probable_sets(self.model, part, num_sets, known=few, rules=self.rules)
-            is_weighted = bool(known or absent or self.rules)
-            results += self._in_words(samples, best, decide, standard_errors, is_weighted)
+            results += self._in_words(samples, best, decide, standard_errors, few)
         if known or absent:
             for result in results:
                 result["known"], result["absent"] = list(known), list(absent)
@@ -191,7 +187,7 @@ class Predictor:
         return results
 
     def _in_words(
-        self, samples: Samples, best: BestSets, decide: str, errors: bool, is_weighted: bool
+        self, samples: Samples, best: BestSets, decide: str, errors: bool, known: Tensor
     ) -> list[dict]:
         """The result of each image. All tensors become lists at once: it is the hot path."""
         marginals = samples.marginals  # B×C
@@ -202,7 +198,8 @@ class Predictor:
             chosen = marginals >= thresholds
             if self.rules:
                 gains = (marginals.double() - thresholds.double()).cpu().numpy()
-                chosen = torch.from_numpy(nearest_valid_sets(gains, self.rules)).to(chosen.device)
+                valid = nearest_valid_sets(gains, self.rules, known.cpu().numpy())
+                chosen = torch.from_numpy(valid).to(chosen.device)
         elif is_promise(decide):
             by_rank = find_thresholds(self.promises, decide, "this checkpoint")
             chosen = torch.from_numpy(say(marginals.cpu().numpy(), by_rank, decide))
@@ -230,10 +227,17 @@ class Predictor:
             if best.lower is not None:
                 bounds = torch.stack([best.lower, best.upper], 2)  # B×C×2
                 columns["bounds"] = self._by_label(bounds, ranked)
-        if is_weighted:
+        if self.rules or known.any():
             sizes = samples.effective_size.tolist()  # inf: exact
             columns["effective_sample_size"] = [None if n == math.inf else n for n in sizes]
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def check_promise(self, decide: str, known: Sequence[str], absent: Sequence[str]) -> None:
+        """Raise UsageError for a promise if anything is known."""
+        if is_promise(decide) and (known or absent or self.rules):
+            raise UsageError(
+                f"{decide} holds if nothing is known: leave out --known, --absent and --rules"
+            )
 
     def thresholds_of(self, decide: str) -> float | list[float] | None:
         """A rule's threshold for all labels, or C; None for a rule that has none by label.

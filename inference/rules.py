@@ -142,8 +142,13 @@ class LabelRules:
             start += len(choices)
         return fits
 
-    def check_facts(self, known: np.ndarray, labels: Sequence[str]) -> None:
-        """Raise UsageError unless label sets agree with the facts N×C and keep the rules."""
+    def check_facts(
+        self, known: np.ndarray, labels: Sequence[str], file_names: Sequence[str] = ()
+    ) -> None:
+        """Raise UsageError unless label sets agree with the facts N×C and keep the rules.
+
+        file_names: of the images, N, if there are several.
+        """
         for row in np.flatnonzero(~self.feasible(known)):
             facts = [
                 labels[i] if known[row, i] > 0 else f"no {labels[i]}"
@@ -151,7 +156,8 @@ class LabelRules:
             ]
             alone = [r for r in self.rules if not LabelRules([r], len(labels)).feasible(known)[row]]
             which = f"the rule `{alone[0].text}`" if alone else "the rules together"
-            raise UsageError(f"{which} cannot be kept on an image with {', '.join(facts)}")
+            where = f"{file_names[row]}: " if file_names else ""
+            raise UsageError(f"{where}{which} cannot be kept on an image with {', '.join(facts)}")
 
     def keeps(self, label_sets: np.ndarray) -> np.ndarray:
         """Which of the label sets N×C bool keep all rules: N bool."""
@@ -255,8 +261,9 @@ def _join(groups: list[list[int]], conflict: np.ndarray) -> list[list[tuple[int,
             choices.append(tuple(sorted({*choice})))
             if (count := count + 1) > MOST_CHOICES:
                 raise UsageError(
-                    f"the rules `one of: …` leave more than {MOST_CHOICES} choices, because their "
-                    "groups depend on each other: leave some of them out"
+                    f"the rules `one of: …` leave more than {MOST_CHOICES} choices: the labels of "
+                    "each group, or combinations of groups that depend on each other; leave out "
+                    "some of them"
                 )
         found.append(list(dict.fromkeys(choices)))
     return found
@@ -286,7 +293,10 @@ def _explain_contradiction(rules: Sequence[Rule]) -> str:
     needed = list(rules)
     for rule in rules:
         fewer = [other for other in needed if other is not rule]
-        if not _can_be_kept(*_prepare(fewer)[1:]):
-            needed = fewer
+        try:
+            can_be_kept = _can_be_kept(*_prepare(fewer)[1:])
+        except UsageError:  # too many choices are choices
+            can_be_kept = True
+        needed = needed if can_be_kept else fewer
     named = " and ".join(f"`{rule.text}` (line {rule.line})" for rule in needed)
     return f"no label set can keep the rules {named}: change or leave out one of them"

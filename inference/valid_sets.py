@@ -19,15 +19,22 @@ from inference.rules import LabelRules
 # C values (1 on the image, -1 not, 0 free) -> the best set C bool of those, and its score
 Relaxed = Callable[[np.ndarray], tuple[float, np.ndarray]]
 
+SURE = 1e6  # a gain that outweighs all others
 
-def nearest_valid_sets(gains: np.ndarray, rules: LabelRules) -> np.ndarray:
+
+def nearest_valid_sets(
+    gains: np.ndarray, rules: LabelRules, known: np.ndarray | None = None
+) -> np.ndarray:
     """The sets that keep the rules and have the highest sum of gains: N×C -> N×C bool.
 
     gains: P(label | image) - threshold. If wrongly predicting a label costs t and wrongly leaving
     it out costs 1 - t, then P - t is what predicting the label saves on average. So a threshold is
     the decision of lowest expected cost, and this is the decision of lowest expected cost among the
     sets that keep the rules. It is the thresholded set itself wherever that keeps them.
+    known: N×C as in `sample_label_sets`; the sets agree with it, if sets with the rules can.
     """
+    if known is not None:
+        gains = gains + SURE * known
     sets = gains >= 0
     for row in np.flatnonzero(~rules.keeps(sets)):
         sets[row] = _best_valid(rules, lambda fixed, g=gains[row]: _highest_sum(g, fixed))

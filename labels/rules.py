@@ -27,7 +27,7 @@ from util.errors import UsageError
 IMPLIES, EXCLUSIVE, ONE_OF = "implies", "exclusive", "one of"
 LIST = re.compile(r"(at most one of|one of)\s*:\s*(.*)", re.IGNORECASE)
 COMMENT = re.compile(r"(?:^|\s)#.*")
-QUOTED = re.compile(r'(?:(?<=[\s,:])|^)"([^"]+)"(?=[\s,]|$)')
+QUOTED = re.compile(r'(?:(?<=[\s,:>])|^)"([^"]+)"(?=[\s,]|->|$)')
 FIRST_MARK = 0xE000  # a letter for private use stands for each quoted name while a line is split
 ARROW, CROSS, COMMA, SPACE = (re.compile(s) for s in (r"\s*->\s*", r"\s+x\s+", r"\s*,\s*", r"\s+"))
 HOW = "write `a -> b`, `a x b`, `one of: a, b, c` or `at most one of: a, b, c`"
@@ -108,18 +108,24 @@ def _read_line(line: str, rank: dict[str, int], number: int) -> Rule | None:
         quoted.append(found[1])
         return chr(FIRST_MARK + len(quoted) - 1)
 
-    line = COMMENT.sub("", QUOTED.sub(mark, line.strip())).strip()
-    if not line:
-        return None
+    whole = QUOTED.sub(mark, line.strip())
+    line = COMMENT.sub("", whole).strip()
     names = {**rank, **{chr(FIRST_MARK + i): rank.get(name) for i, name in enumerate(quoted)}}
     known = {name for name, label in names.items() if label is not None}
-    readings = list(itertools.islice(dict.fromkeys(_readings(line, known)), 2))
+    lines = [line, whole] if line != whole else [line]  # a name may have a # in it
+    found = itertools.chain.from_iterable(_readings(each, known) for each in lines)
+    readings = list(itertools.islice(dict.fromkeys(found), 2))
 
     def plain(name: str) -> str:
         for i, text in enumerate(quoted):
             name = name.replace(chr(FIRST_MARK + i), text)
         return name
 
+    if not line:
+        if readings:
+            rule = write_rule(readings[0][0], [*map(plain, readings[0][1])])
+            raise ValueError(f"this can mean `{rule}` or be a comment: put a name with # in quotes")
+        return None
     if len(readings) == 2:
         first, second = (write_rule(kind, [*map(plain, parts)]) for kind, parts in readings)
         hint = "separate the names with commas, or put them in double quotes"
@@ -129,6 +135,10 @@ def _read_line(line: str, rank: dict[str, int], number: int) -> Rule | None:
     kind, parts = readings[0]
     labels = tuple(names[part] for part in parts)
     text = write_rule(kind, [plain(part) for part in parts])
+    if quoted:  # the quotes may be needed: names may be parts of others
+        text = line if readings[0] in _readings(line, known) else whole
+        for i, name in enumerate(quoted):
+            text = text.replace(chr(FIRST_MARK + i), f'"{name}"')
     if len(labels) < 2:
         raise ValueError(f"`{text}` needs two labels or more")
     if len(set(labels)) < len(labels):
@@ -180,6 +190,7 @@ def _explain(names: list[str], rank: dict[str, int]) -> str:
     unknown = [name for name in names if name and name not in rank]
     if not unknown:
         return f"this is no rule: {HOW}"
-    close = get_close_matches(unknown[0], rank, n=3)
+    close = [label for label in rank if label.casefold() == unknown[0].casefold()]
+    close = close or get_close_matches(unknown[0], rank, n=3)
     hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
     return f"the model does not know the label {unknown[0]!r}{hint}"

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,11 +14,12 @@ import annotate
 import evaluate
 import sample
 from evaluation.analysis import label_issues
-from evaluation.kept_rules import breaking_labels
+from evaluation.kept_rules import breaking_labels, rule_results
 from inference.predictions import DECISIONS
 from inference.predictor import load
 from inference.rules import LabelRules
 from labels.rules import parse_rules
+from util.errors import UsageError
 
 RULES = "apple x zebra\ncat -> person\none of: dog, person, zebra  # exactly one\n"
 
@@ -100,7 +104,9 @@ def test_rules_that_evaluate_refuses(trained, rules, monkeypatch):
     assert why == f"no label set can keep the rules {named}: change or leave out one of them"
     rules.write_text(RULES)
     why = refusal(evaluate, *EVALUATE, "--rules", rules, "--reveal", 5)
-    assert "cannot be kept on an image with" in why
+    assert re.match(r"img_\d\d\.jpg: the rules? .* cannot be kept on an image with", why)
+    why = refusal(evaluate, "--checkpoint", "x", "--find_rules", "--limit", 3)
+    assert why == "nothing is evaluated: leave out --limit"
 
 
 def test_found_rules_hold_for_all_annotations(trained, tmp_path, capsys, monkeypatch):
@@ -130,6 +136,22 @@ def test_annotations_that_break_rules_are_the_first_issues():
     assert breaking_labels(flip_logit, targets, rules).sum() == 1
 
 
+def test_annotations_that_break_rules_only_together():
+    """Its unknown label may be there or not: each rule can be kept, both cannot."""
+    rules = LabelRules(parse_rules("cat -> dog\ndog -> person", RANKED, ""), len(RANKED))
+    rank = {label: RANKED.index(label) for label in ("cat", "dog", "person")}
+    targets, known = np.zeros((2, 5), bool), np.ones((2, 5), bool)
+    targets[1, rank["cat"]], known[1, rank["dog"]] = True, False
+    doubts = np.full((2, 5), -5.0)
+    doubts[1, rank["person"]] = -1
+    p = SimpleNamespace(targets=targets, known=known, set_nll=np.ones(2), log_kept=-np.ones(2))
+    found = rule_results(p, rules, ["a.jpg", "b.jpg"])
+    assert found["images_kept"] == 1
+    assert found["broken"][-1] == {"rule": "the rules together", "images": ["b.jpg"]}
+    marked = breaking_labels(doubts, targets, rules, known)
+    assert [*zip(*marked.nonzero(), strict=True)] == [(1, rank["person"])]
+
+
 def test_predictions_keep_rules(trained, rules):
     model, image = load(trained.output, rules=rules), trained.images / "img_02.jpg"
     encoding = model.encode(image)
@@ -156,6 +178,10 @@ def test_sample_with_rules(trained, rules, tmp_path, monkeypatch, capsys):
         rows = list(csv.DictReader(file))
     assert len(rows) == 12
     assert all(keeps(row["labels"].split("|")) for row in rows)
+    promise = ("--rules", rules, "--decide", "recall=0.5", "--output", "other")
+    with pytest.raises(UsageError):
+        call(sample, trained.images, *flags, *promise)
+    assert not Path("other").exists(), "nothing that stops the corrected command"
     why = refusal(sample, trained.images, *flags)
     assert "has predictions with --rules apple x zebra, cat -> person, one of" in why
 

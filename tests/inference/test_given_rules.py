@@ -16,7 +16,7 @@ from inference.predictions import decode, predicted_sets
 from inference.rules import LabelRules, load_rules
 from inference.set_probabilities import log_probs_of
 from inference.valid_sets import nearest_valid_sets, valid_f1_sets
-from labels.rules import EXCLUSIVE, IMPLIES, ONE_OF, Rule
+from labels.rules import EXCLUSIVE, IMPLIES, ONE_OF, Rule, parse_rules
 from model import Encoding, bernoulli_nll
 from util.errors import UsageError
 
@@ -190,6 +190,26 @@ def test_the_nearest_valid_set_is_the_best_of_all(drawn, seed):
     )
 
 
+@settings(max_examples=30, deadline=None)
+@given(rule_sets(), st.integers(0, 1000))
+def test_the_nearest_valid_set_has_what_is_known(drawn, seed):
+    """Also where all other labels would save more without it."""
+    rules, num_labels = drawn
+    sets = valid_sets(rules, num_labels)
+    if not len(sets):
+        return
+    rng = np.random.default_rng(seed)
+    gains = rng.normal(size=(6, num_labels))
+    signs = 2 * sets[rng.integers(len(sets), size=6)].astype(int) - 1
+    known = signs * (rng.random(signs.shape) < 0.4)  # a valid set agrees with it
+    found = nearest_valid_sets(gains, LabelRules(rules, num_labels), known)
+    assert as_set(found) <= as_set(sets)
+    for row, facts, chosen in zip(gains, known, found, strict=True):
+        agrees = sets[((2 * sets.astype(int) - 1) * facts >= 0).all(1)]
+        assert (row * chosen).sum() == pytest.approx((agrees @ row).max())
+        assert ((2 * chosen.astype(int) - 1) * facts >= 0).all()
+
+
 @settings(max_examples=15, deadline=None)
 @given(rule_sets(), st.sampled_from(["chain", "softmax", "none"]), st.integers(1, 30), st.data())
 def test_no_predicted_set_breaks_a_rule(drawn, decoder, budget, data):
@@ -289,6 +309,15 @@ def test_too_many_choices_are_refused():
         LabelRules([*groups, Rule(EXCLUSIVE, (0, 20), "", 3)], 40)
 
 
+def test_a_contradiction_beside_too_many_choices_is_named():
+    """Without one of its rules, the others leave more than 300 choices."""
+    labels = ["c", "d", *(f"a{i}" for i in range(20)), *(f"b{i}" for i in range(20))]
+    lines = ["c x d", *(f"one of: {', '.join(labels[i : i + 20])}" for i in (2, 22)), "a0 x b0"]
+    lines += [f"a{i} -> c, d" for i in range(20)]
+    with pytest.raises(UsageError, match=r"no label set can keep the rules `c x d` \(line 1\) and"):
+        LabelRules(parse_rules("\n".join(lines), labels, "rules.txt"), len(labels))
+
+
 def test_labels_without_a_choice_are_said(tmp_path, capsys):
     path = tmp_path / "rules.txt"
     path.write_text("dog -> cat\ndog x cat\none of: bird, dog\n")
@@ -305,6 +334,8 @@ def test_facts_that_break_rules_are_refused():
         UsageError, match="`puppy -> dog` cannot be kept on an image with no dog, pu"
     ):
         rules.check_facts(np.array([[-1, 1]]), ("dog", "puppy"))
+    with pytest.raises(UsageError, match=r"^b\.jpg: the rule"):
+        rules.check_facts(np.array([[1, 1], [-1, 1]]), ("dog", "puppy"), ["a.jpg", "b.jpg"])
 
 
 def test_few_sets_is_enough_for_ten_labels():

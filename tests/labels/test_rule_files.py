@@ -1,5 +1,7 @@
 """Rules files: what each line means, what is refused, and which rules annotations never break."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -47,6 +49,7 @@ def test_a_line_is_a_rule(line, kind, names):
         ("one of: dya night", "does not know the label 'dya'; did you mean 'day'?"),
         ("dog x 'puppy'", "does not know the label"),
         ('dog x "zebra"', "does not know the label 'zebra'"),
+        ("DOG -> pet", "does not know the label 'DOG'; did you mean 'dog'?"),
         ("dog", "this is no rule: write `a -> b`"),
         ("puppy -> dog -> pet", "this is no rule"),
         ("dog x dog", "`dog x dog` names a label twice"),
@@ -59,6 +62,34 @@ def test_other_lines_are_refused(line, why):
         parse_rules(f"puppy -> dog\n{line}", LABELS, "my/rules.txt")
     assert str(error.value).startswith("my/rules.txt, line 2: ")
     assert why in str(error.value)
+
+
+def test_signs_of_comments_in_names():
+    """Never read as another label, or left out, without a word."""
+    labels = ["day", "day #1", "dog", "night", "#hash"]
+    for line, why in (
+        ("dog -> day #1", 'can mean `dog -> day` or `dog -> "day #1"`'),
+        ("one of: dog, night, day #1", "can mean `one of: dog, night, day` or"),
+        ("#hash -> dog", 'can mean `"#hash" -> dog` or be a comment'),
+    ):
+        with pytest.raises(UsageError, match=re.escape(why)):
+            parse_rules(line, labels, "rules.txt")
+    for line, names in (
+        ('dog -> "day #1"  # the first', ("dog", "day #1")),
+        ('"#hash"->dog', ("#hash", "dog")),
+        ("day #1 -> dog", ("day #1", "dog")),
+        ("dog -> day  # 1", ("dog", "day")),
+    ):
+        (rule,) = parse_rules(line, labels, "rules.txt")
+        assert tuple(labels[i] for i in rule.labels) == names
+        assert parse_rules(rule.text, labels, "rules.txt")[0].labels == rule.labels
+    assert parse_rules("# dog -> day", labels, "rules.txt") == []
+
+
+def test_the_text_of_a_rule_means_the_rule():
+    labels = ["red", "green", "red, green"]
+    (rule,) = parse_rules('one of: "red", "green"  # two', labels, "rules.txt")
+    assert parse_rules(rule.text, labels, "rules.txt")[0].labels == rule.labels == (0, 1)
 
 
 def test_a_line_with_many_separators_is_read_at_once():
