@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from pathlib import Path
+
+from util.errors import UsageError
+from util.reading import open_file
 
 PROGRAM = "HybridNet"  # begins the text, which says more: `HybridNet sample.py`
 PNG_START, MARK = b"\x89PNG\r\n\x1a\n", b"tEXtSoftware\0" + PROGRAM.encode()
@@ -17,12 +21,10 @@ DRAWN = (SHEET, "curves.png", "label_influence.png")
 
 def is_marked(path: str | os.PathLike) -> bool:
     """Whether a file is a picture that this program drew; False if there is none."""
-    if not os.path.isfile(path):  # a pipe would wait
-        return False
     try:
-        with open(path, "rb") as file:
+        with open_file(Path(path)) as file:
             head = file.read(HEAD)
-    except OSError:
+    except (OSError, UsageError):  # UsageError: a pipe
         return False
     return head.startswith(PNG_START) and MARK in head
 
