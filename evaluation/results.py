@@ -40,16 +40,22 @@ def name_run(checkpoint: dict, path: Path) -> str:
     model, flags = checkpoint["model"], checkpoint["flags"]
     name = f"{model['arch'].replace('resnet', 'ResNet-')} with {DECODER_NAMES[model['decoder']]}"
     if flags.get("image_path"):
-        name += f", trained on {_data_name(*(str(flags.get(k)) for k in DATA_FLAGS))}"
+        data = _data_name(*(str(flags.get(k)) for k in DATA_FLAGS))
+        # trained in the folder of the images: the run's folder has its name
+        data = data or path.absolute().parent.name.removesuffix(f"-{model['decoder']}")
+        name += f", trained on {data}"
     saved = time.localtime(path.stat().st_mtime)
     return f"{name}, {saved.tm_mday} {time.strftime('%b %Y', saved)}"
 
 
 def _data_name(image_path: str, annotations: str) -> str:
-    """The nearest folder whose name is more than "images" or "train"; else the label file's."""
+    """The nearest folder whose name is more than "images" or "train"; else the label file's.
+
+    Empty if the images and the labels are in the folder ".".
+    """
     folders = [name for name in reversed(Path(image_path).parts) if name.strip("./")]
     names = [*folders, Path(annotations).stem]
-    return next((name for name in names if not means_data(name)), [*folders, image_path][0])
+    return next((name for name in names if not means_data(name)), [*folders, ""][0])
 
 
 def metric_results(

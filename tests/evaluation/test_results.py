@@ -14,12 +14,14 @@ from evaluation.results import name_run
         ("/home/me/holiday/photos/train", "labels.csv", "holiday"),
         ("photos", "photos/labels.csv", "photos"),
         ("../photos", "../photos/labels.csv", "photos"),
-        (".", "labels.csv", "."),
+        (".", "labels.csv", "pets"),
+        (".", ".", "pets"),
         ("data/images/train2014", "data/instances_train2014.json", "instances_train2014"),
     ],
 )
 def test_a_run_is_named_after_its_model_and_data(tmp_path, image_path, annotations, name):
-    path = tmp_path / "best.pt"
+    path = tmp_path / "pets-chain/best.pt"
+    path.parent.mkdir()
     path.touch()
     os.utime(path, (1_779_969_600,) * 2)  # 28 May 2026
     flags = {"image_path": image_path, "annotations": annotations}
