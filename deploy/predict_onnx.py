@@ -303,14 +303,14 @@ def main(folder: Path, images: list, output: Path | None = None, batch_size: int
         content = b"".join(path.read_bytes() for path in sorted(folder.glob("*.onnx")))
         about = {"networks": hashlib.sha256(content).hexdigest(), "images": str(root)}
         table = Table(output or Path("predictions", root.name), about, labels)
+        failed = [root / name for name in names if name in table.lacks]
         names = [n for n in names if name_cell(n) not in table.done and n not in table.lacks]
-        say(f"{table.final}: {total - len(names):,} of {total:,} images are done")
+        say(f"{table.final}: {total - len(names) - len(failed):,} of {total:,} images are labelled")
         if names and table.is_complete:
             fail(f"{table.final} is complete without {names[0]}: choose another --output")
-    most = LIMIT // (len(labels) * (NUM_FOR_RULES if rules else NUM_SAMPLES))
-    at_once = max(1, min(batch_size, most))
-    for start in range(0, len(names), at_once):
-        paths, rows = [root / name for name in names[start : start + at_once]], []
+    num = max(1, min(batch_size, LIMIT // len(labels) // (NUM_FOR_RULES if rules else NUM_SAMPLES)))
+    for start in range(0, len(names), num):
+        paths, rows = [root / name for name in names[start : start + num]], []
         for path, found in zip(paths, label(networks, paths, size, threshold, rules), strict=True):
             cell = name_cell(path.relative_to(root).as_posix())
             if isinstance(found, Exception) or (table and not cell):
